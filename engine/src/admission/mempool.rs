@@ -1,0 +1,517 @@
+//! The pool: admitted transactions by sender and nonce, ranked by fee.
+//!
+//! Promise: a sender's *pending* transactions form an unbroken run of nonces from the account's own
+//! nonce on, and its balance pays for all of them together. Everything else is *queued*, has a budget
+//! of its own and is the first to leave.
+//!
+//! Rank of a transaction is the lowest fee of its sender up to and including it, since nothing can be
+//! included before its predecessors. The pool evicts the last transaction of the sender with the
+//! lowest rank, so eviction never tears a gap, and a dear transaction cannot shield a cheap one.
+//! Only an executable newcomer that pays more can displace a pending transaction.
+//!
+//! Cost: O(log n) per insertion, replacement or eviction, except that lowering the balance of a sender
+//! recounts that sender's own run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_consensus::Transaction as _;
+use alloy_primitives::{
+    Address, B256, U256,
+    map::{AddressMap, B256Map},
+};
+use parking_lot::Mutex;
+
+use super::{checks::Sender, error::AdmissionError};
+use crate::{
+    limits, metrics,
+    types::{Account, Block, Height, PooledTransaction, StateChanges},
+};
+
+/// Bounds of one pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Transactions in all.
+    pub transactions_max: usize,
+    /// Bytes of encoded transactions in all.
+    pub bytes_max: usize,
+    /// Queued transactions in all.
+    pub queued_max: usize,
+    /// Pending transactions of one sender.
+    pub sender_pending_max: usize,
+    /// Queued transactions of one sender.
+    pub sender_queued_max: usize,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            transactions_max: limits::POOL_TRANSACTIONS_MAX,
+            bytes_max: limits::POOL_BYTES_MAX,
+            queued_max: limits::POOL_QUEUED_MAX,
+            sender_pending_max: limits::SENDER_PENDING_MAX,
+            sender_queued_max: limits::SENDER_QUEUED_MAX,
+        }
+    }
+}
+
+/// Counts of the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Executable transactions.
+    pub pending: usize,
+    /// Transactions that wait for an earlier nonce or for funds.
+    pub queued: usize,
+    /// Bytes of both.
+    pub bytes: usize,
+}
+
+/// What an insertion did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// Executable at once.
+    Pending,
+    /// Waits for an earlier nonce or for funds.
+    Queued,
+    /// The pool moved on since the sender was read: read it again at this height or later.
+    Stale(Height),
+}
+
+#[derive(Debug)]
+struct Entry {
+    transaction: PooledTransaction,
+    /// What it would pay per gas at the base fee it was admitted at.
+    fee: u128,
+    /// The lowest `fee` of its sender up to here.
+    rank: u128,
+}
+
+#[derive(Debug)]
+struct Queue {
+    account: Account,
+    delegated: bool,
+    entries: BTreeMap<u64, Entry>,
+    pending: usize,
+    /// Cost of the pending run.
+    pending_cost: U256,
+    /// The key under which the sender stands in `Inner::tails`, if it does.
+    tail: Option<TailKey>,
+}
+
+/// Order of eviction: queued senders first, then the lowest rank.
+type TailKey = (bool, u128, Address);
+
+#[derive(Debug, Default)]
+struct Inner {
+    senders: AddressMap<Queue>,
+    by_hash: B256Map<(Address, u64)>,
+    tails: BTreeSet<TailKey>,
+    status: PoolStatus,
+    base_fee: u64,
+    height: Height,
+}
+
+/// The pool, shared by admission, building and clients.
+#[derive(Debug)]
+pub struct Mempool {
+    inner: Mutex<Inner>,
+    limits: PoolLimits,
+}
+
+impl Mempool {
+    /// An empty pool that knows the state at `height` and the base fee of the block after it.
+    #[must_use]
+    pub fn new(limits: PoolLimits, height: Height, base_fee: u64) -> Self {
+        Self { inner: Mutex::new(Inner { height, base_fee, ..Inner::default() }), limits }
+    }
+
+    /// Whether a transaction with this hash is in the pool.
+    #[must_use]
+    pub fn contains(&self, hash: B256) -> bool {
+        self.inner.lock().by_hash.contains_key(&hash)
+    }
+
+    /// The transaction with this hash.
+    #[must_use]
+    pub fn get(&self, hash: B256) -> Option<PooledTransaction> {
+        let inner = self.inner.lock();
+        let (sender, nonce) = inner.by_hash.get(&hash)?;
+        inner.senders.get(sender)?.entries.get(nonce).map(|entry| entry.transaction.clone())
+    }
+
+    /// The nonce after the sender's pending run, `None` if the pool does not know the sender.
+    #[must_use]
+    pub fn next_nonce(&self, sender: Address) -> Option<u64> {
+        self.inner.lock().senders.get(&sender).map(Queue::next_nonce)
+    }
+
+    /// Counts of the pool.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        self.inner.lock().status
+    }
+
+    /// Height of the state the pool's accounts are from.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        self.inner.lock().height
+    }
+
+    /// Takes a checked transaction whose sender was read at `read_at`.
+    ///
+    /// # Errors
+    /// Nonce, funds, replacement, and the limits of the sender and of the pool.
+    pub fn insert(
+        &self,
+        transaction: PooledTransaction,
+        sender: Sender,
+        read_at: Height,
+    ) -> Result<Inserted, AdmissionError> {
+        let mut inner = self.inner.lock();
+        if read_at < inner.height && !inner.senders.contains_key(&transaction.sender()) {
+            return Ok(Inserted::Stale(inner.height));
+        }
+        let result = inner.insert(transaction, sender, &self.limits);
+        inner.export();
+        result
+    }
+
+    /// Follows the chain to `block`: what it included leaves, and changed senders are counted anew.
+    ///
+    /// `base_fee` is that of the block after it.
+    pub fn advance(&self, block: &Block, changes: &StateChanges, base_fee: u64) {
+        let mut inner = self.inner.lock();
+        inner.height = block.height();
+        inner.base_fee = base_fee;
+        for (address, change) in &changes.accounts {
+            if inner.senders.contains_key(address) {
+                let account = change.after.unwrap_or_default();
+                inner.set_account(*address, account);
+            }
+        }
+        inner.export();
+    }
+
+    /// Best pending transaction of every sender that can pay `base_fee`: its tip, sender and nonce.
+    pub(super) fn heads(&self, base_fee: u64) -> Vec<(u128, Address, PooledTransaction)> {
+        let inner = self.inner.lock();
+        let mut heads = Vec::with_capacity(inner.senders.len());
+        for (address, queue) in &inner.senders {
+            if queue.pending > 0
+                && let Some((_, entry)) = queue.entries.first_key_value()
+                && let Some(tip) = entry.transaction.envelope().effective_tip_per_gas(base_fee)
+            {
+                heads.push((tip, *address, entry.transaction.clone()));
+            }
+        }
+        heads
+    }
+
+    /// The sender's pending transaction after `nonce`, if it can pay `base_fee`.
+    pub(super) fn successor(&self, sender: Address, nonce: u64, base_fee: u64) -> Option<(u128, PooledTransaction)> {
+        let inner = self.inner.lock();
+        let queue = inner.senders.get(&sender)?;
+        let next = nonce.checked_add(1)?;
+        if next >= queue.next_nonce() {
+            return None;
+        }
+        let entry = queue.entries.get(&next)?;
+        let tip = entry.transaction.envelope().effective_tip_per_gas(base_fee)?;
+        Some((tip, entry.transaction.clone()))
+    }
+
+    /// Whether any pending transaction can pay `base_fee`.
+    #[must_use]
+    pub fn has_executable(&self, base_fee: u64) -> bool {
+        let inner = self.inner.lock();
+        inner.senders.values().any(|queue| {
+            queue.pending > 0
+                && queue.entries.first_key_value().is_some_and(|(_, entry)| {
+                    entry.transaction.envelope().max_fee_per_gas() >= u128::from(base_fee)
+                })
+        })
+    }
+
+    /// Everything by sender: pending, then queued, each in order of nonce.
+    #[must_use]
+    pub fn content(&self) -> BTreeMap<Address, (Vec<PooledTransaction>, Vec<PooledTransaction>)> {
+        let inner = self.inner.lock();
+        inner
+            .senders
+            .iter()
+            .map(|(address, queue)| {
+                let mut all: Vec<_> = queue.entries.values().map(|entry| entry.transaction.clone()).collect();
+                let queued = all.split_off(queue.pending.min(all.len()));
+                (*address, (all, queued))
+            })
+            .collect()
+    }
+}
+
+impl Queue {
+    fn next_nonce(&self) -> u64 {
+        self.account.nonce.saturating_add(u64::try_from(self.pending).unwrap_or(u64::MAX))
+    }
+
+    fn queued(&self) -> usize {
+        self.entries.len().saturating_sub(self.pending)
+    }
+
+    /// Extends the pending run while nonces follow and the balance lasts.
+    fn promote(&mut self) {
+        while let Some(entry) = self.entries.get(&self.next_nonce()) {
+            let cost = self.pending_cost.saturating_add(entry.transaction.cost_max());
+            if cost > self.account.balance {
+                break;
+            }
+            self.pending_cost = cost;
+            self.pending = self.pending.saturating_add(1);
+        }
+    }
+
+    /// Counts the run from its beginning; for when the account itself changed.
+    fn recount(&mut self) {
+        self.pending = 0;
+        self.pending_cost = U256::ZERO;
+        self.promote();
+    }
+
+    /// Ranks from `nonce` on, as far as anything changes.
+    fn rerank(&mut self, nonce: u64) {
+        let before = self.entries.range(..nonce).next_back().map_or(u128::MAX, |(_, entry)| entry.rank);
+        let mut lowest = before;
+        for (at, entry) in self.entries.range_mut(nonce..) {
+            lowest = lowest.min(entry.fee);
+            if entry.rank == lowest && *at != nonce {
+                break;
+            }
+            entry.rank = lowest;
+        }
+    }
+}
+
+impl Inner {
+    fn export(&self) {
+        ::metrics::gauge!(metrics::POOL_PENDING).set(f64_of(self.status.pending));
+        ::metrics::gauge!(metrics::POOL_QUEUED).set(f64_of(self.status.queued));
+    }
+
+    fn insert(
+        &mut self,
+        transaction: PooledTransaction,
+        sender: Sender,
+        limits: &PoolLimits,
+    ) -> Result<Inserted, AdmissionError> {
+        let (address, nonce, hash) = (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
+        if self.by_hash.contains_key(&hash) {
+            return Err(AdmissionError::AlreadyKnown);
+        }
+        let known = self.senders.get(&address);
+        let account = known.map_or(sender.account, |queue| queue.account);
+        if nonce == u64::MAX {
+            return Err(AdmissionError::NonceMax(address));
+        }
+        if nonce < account.nonce {
+            return Err(AdmissionError::NonceTooLow { next: account.nonce, nonce });
+        }
+        let fee = transaction.envelope().effective_gas_price(Some(self.base_fee));
+        self.check_funds(known, &account, &transaction, nonce)?;
+        if let Some(old) = known.and_then(|queue| queue.entries.get(&nonce)) {
+            check_bump(&old.transaction, &transaction)?;
+        } else {
+            let next = known.map_or(account.nonce, Queue::next_nonce);
+            check_sender_limits(known, &sender, nonce, next, limits)?;
+            let executable = nonce == next;
+            self.make_room(&transaction, fee, executable, limits)?;
+        }
+        let size = transaction.size_bytes();
+        let queue = self.senders.entry(address).or_insert_with(|| Queue {
+            account,
+            delegated: sender.delegated,
+            entries: BTreeMap::new(),
+            pending: 0,
+            pending_cost: U256::ZERO,
+            tail: None,
+        });
+        queue.delegated = sender.delegated;
+        let (pending_before, queued_before) = (queue.pending, queue.queued());
+        let cost = transaction.cost_max();
+        if let Some(old) = queue.entries.insert(nonce, Entry { transaction, fee, rank: fee }) {
+            self.by_hash.remove(&old.transaction.hash());
+            self.status.bytes = self.status.bytes.saturating_sub(old.transaction.size_bytes());
+            if nonce < queue.next_nonce() {
+                let others = queue.pending_cost.saturating_sub(old.transaction.cost_max());
+                queue.pending_cost = others.saturating_add(cost);
+            }
+            ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => "replaced").increment(1);
+        }
+        queue.promote();
+        queue.rerank(nonce);
+        let pending = nonce < queue.next_nonce();
+        self.by_hash.insert(hash, (address, nonce));
+        self.status.bytes = self.status.bytes.saturating_add(size);
+        self.recounted(address, pending_before, queued_before);
+        Ok(if pending { Inserted::Pending } else { Inserted::Queued })
+    }
+
+    /// The sender must be able to pay for the transaction and for what lies before it.
+    fn check_funds(
+        &self,
+        known: Option<&Queue>,
+        account: &Account,
+        transaction: &PooledTransaction,
+        nonce: u64,
+    ) -> Result<(), AdmissionError> {
+        let mut cost = transaction.cost_max();
+        if let Some(queue) = known
+            && nonce <= queue.next_nonce()
+        {
+            let replaced = queue.entries.get(&nonce).filter(|_| nonce < queue.next_nonce());
+            let others = queue.pending_cost.saturating_sub(replaced.map_or(U256::ZERO, |e| e.transaction.cost_max()));
+            cost = cost.saturating_add(others);
+        }
+        let balance = account.balance;
+        if cost > balance {
+            return Err(AdmissionError::InsufficientFunds { balance, cost, overshot: cost.saturating_sub(balance) });
+        }
+        Ok(())
+    }
+
+    /// Evicts until the newcomer fits, or refuses it.
+    fn make_room(
+        &mut self,
+        newcomer: &PooledTransaction,
+        fee: u128,
+        executable: bool,
+        limits: &PoolLimits,
+    ) -> Result<(), AdmissionError> {
+        if !executable && self.status.queued >= limits.queued_max {
+            return Err(AdmissionError::PoolFull);
+        }
+        while self.by_hash.len() >= limits.transactions_max
+            || self.status.bytes.saturating_add(newcomer.size_bytes()) > limits.bytes_max
+        {
+            let Some(&(pending, rank, address)) = self.tails.first() else {
+                return Err(AdmissionError::PoolFull);
+            };
+            if address == newcomer.sender() || (pending && (!executable || rank >= fee)) || (!pending && !executable) {
+                return Err(AdmissionError::PoolFull);
+            }
+            self.evict_tail(address);
+        }
+        Ok(())
+    }
+
+    fn evict_tail(&mut self, address: Address) {
+        let Some(queue) = self.senders.get_mut(&address) else { return };
+        let (pending_before, queued_before) = (queue.pending, queue.queued());
+        let Some((nonce, entry)) = queue.entries.pop_last() else { return };
+        if nonce < queue.next_nonce() {
+            queue.pending = queue.pending.saturating_sub(1);
+            queue.pending_cost = queue.pending_cost.saturating_sub(entry.transaction.cost_max());
+        }
+        self.forget(&entry.transaction);
+        ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => "evicted").increment(1);
+        self.recounted(address, pending_before, queued_before);
+    }
+
+    fn forget(&mut self, transaction: &PooledTransaction) {
+        self.by_hash.remove(&transaction.hash());
+        self.status.bytes = self.status.bytes.saturating_sub(transaction.size_bytes());
+    }
+
+    fn set_account(&mut self, address: Address, account: Account) {
+        let Some(queue) = self.senders.get_mut(&address) else { return };
+        let (pending_before, queued_before) = (queue.pending, queue.queued());
+        let kept = queue.entries.split_off(&account.nonce);
+        let gone = std::mem::replace(&mut queue.entries, kept);
+        let spent = gone.values().fold(U256::ZERO, |sum, e| sum.saturating_add(e.transaction.cost_max()));
+        let advanced = account.nonce.checked_sub(queue.account.nonce);
+        queue.account = account;
+        match advanced.and_then(|steps| usize::try_from(steps).ok()) {
+            Some(steps) if steps <= queue.pending && steps == gone.len() => {
+                queue.pending = queue.pending.saturating_sub(steps);
+                queue.pending_cost = queue.pending_cost.saturating_sub(spent);
+                if queue.pending_cost > account.balance {
+                    queue.recount();
+                } else {
+                    queue.promote();
+                }
+            }
+            _ => queue.recount(),
+        }
+        if let Some((first, _)) = queue.entries.first_key_value() {
+            let first = *first;
+            queue.rerank(first);
+        }
+        for entry in gone.into_values() {
+            self.forget(&entry.transaction);
+        }
+        self.recounted(address, pending_before, queued_before);
+    }
+
+    /// Brings the totals and the order of eviction up to date after a change to one sender.
+    fn recounted(&mut self, address: Address, pending_before: usize, queued_before: usize) {
+        let Some(queue) = self.senders.get_mut(&address) else { return };
+        let (pending, queued) = (queue.pending, queue.queued());
+        self.status.pending = self.status.pending.saturating_sub(pending_before).saturating_add(pending);
+        self.status.queued = self.status.queued.saturating_sub(queued_before).saturating_add(queued);
+        let tail = queue.entries.last_key_value().map(|(_, entry)| (queued == 0, entry.rank, address));
+        if tail != queue.tail {
+            if let Some(old) = queue.tail.take() {
+                self.tails.remove(&old);
+            }
+            if let Some(new) = tail {
+                self.tails.insert(new);
+            }
+            queue.tail = tail;
+        }
+        if queue.entries.is_empty() {
+            self.senders.remove(&address);
+        }
+    }
+}
+
+/// A replacement must raise both fees by [`limits::REPLACEMENT_BUMP_PERCENT`].
+fn check_bump(old: &PooledTransaction, new: &PooledTransaction) -> Result<(), AdmissionError> {
+    let enough = |old: u128, new: u128| {
+        new.saturating_mul(100) >= old.saturating_mul(limits::REPLACEMENT_BUMP_PERCENT.saturating_add(100)) && new > old
+    };
+    let tip = |pooled: &PooledTransaction| {
+        let envelope = pooled.envelope();
+        envelope.max_priority_fee_per_gas().unwrap_or_else(|| envelope.max_fee_per_gas())
+    };
+    let fees = enough(old.envelope().max_fee_per_gas(), new.envelope().max_fee_per_gas());
+    let tips = enough(tip(old), tip(new)) || (tip(old) == 0 && tip(new) == 0);
+    if fees && tips { Ok(()) } else { Err(AdmissionError::ReplacementUnderpriced) }
+}
+
+fn check_sender_limits(
+    known: Option<&Queue>,
+    sender: &Sender,
+    nonce: u64,
+    next: u64,
+    limits: &PoolLimits,
+) -> Result<(), AdmissionError> {
+    let waiting = known.map_or(0, |queue| queue.entries.len());
+    if sender.delegated && waiting > 0 {
+        return Err(AdmissionError::DelegatedLimit);
+    }
+    if nonce > next {
+        let ahead = usize::try_from(nonce.saturating_sub(next)).unwrap_or(usize::MAX);
+        if ahead > limits.sender_pending_max {
+            return Err(AdmissionError::NonceTooFar { next, nonce, ahead: limits.sender_pending_max });
+        }
+        if known.map_or(0, Queue::queued) >= limits.sender_queued_max {
+            return Err(AdmissionError::SenderLimit(limits.sender_queued_max));
+        }
+    } else if known.map_or(0, |queue| queue.pending) >= limits.sender_pending_max {
+        return Err(AdmissionError::SenderLimit(limits.sender_pending_max));
+    }
+    Ok(())
+}
+
+/// Levels are shown, never computed with.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a picture, not a number that anything depends on")]
+const fn f64_of(count: usize) -> f64 {
+    count as f64
+}

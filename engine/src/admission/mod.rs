@@ -1,0 +1,198 @@
+//! From raw bytes to a pooled transaction.
+//!
+//! Promise: [`Admission::submit`] never waits and answers exactly once. Workers take raw transactions
+//! from one bounded queue (by count and by bytes), check them in cost order ([`checks`]), recover the
+//! sender once, and put them into the [`Mempool`]. Admission never executes anything.
+
+pub mod candidates;
+pub mod checks;
+pub mod error;
+pub mod mempool;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use alloy_primitives::{B256, keccak256};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+pub use self::{
+    candidates::PoolCandidates,
+    error::AdmissionError,
+    mempool::{Inserted, Mempool, PoolLimits, PoolStatus},
+};
+use crate::{
+    events::{Event, Events},
+    execution::Pending,
+    limits, metrics,
+    ports::{StateView, Store},
+    types::{Height, PooledTransaction, RawTransaction, Transaction},
+};
+
+/// Receives the answer to one submission, on a worker's thread; must not block.
+pub type Answer = Box<dyn FnOnce(Result<B256, AdmissionError>) + Send>;
+
+struct Job {
+    raw: RawTransaction,
+    answer: Answer,
+}
+
+/// The way in for transactions; cheap to clone.
+#[derive(Clone)]
+pub struct Admission {
+    queue: Sender<Job>,
+    queued_bytes: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("queued", &self.queue.len()).finish()
+    }
+}
+
+/// What a worker needs; [`Worker::run`] is the body of its thread.
+pub struct Worker {
+    jobs: Receiver<Job>,
+    queued_bytes: Arc<AtomicUsize>,
+    store: Arc<dyn Store>,
+    pool: Arc<Mempool>,
+    pending: Arc<Pending>,
+    events: Events,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+impl Admission {
+    /// The way in, and `count` workers behind it.
+    ///
+    /// `wake` is called after every insertion; it tells ordering that there is something to build.
+    #[must_use]
+    pub fn new(
+        count: usize,
+        store: &Arc<dyn Store>,
+        pool: &Arc<Mempool>,
+        pending: &Arc<Pending>,
+        events: &Events,
+        wake: &Arc<dyn Fn() + Send + Sync>,
+    ) -> (Self, Vec<Worker>) {
+        let (queue, jobs) = bounded(limits::ADMISSION_QUEUE_TRANSACTIONS_MAX);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let worker = || Worker {
+            jobs: jobs.clone(),
+            queued_bytes: queued_bytes.clone(),
+            store: store.clone(),
+            pool: pool.clone(),
+            pending: pending.clone(),
+            events: events.clone(),
+            wake: wake.clone(),
+        };
+        let workers = std::iter::repeat_with(worker).take(count.max(1)).collect();
+        (Self { queue, queued_bytes }, workers)
+    }
+
+    /// Hands a transaction in; `answer` gets its hash once it is in the pool, or the reason it is not.
+    pub fn submit(&self, raw: RawTransaction, answer: Answer) {
+        let size = raw.0.len();
+        if size > limits::TRANSACTION_BYTES_MAX {
+            let limit = limits::TRANSACTION_BYTES_MAX;
+            return refuse(answer, AdmissionError::Oversized { size, limit });
+        }
+        if self.queued_bytes.fetch_add(size, Ordering::Relaxed) > limits::ADMISSION_QUEUE_BYTES_MAX {
+            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            return refuse(answer, AdmissionError::PoolFull);
+        }
+        match self.queue.try_send(Job { raw, answer }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(job)) => {
+                self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+                refuse(job.answer, AdmissionError::PoolFull);
+            }
+            Err(TrySendError::Disconnected(job)) => refuse(job.answer, AdmissionError::Closed),
+        }
+    }
+}
+
+fn refuse(answer: Answer, error: AdmissionError) {
+    ::metrics::counter!(metrics::TRANSACTION_REFUSED, "reason" => error.label()).increment(1);
+    answer(Err(error));
+}
+
+impl Worker {
+    /// Serves until `stop` is closed or every [`Admission`] is gone.
+    pub fn run(&self, stop: &Receiver<()>, busy: &dyn Fn(&mut dyn FnMut())) {
+        loop {
+            crossbeam::channel::select! {
+                recv(self.jobs) -> job => match job {
+                    Ok(job) => {
+                        let mut job = Some(job);
+                        busy(&mut || {
+                            if let Some(job) = job.take() {
+                                self.serve(job);
+                            }
+                        });
+                    }
+                    Err(_) => return,
+                },
+                recv(stop) -> _ => break,
+            }
+        }
+        for job in self.jobs.try_iter() {
+            refuse(job.answer, AdmissionError::Closed);
+        }
+    }
+
+    fn serve(&self, Job { raw, answer }: Job) {
+        self.queued_bytes.fetch_sub(raw.0.len(), Ordering::Relaxed);
+        match self.admit(raw) {
+            Ok(hash) => {
+                metrics::TRANSACTION_ADMITTED.increment();
+                answer(Ok(hash));
+            }
+            Err(error) => refuse(answer, error),
+        }
+    }
+
+    fn admit(&self, RawTransaction(raw): RawTransaction) -> Result<B256, AdmissionError> {
+        let tip = self.store.tip();
+        let header = tip.block.header.inner();
+        let chain = self.store.chain();
+        let fork = chain.fork_at(header.timestamp);
+        let envelope = checks::stateless(&raw, chain, fork, header.gas_limit)?;
+        let hash = keccak256(&raw);
+        if self.pool.contains(hash) || self.pending.transaction(hash).is_some() {
+            return Err(AdmissionError::AlreadyKnown);
+        }
+        let transaction = Transaction::recover(envelope, raw).map_err(AdmissionError::Malformed)?;
+        let pooled = PooledTransaction::admitted(Arc::new(transaction));
+        let mut needed = Height::GENESIS;
+        loop {
+            let (view, height) = self.view(needed)?;
+            let sender = checks::sender(&pooled, &*view)?;
+            match self.pool.insert(pooled.clone(), sender, height)? {
+                Inserted::Stale(newer) => needed = newer,
+                Inserted::Pending | Inserted::Queued => break,
+            }
+        }
+        self.events.emit(&Event::Admitted(pooled));
+        (self.wake)();
+        Ok(hash)
+    }
+
+    /// The newest state there is: layers that are not durable yet, over the store's tip.
+    fn view(&self, needed: Height) -> Result<(Arc<dyn StateView>, Height), AdmissionError> {
+        let (view, height) = self.pending.view(&*self.store)?;
+        debug_assert!(height >= needed, "layers only grow");
+        Ok((view, height))
+    }
+}

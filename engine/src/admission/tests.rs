@@ -1,0 +1,371 @@
+//! The pool against its promise: nonce order, funds, replacement, limits, eviction; and the cheap checks.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use alloy_consensus::{SignableTransaction, Transaction as _, TxEip1559, TxEip2930, TxEip4844, TxEip7702, TxLegacy};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, Bytes, Signature, TxKind, U256};
+use proptest::prelude::*;
+
+use super::{
+    AdmissionError, Inserted, Mempool, PoolCandidates, PoolLimits,
+    checks::{self, Sender},
+};
+use crate::{
+    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
+    ports::Candidates,
+    types::{
+        Account, AccountChange, Block, BlockBody, ConsensusHeader, Envelope, Height, PooledTransaction, StateChanges,
+        Transaction,
+    },
+};
+
+const BALANCE: u64 = 1_000_000_000;
+
+fn sender(index: u8) -> Address {
+    Address::with_last_byte(index)
+}
+
+fn account(nonce: u64, balance: u64) -> Sender {
+    Sender { account: Account { nonce, balance: U256::from(balance), ..Account::default() }, delegated: false }
+}
+
+fn pooled(from: Address, nonce: u64, fee: u128, tip: u128) -> PooledTransaction {
+    pooled_with(from, nonce, fee, tip, Bytes::new())
+}
+
+fn pooled_with(from: Address, nonce: u64, fee: u128, tip: u128, input: Bytes) -> PooledTransaction {
+    let tx = TxEip1559 {
+        chain_id: 1,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: fee,
+        max_priority_fee_per_gas: tip,
+        to: TxKind::Call(from),
+        input,
+        ..TxEip1559::default()
+    };
+    let envelope: Envelope = tx.into_signed(Signature::test_signature()).into();
+    let encoded = envelope.encoded_2718().into();
+    PooledTransaction::admitted(Arc::new(Transaction::with_known_sender(encoded, from).expect("just encoded")))
+}
+
+fn pool() -> Mempool {
+    Mempool::new(PoolLimits::default(), Height(1), 10)
+}
+
+fn insert(pool: &Mempool, tx: PooledTransaction) -> Result<Inserted, AdmissionError> {
+    pool.insert(tx, account(0, BALANCE), Height(1))
+}
+
+/// Everything the pool would offer at a base fee, as (sender's last byte, nonce).
+fn offered(pool: &Mempool, base_fee: u64) -> Vec<(u8, u64)> {
+    let mut candidates = PoolCandidates::new(pool, base_fee);
+    std::iter::from_fn(|| candidates.next()).map(|tx| (tx.sender().0[19], tx.envelope().nonce())).collect()
+}
+
+fn advance(pool: &Mempool, height: u64, after: &[(Address, u64, u64)]) {
+    let mut changes = StateChanges::default();
+    for (address, nonce, balance) in after {
+        let account = account(*nonce, *balance).account;
+        changes.accounts.insert(*address, AccountChange { after: Some(account), ..AccountChange::default() });
+    }
+    let header = alloy_consensus::Header { number: height, ..Default::default() };
+    let header = alloy_consensus::Sealable::seal_slow(header);
+    let block = Block { consensus: ConsensusHeader::default(), header, body: BlockBody::default() };
+    pool.advance(&block, &changes, 10);
+}
+
+#[test]
+fn a_gap_waits_and_is_promoted_when_it_closes() {
+    let pool = pool();
+    assert_eq!(insert(&pool, pooled(sender(1), 1, 100, 1)), Ok(Inserted::Queued));
+    assert_eq!(insert(&pool, pooled(sender(1), 2, 100, 1)), Ok(Inserted::Queued));
+    assert!(offered(&pool, 10).is_empty());
+    assert_eq!(pool.next_nonce(sender(1)), Some(0));
+    assert_eq!(insert(&pool, pooled(sender(1), 0, 100, 1)), Ok(Inserted::Pending));
+    assert_eq!(offered(&pool, 10), [(1, 0), (1, 1), (1, 2)]);
+    assert_eq!(pool.next_nonce(sender(1)), Some(3));
+}
+
+#[test]
+fn the_highest_tip_goes_first_and_nonces_stay_in_order() {
+    let pool = pool();
+    for (from, nonce, tip) in [(1, 0, 1), (1, 1, 50), (2, 0, 5), (3, 0, 5)] {
+        insert(&pool, pooled(sender(from), nonce, 1_000, tip)).expect("valid");
+    }
+    assert_eq!(offered(&pool, 10), [(2, 0), (3, 0), (1, 0), (1, 1)]);
+}
+
+#[test]
+fn what_cannot_pay_the_base_fee_is_kept_but_not_offered() {
+    let pool = pool();
+    insert(&pool, pooled(sender(1), 0, 15, 1)).expect("valid");
+    assert_eq!(offered(&pool, 15), [(1, 0)]);
+    assert!(offered(&pool, 16).is_empty());
+    assert!(!pool.has_executable(16) && pool.has_executable(15));
+}
+
+#[test]
+fn a_replacement_must_raise_both_fees_by_a_tenth() {
+    let pool = pool();
+    insert(&pool, pooled(sender(1), 0, 100, 10)).expect("valid");
+    for (fee, tip) in [(109, 11), (110, 10), (100, 100), (200, 10)] {
+        let refused = insert(&pool, pooled(sender(1), 0, fee, tip));
+        assert_eq!(refused, Err(AdmissionError::ReplacementUnderpriced), "fee {fee} tip {tip}");
+    }
+    assert_eq!(insert(&pool, pooled(sender(1), 0, 110, 11)), Ok(Inserted::Pending));
+    assert_eq!(pool.status().pending, 1);
+    assert_eq!(insert(&pool, pooled(sender(1), 0, 110, 11)), Err(AdmissionError::AlreadyKnown));
+}
+
+#[test]
+fn a_sender_must_be_able_to_pay_for_everything_before() {
+    let pool = pool();
+    let afford_two = account(0, 2 * 21_000 * 100);
+    for nonce in 0..2 {
+        assert_eq!(pool.insert(pooled(sender(1), nonce, 100, 1), afford_two, Height(1)), Ok(Inserted::Pending));
+    }
+    let refused = pool.insert(pooled(sender(1), 2, 100, 1), afford_two, Height(1)).expect_err("no funds");
+    assert_eq!(
+        refused.to_string(),
+        "insufficient funds for gas * price + value: balance 4200000, tx cost 6300000, overshot 2100000"
+    );
+}
+
+#[test]
+fn an_old_nonce_is_refused_with_the_next_one() {
+    let refused = pool().insert(pooled(sender(1), 4, 100, 1), account(5, BALANCE), Height(1)).expect_err("used");
+    assert_eq!(refused.to_string(), "nonce too low: next nonce 5, tx nonce 4");
+}
+
+#[test]
+fn inclusion_removes_and_a_fallen_balance_demotes() {
+    let pool = pool();
+    for nonce in 0..4 {
+        insert(&pool, pooled(sender(1), nonce, 100, 1)).expect("valid");
+    }
+    advance(&pool, 2, &[(sender(1), 1, 2 * 21_000 * 100)]);
+    assert_eq!(offered(&pool, 10), [(1, 1), (1, 2)]);
+    assert_eq!((pool.status().pending, pool.status().queued), (2, 1));
+    advance(&pool, 3, &[(sender(1), 1, BALANCE)]);
+    assert_eq!(offered(&pool, 10), [(1, 1), (1, 2), (1, 3)]);
+    advance(&pool, 4, &[(sender(1), 9, BALANCE)]);
+    assert_eq!(pool.status(), super::PoolStatus::default());
+}
+
+#[test]
+fn a_sender_read_before_the_pool_moved_on_is_read_again() {
+    let pool = pool();
+    advance(&pool, 2, &[]);
+    assert_eq!(insert(&pool, pooled(sender(1), 0, 100, 1)), Ok(Inserted::Stale(Height(2))));
+}
+
+#[test]
+fn a_delegated_sender_has_one_transaction_waiting() {
+    let pool = pool();
+    let delegated = Sender { delegated: true, ..account(0, BALANCE) };
+    pool.insert(pooled(sender(1), 0, 100, 1), delegated, Height(1)).expect("first");
+    let second = pool.insert(pooled(sender(1), 1, 100, 1), delegated, Height(1));
+    assert_eq!(second, Err(AdmissionError::DelegatedLimit));
+    assert_eq!(pool.insert(pooled(sender(1), 0, 200, 2), delegated, Height(1)), Ok(Inserted::Pending));
+}
+
+#[test]
+fn one_sender_cannot_queue_more_than_its_share() {
+    let limits = PoolLimits { sender_queued_max: 3, sender_pending_max: 5, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10);
+    for nonce in 2..5 {
+        assert_eq!(insert(&pool, pooled(sender(1), nonce, 100, 1)), Ok(Inserted::Queued));
+    }
+    assert_eq!(insert(&pool, pooled(sender(1), 1, 100, 1)), Err(AdmissionError::SenderLimit(3)));
+    let far = insert(&pool, pooled(sender(1), 6, 100, 1)).expect_err("far ahead");
+    assert_eq!(far.to_string(), "nonce too high: next nonce 0, tx nonce 6, at most 5 ahead are kept");
+    assert_eq!(insert(&pool, pooled(sender(1), 0, 100, 1)), Ok(Inserted::Pending));
+}
+
+#[test]
+fn a_full_pool_drops_queued_first_then_the_cheapest_tail() {
+    let limits = PoolLimits { transactions_max: 4, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10);
+    insert(&pool, pooled(sender(1), 0, 100, 50)).expect("valid");
+    insert(&pool, pooled(sender(2), 0, 100, 20)).expect("valid");
+    insert(&pool, pooled(sender(2), 1, 100, 90)).expect("valid");
+    insert(&pool, pooled(sender(3), 7, 100, 90)).expect("queued");
+    assert_eq!(insert(&pool, pooled(sender(4), 0, 100, 1)), Ok(Inserted::Pending), "a queued one makes room");
+    assert_eq!(insert(&pool, pooled(sender(5), 0, 100, 1)), Err(AdmissionError::PoolFull), "pays no more than any");
+    assert_eq!(insert(&pool, pooled(sender(5), 3, 100, 90)), Err(AdmissionError::PoolFull), "not executable");
+    assert_eq!(insert(&pool, pooled(sender(5), 0, 100, 40)), Ok(Inserted::Pending));
+    assert_eq!(offered(&pool, 10), [(1, 0), (5, 0), (2, 0), (2, 1)]);
+    assert_eq!(insert(&pool, pooled(sender(6), 0, 100, 45)), Ok(Inserted::Pending), "a dear tail shields nothing");
+    assert_eq!(offered(&pool, 10), [(1, 0), (6, 0), (5, 0), (2, 0)]);
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let limits = PoolLimits { bytes_max: 1_000, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10);
+    insert(&pool, pooled_with(sender(1), 0, 100, 1, vec![1; 700].into())).expect("fits");
+    let second = insert(&pool, pooled_with(sender(2), 0, 100, 1, vec![1; 700].into()));
+    assert_eq!(second, Err(AdmissionError::PoolFull));
+    assert!(pool.status().bytes <= 1_000);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Insert { from: u8, nonce: u64, fee: u128, tip: u128 },
+    Advance { from: u8, nonce: u64, balance: u64 },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let insert = (0..4_u8, 0..8_u64, 10..40_u128, 0..10_u128)
+        .prop_map(|(from, nonce, fee, tip)| Act::Insert { from, nonce, fee, tip });
+    let advance =
+        (0..4_u8, 0..8_u64, 0..4_000_000_u64).prop_map(|(from, nonce, balance)| Act::Advance { from, nonce, balance });
+    proptest::collection::vec(prop_oneof![4 => insert, 1 => advance], 1..80)
+}
+
+proptest! {
+    /// Whatever happens, offers are gapless from the account's nonce and payable together, and the
+    /// counts are what the content says.
+    #[test]
+    fn the_pool_keeps_its_promise(acts in acts()) {
+        let limits = PoolLimits { transactions_max: 12, queued_max: 5, ..PoolLimits::default() };
+        let pool = Mempool::new(limits, Height(1), 10);
+        let mut accounts: BTreeMap<u8, Sender> = (0..4).map(|from| (from, account(0, 3_000_000))).collect();
+        let mut height = 1;
+        for act in acts {
+            match act {
+                Act::Insert { from, nonce, fee, tip } => {
+                    let tx = pooled(sender(from), nonce, fee, tip.min(fee));
+                    let _ = pool.insert(tx, accounts[&from], Height(height));
+                }
+                Act::Advance { from, nonce, balance } => {
+                    let nonce = nonce.max(accounts[&from].account.nonce);
+                    accounts.insert(from, account(nonce, balance));
+                    height += 1;
+                    advance(&pool, height, &[(sender(from), nonce, balance)]);
+                }
+            }
+            let (status, content) = (pool.status(), pool.content());
+            let pending: usize = content.values().map(|(pending, _)| pending.len()).sum();
+            let queued: usize = content.values().map(|(_, queued)| queued.len()).sum();
+            prop_assert_eq!((status.pending, status.queued), (pending, queued));
+            prop_assert!(pending + queued <= 12);
+            for (address, (pending, queued)) in &content {
+                let account = accounts[&address.0[19]].account;
+                let mut cost = U256::ZERO;
+                for (index, tx) in (0_u64..).zip(pending) {
+                    prop_assert_eq!(tx.envelope().nonce(), account.nonce + index);
+                    cost += tx.cost_max();
+                }
+                prop_assert!(cost <= account.balance);
+                prop_assert!(queued.iter().all(|tx| tx.envelope().nonce() >= account.nonce));
+                for tx in pending.iter().chain(queued) {
+                    prop_assert!(pool.get(tx.hash()).is_some());
+                }
+            }
+            prop_assert!(offered(&pool, 10).len() <= pending);
+        }
+    }
+}
+
+fn chain() -> ChainSpec {
+    ChainSpec {
+        chain_id: 31_337,
+        forks: ForkSchedule::all_at_zero(Fork::Osaka),
+        base_fee: BaseFeeParams::SLUICE,
+        deposit_contract: None,
+        ordering: OrderingParams::default(),
+        genesis_header: alloy_consensus::Header::default(),
+        alloc: BTreeMap::new(),
+    }
+}
+
+fn refusal(tx: impl Into<Envelope>) -> String {
+    let raw = tx.into().encoded_2718().into();
+    match checks::stateless(&raw, &chain(), Fork::Osaka, 30_000_000) {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn base() -> TxEip1559 {
+    TxEip1559 { chain_id: 31_337, gas_limit: 21_000, max_fee_per_gas: 10_000_000, to: TxKind::Call(Address::ZERO), ..TxEip1559::default() }
+}
+
+fn signed(tx: TxEip1559) -> Envelope {
+    tx.into_signed(Signature::test_signature()).into()
+}
+
+#[test]
+fn each_stateless_refusal_has_the_words_that_libraries_look_for() {
+    let signature = Signature::test_signature();
+    let legacy = TxLegacy { gas_limit: 21_000, gas_price: 10_000_000, ..TxLegacy::default() };
+    let cases: Vec<(Envelope, &str)> = vec![
+        (signed(base()), "accepted"),
+        (signed(TxEip1559 { chain_id: 1, ..base() }), "invalid chain id for signer: have 1 want 31337"),
+        (legacy.into_signed(signature).into(), "only replay-protected (EIP-155) transactions allowed over RPC"),
+        (signed(TxEip1559 { gas_limit: 20_999, ..base() }), "intrinsic gas too low: gas 20999, minimum needed 21000"),
+        (
+            signed(TxEip1559 { gas_limit: 22_000, input: vec![1; 60].into(), ..base() }),
+            "insufficient gas for floor data gas cost: gas 22000, minimum needed 23400",
+        ),
+        (
+            signed(TxEip1559 { gas_limit: 30_000_001, ..base() }),
+            "exceeds block gas limit: tx gas 30000001, current limit 30000000",
+        ),
+        (
+            signed(TxEip1559 { gas_limit: 16_777_217, ..base() }),
+            "transaction gas limit too high (cap: 16777216, tx: 16777217)",
+        ),
+        (
+            signed(TxEip1559 { max_priority_fee_per_gas: 10_000_001, ..base() }),
+            "max priority fee per gas higher than max fee per gas: maxPriorityFeePerGas: 10000001, maxFeePerGas: 10000000",
+        ),
+        (
+            signed(TxEip1559 { max_fee_per_gas: 9_999_999, ..base() }),
+            "transaction underpriced: gas fee cap 9999999, minimum needed 10000000",
+        ),
+        (
+            signed(TxEip1559 { to: TxKind::Create, input: vec![0; 49_153].into(), gas_limit: 5_000_000, ..base() }),
+            "max initcode size exceeded: code size 49153, limit 49152",
+        ),
+        (
+            TxEip7702 { chain_id: 31_337, gas_limit: 100_000, max_fee_per_gas: 10_000_000, ..TxEip7702::default() }
+                .into_signed(signature)
+                .into(),
+            "EIP-7702 transaction with empty auth list",
+        ),
+        (
+            TxEip4844 { chain_id: 31_337, ..TxEip4844::default() }.into_signed(signature).into(),
+            "transaction type not supported: blob transactions are not accepted by this chain",
+        ),
+        (
+            TxEip2930 { chain_id: 31_337, gas_limit: 21_000, gas_price: 10_000_000, ..TxEip2930::default() }
+                .into_signed(signature)
+                .into(),
+            "intrinsic gas too low: gas 21000, minimum needed 53000",
+        ),
+    ];
+    for (envelope, want) in cases {
+        assert_eq!(refusal(envelope), want);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_transaction_are_refused_without_a_panic() {
+    let refuse = |bytes: Vec<u8>| {
+        checks::stateless(&bytes.into(), &chain(), Fork::Osaka, 30_000_000).expect_err("no transaction").to_string()
+    };
+    assert_eq!(refuse(Vec::new()), "rlp: input too short");
+    assert_eq!(refuse(vec![5, 1, 2]), "transaction type not supported: unknown type");
+    assert_eq!(refuse(vec![0; 131_073]), "oversized data: transaction size 131073, limit 131072");
+    let mut trailing = signed(base()).encoded_2718();
+    trailing.push(0);
+    assert_eq!(refuse(trailing), "1 bytes behind the transaction");
+    let whole = signed(base()).encoded_2718();
+    for cut in 0..whole.len() {
+        assert!(!refuse(whole[..cut].to_vec()).is_empty());
+    }
+}

@@ -1,0 +1,82 @@
+//! Every bound of the node, with its unit, its reason and its answer to "full".
+//!
+//! | queue or map | bound | full |
+//! |---|---|---|
+//! | Q1, raw transactions before admission | [`ADMISSION_QUEUE_TRANSACTIONS_MAX`], [`ADMISSION_QUEUE_BYTES_MAX`] | refused: "txpool is full" |
+//! | pool, pending and queued | [`POOL_TRANSACTIONS_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
+//! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
+//! | events into ordering | [`ORDERING_QUEUE_INPUTS_MAX`] | the sender waits |
+//! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
+//! | Q2, executed blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds nothing ahead |
+//! | Q3, committed blocks to a subscriber | [`HEADS_QUEUE_BLOCKS_MAX`] | the slow reader loses the oldest and is told |
+//! | recently refused or included hashes | [`KNOWN_HASHES_MAX`] | oldest forgotten |
+
+/// Largest EIP-2718 encoding the pool takes, in bytes; geth's figure.
+pub const TRANSACTION_BYTES_MAX: usize = 128 * 1024;
+
+/// Gas a transaction may ask for from Osaka on (EIP-7825).
+pub const TRANSACTION_GAS_MAX_OSAKA: u64 = 1 << 24;
+
+/// Raw transactions waiting for an admission worker; a quarter of a second of one core's recoveries.
+pub const ADMISSION_QUEUE_TRANSACTIONS_MAX: usize = 8_192;
+
+/// Bytes of raw transactions waiting for an admission worker.
+pub const ADMISSION_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Transactions in the pool, pending and queued together; some ten seconds of full blocks.
+pub const POOL_TRANSACTIONS_MAX: usize = 131_072;
+
+/// Bytes of encoded transactions in the pool.
+pub const POOL_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Queued transactions (behind a nonce gap or unfunded) in the whole pool; their own budget.
+pub const POOL_QUEUED_MAX: usize = 8_192;
+
+/// Executable transactions of one sender.
+pub const SENDER_PENDING_MAX: usize = 16_384;
+
+/// Queued transactions of one sender; geth's figure.
+pub const SENDER_QUEUED_MAX: usize = 64;
+
+/// Percent by which a replacement must raise both fees; geth's figure.
+pub const REPLACEMENT_BUMP_PERCENT: u128 = 10;
+
+/// Inputs waiting for the ordering thread.
+pub const ORDERING_QUEUE_INPUTS_MAX: usize = 1_024;
+
+/// Jobs waiting for the execution thread.
+pub const EXECUTION_QUEUE_JOBS_MAX: usize = 8;
+
+/// Executed blocks that are not durable yet; ordering builds no further ahead than this.
+pub const COMMIT_QUEUE_BLOCKS_MAX: usize = 8;
+
+/// Committed blocks a subscriber may lag behind.
+pub const HEADS_QUEUE_BLOCKS_MAX: usize = 256;
+
+/// Hashes of recently seen transactions, kept to answer "already known" without the curve.
+pub const KNOWN_HASHES_MAX: usize = 65_536;
+
+/// Committed blocks kept in memory for readers, with their receipts.
+pub const RECENT_BLOCKS_MAX: usize = 256;
+
+/// Heights below the tip whose state is readable from memory.
+pub const STATE_WINDOW_HEIGHTS: u64 = 128;
+
+/// Ancestors the BLOCKHASH opcode reaches.
+pub const BLOCK_HASHES_MAX: u64 = 256;
+
+/// Bytes of `extra_data` in a header.
+pub const EXTRA_DATA_BYTES_MAX: usize = 32;
+
+/// Gas one `eth_call` or gas estimation may use.
+pub const CALL_GAS_MAX: u64 = 50_000_000;
+
+/// RLP size of a block from Osaka on, in bytes (EIP-7934: 10 MiB less 2 MiB for consensus data).
+pub const BLOCK_RLP_BYTES_MAX_OSAKA: usize = 8 * 1024 * 1024;
+
+/// Validators in one epoch's set.
+pub const VALIDATORS_MAX: usize = 300;
+
+const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
+const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
+const _: () = assert!(STATE_WINDOW_HEIGHTS as usize <= RECENT_BLOCKS_MAX);

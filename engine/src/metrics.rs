@@ -1,0 +1,88 @@
+//! Names of the engine's metrics, and the counters that tests read.
+//!
+//! Operation counts are kept in plain atomics beside the recorder, because a count must be exact
+//! whether or not an exporter is installed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that is exported under its name and can be read back in the same process.
+#[derive(Debug)]
+pub struct Counter {
+    name: &'static str,
+    value: AtomicU64,
+}
+
+impl Counter {
+    /// Declares a counter.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, value: AtomicU64::new(0) }
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.value.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The count since the process started.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    /// Hands the count to the installed recorder.
+    pub fn export(&self) {
+        metrics::counter!(self.name).absolute(self.value());
+    }
+}
+
+/// Elliptic-curve recoveries of a transaction's sender.
+pub static SIGNATURE_RECOVERED: Counter = Counter::new("engine_signature_recovered_total");
+/// Transactions that entered the pool.
+pub static TRANSACTION_ADMITTED: Counter = Counter::new("engine_tx_admitted_total");
+/// Transactions included in committed blocks.
+pub static TRANSACTION_COMMITTED: Counter = Counter::new("engine_tx_committed_total");
+/// Blocks committed.
+pub static BLOCK_COMMITTED: Counter = Counter::new("engine_block_committed_total");
+/// Transactions refused, by reason (label `reason`, from [`crate::admission::AdmissionError::label`]).
+pub const TRANSACTION_REFUSED: &str = "engine_tx_refused_total";
+/// Transactions dropped from the pool after admission, by reason.
+pub const TRANSACTION_DROPPED: &str = "engine_tx_dropped_total";
+/// Executable transactions in the pool.
+pub const POOL_PENDING: &str = "engine_pool_pending_level";
+/// Queued transactions in the pool.
+pub const POOL_QUEUED: &str = "engine_pool_queued_level";
+/// Raw transactions waiting for admission.
+pub const ADMISSION_QUEUE_DEPTH: &str = "engine_admission_queue_depth";
+/// Executed blocks waiting for commit.
+pub const COMMIT_QUEUE_DEPTH: &str = "engine_commit_queue_depth";
+/// Height of the newest durable block.
+pub const HEIGHT: &str = "engine_height";
+/// Seconds an admission worker was busy.
+pub static ADMISSION_BUSY: Counter = Counter::new("engine_admission_busy_nanoseconds_total");
+/// Nanoseconds the execution thread spent building.
+pub static BUILD_BUSY: Counter = Counter::new("engine_build_busy_nanoseconds_total");
+/// Nanoseconds the commit thread spent in the store.
+pub static COMMIT_BUSY: Counter = Counter::new("engine_commit_busy_nanoseconds_total");
+/// Seconds from admission to durability, per transaction.
+pub const TRANSACTION_FINAL_SECONDS: &str = "engine_tx_final_seconds";
+
+/// Exports every counter of this room and describes its metrics.
+pub fn export() {
+    for counter in [
+        &SIGNATURE_RECOVERED,
+        &TRANSACTION_ADMITTED,
+        &TRANSACTION_COMMITTED,
+        &BLOCK_COMMITTED,
+        &ADMISSION_BUSY,
+        &BUILD_BUSY,
+        &COMMIT_BUSY,
+    ] {
+        counter.export();
+    }
+}

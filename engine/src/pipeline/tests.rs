@@ -1,0 +1,132 @@
+//! The whole flow over the toy executor: in, ordered, durable, announced; and what happens when a stage fails.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use alloy_consensus::{SignableTransaction, TxEip1559};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use crossbeam::channel::{Receiver, bounded};
+
+use super::{Config, Node, PipelineError};
+use crate::{
+    admission::{AdmissionError, PoolLimits},
+    events::Event,
+    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
+    ordering::Idle,
+    ports::Store,
+    testing::{MemoryStore, RecordingNetwork, ToyExecutor},
+    types::{CommittedBlock, Envelope, Height, RawTransaction, Transaction},
+};
+
+/// A transaction with a signature of its own, and the sender that the curve makes of it.
+fn transaction(index: u64, nonce: u64) -> (Bytes, Address) {
+    let tx = TxEip1559 {
+        chain_id: 9,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 1_000_000_000,
+        to: TxKind::Call(Address::repeat_byte(1)),
+        value: U256::from(index),
+        ..TxEip1559::default()
+    };
+    let envelope: Envelope = tx.into_signed(Signature::test_signature()).into();
+    let encoded: Bytes = envelope.encoded_2718().into();
+    let sender = Transaction::decode(encoded.clone()).expect("any signature recovers").sender();
+    (encoded, sender)
+}
+
+struct Running {
+    node: Node,
+    store: Arc<MemoryStore>,
+    network: Arc<RecordingNetwork>,
+    blocks: Receiver<Arc<CommittedBlock>>,
+}
+
+fn start(senders: &[Address]) -> Running {
+    let alloc: BTreeMap<_, _> = senders
+        .iter()
+        .map(|sender| (*sender, GenesisAccount { balance: U256::from(u64::MAX), ..GenesisAccount::default() }))
+        .collect();
+    let chain = ChainSpec {
+        chain_id: 9,
+        forks: ForkSchedule::all_at_zero(Fork::Osaka),
+        base_fee: BaseFeeParams::ETHEREUM,
+        deposit_contract: None,
+        ordering: OrderingParams::default(),
+        genesis_header: alloy_consensus::Header { gas_limit: 30_000_000, ..Default::default() },
+        alloc,
+    };
+    let store = Arc::new(MemoryStore::new(Arc::new(chain)));
+    let network = Arc::new(RecordingNetwork::default());
+    let config = Config {
+        slot_time: Duration::ZERO,
+        build_time: Duration::from_secs(1),
+        idle: Idle::Wait,
+        beneficiary: Address::ZERO,
+        extra_data: Bytes::new(),
+        admission_workers: 2,
+        pool: PoolLimits::default(),
+    };
+    let node = Node::start(config, store.clone(), Arc::new(ToyExecutor), network.clone()).expect("it starts");
+    let (sender, blocks) = bounded(1_000);
+    node.events.listen(Box::new(move |event| {
+        if let Event::Committed(block) = event {
+            sender.send(block.clone()).expect("the test listens");
+        }
+    }));
+    Running { node, store, network, blocks }
+}
+
+fn submit(node: &Node, raw: &Bytes) -> Result<B256, AdmissionError> {
+    let (answer, answered) = bounded(1);
+    let done = Box::new(move |result| answer.send(result).expect("the test waits"));
+    node.admission.submit(RawTransaction(raw.clone()), done);
+    answered.recv_timeout(Duration::from_secs(10)).expect("exactly one answer")
+}
+
+#[test]
+fn what_is_admitted_is_committed_once_and_announced_after_it_can_be_read() {
+    let transactions: Vec<_> = (0..200).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let running = start(&senders);
+    for (raw, _) in &transactions {
+        submit(&running.node, raw).expect("valid");
+    }
+    let mut included = Vec::new();
+    while included.len() < transactions.len() {
+        let block = running.blocks.recv_timeout(Duration::from_secs(10)).expect("blocks keep coming");
+        let stored = running.store.block(block.height()).expect("readable").expect("there");
+        assert_eq!(stored, block);
+        included.extend(block.block.body.transactions.iter().map(|tx| tx.hash()));
+    }
+    let mut unique = included.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!((unique.len(), included.len()), (200, 200));
+    assert_eq!(running.network.0.lock().len(), usize::try_from(running.store.tip().height().0).expect("few"));
+    assert_eq!(running.node.query.pool_status().pending, 0);
+    assert_eq!(submit(&running.node, &transactions[0].0), Err(AdmissionError::NonceTooLow { next: 1, nonce: 0 }));
+}
+
+#[test]
+fn stopping_commits_what_was_executed_and_refuses_the_rest() {
+    let (raw, sender) = transaction(1, 0);
+    let running = start(&[sender]);
+    submit(&running.node, &raw).expect("valid");
+    running.blocks.recv_timeout(Duration::from_secs(10)).expect("a block");
+    running.node.stop();
+    assert_eq!(running.store.tip().height(), Height(1));
+    assert_eq!(submit(&running.node, &raw), Err(AdmissionError::Closed));
+    assert_eq!(running.node.wait(), None);
+}
+
+#[test]
+fn a_failed_commit_stops_the_node_and_announces_nothing() {
+    let (raw, sender) = transaction(1, 0);
+    let running = start(&[sender]);
+    running.store.fail();
+    submit(&running.node, &raw).expect("valid");
+    let failure = running.node.wait();
+    assert_eq!(failure, Some(PipelineError::Commit("storage failed: told to fail".to_owned())));
+    assert!(running.blocks.try_recv().is_err() && running.network.0.lock().is_empty());
+}

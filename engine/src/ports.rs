@@ -1,0 +1,296 @@
+//! What the rules need from the world: four object-safe ports.
+//!
+//! | port | given by | called | gives |
+//! |---|---|---|---|
+//! | [`Executor`] | vm; a toy in `testing` | once per block, and per read-only call | layers, receipts, header fields |
+//! | [`StateView`] | storage under layers; a map in `testing` | per cold read | accounts, slots, code, block hashes, the root after a block |
+//! | [`Store`] | storage; memory in `testing` | per block | durable blocks, views, proofs |
+//! | [`Network`] | net | per message | `Sent` or `Full`, at once |
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use alloy_consensus::{Header, Sealed};
+use alloy_primitives::{Address, B256, Bytes, U256};
+
+use crate::{
+    genesis::ChainSpec,
+    query::{AccessListOutcome, CallOutcome, CallRequest},
+    types::{
+        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, FinalizedBlock, Height,
+        StateChanges, Transaction, TrieHandle,
+    },
+};
+
+/// Why a state read failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The store cannot be read.
+    #[error("state is unreadable: {0}")]
+    Unreadable(String),
+    /// The stored state contradicts itself; the node must stop.
+    #[error("state is corrupt: {0}")]
+    Corrupt(String),
+    /// The state at this height is no longer (or not yet) kept.
+    #[error("state at height {0} is not available")]
+    Unavailable(Height),
+}
+
+/// State at one height, frozen; everything read through one view is consistent.
+pub trait StateView: Send + Sync {
+    /// The account, `None` where the trie has none.
+    ///
+    /// # Errors
+    /// [`StateError`]; a missing account is not an error.
+    fn account(&self, address: Address) -> Result<Option<Account>, StateError>;
+
+    /// The value of a storage slot, zero where the trie has none.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    fn slot(&self, address: Address, key: U256) -> Result<U256, StateError>;
+
+    /// Code by its hash.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`] for a hash that no account could name.
+    fn code(&self, hash: B256) -> Result<Bytes, StateError>;
+
+    /// Hash of the block at `height`, at or below this view's own.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    fn block_hash(&self, height: Height) -> Result<Option<B256>, StateError>;
+
+    /// The state root after `changes`, and the trie that leads to it.
+    ///
+    /// `parent` is the trie of the block whose state this view shows, `None` for the view's own.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    fn root_after(
+        &self,
+        parent: Option<&TrieHandle>,
+        changes: &StateChanges,
+    ) -> Result<(B256, TrieHandle), StateError>;
+}
+
+/// Transactions offered to a block under construction, best first, nonces of one sender in order.
+pub trait Candidates {
+    /// The best transaction not offered yet.
+    fn next(&mut self) -> Option<Arc<Transaction>>;
+
+    /// Offers no further transaction of this sender: its last one was refused or did not fit.
+    fn skip_sender(&mut self, sender: Address);
+}
+
+/// What a leader fixes before it builds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildSettings {
+    /// Consensus header of the block; `block_hash` is filled in by the executor.
+    pub consensus: ConsensusHeader,
+    /// Id of the parent's consensus header (EIP-4788 parent beacon block root).
+    pub parent_id: B256,
+    /// Who receives the priority fees.
+    pub beneficiary: Address,
+    /// Gas limit of the block.
+    pub gas_limit: u64,
+    /// Free bytes of the header, 32 at most.
+    pub extra_data: Bytes,
+    /// `mix_hash` of the header.
+    pub mix_hash: B256,
+}
+
+/// Why a block could not be executed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecutionError {
+    /// The block breaks a rule; the text names the rule and both values.
+    #[error("invalid block: {0}")]
+    Invalid(String),
+    /// The state below could not be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Why a read-only call gave no outcome at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The request cannot be executed; the text is what geth's users know.
+    #[error("{0}")]
+    Refused(String),
+    /// The caller's time is up.
+    #[error("execution aborted (timeout)")]
+    Cancelled,
+    /// Estimation: even the largest allowance fails, with this outcome.
+    #[error("gas estimation failed")]
+    Failed(Box<CallOutcome>),
+    /// The state below could not be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Turns transactions and a state into receipts, changes and a header.
+pub trait Executor: Send + Sync {
+    /// Builds a block on `parent`, whose state `view` shows.
+    ///
+    /// Takes candidates until none is left, the gas limit is reached or `stop` says so. Candidates
+    /// that cannot be included are passed over, never an error.
+    ///
+    /// # Errors
+    /// [`ExecutionError::State`], and `Invalid` when a system contract of the fork fails.
+    fn build(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        settings: &BuildSettings,
+        candidates: &mut dyn Candidates,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<BuiltBlock, ExecutionError>;
+
+    /// Executes `block` on `parent` and compares every header field with its own.
+    ///
+    /// # Errors
+    /// [`ExecutionError::Invalid`] naming the first field that differs.
+    fn execute(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+    ) -> Result<ExecutedBlock, ExecutionError>;
+
+    /// Runs a call that changes nothing.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool)
+    -> Result<CallOutcome, CallError>;
+
+    /// Finds the least gas limit with which the call succeeds.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Failed` carries the revert when no allowance is enough.
+    fn estimate_gas(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<u64, CallError>;
+
+    /// Finds the access list (EIP-2930) with which the call touches nothing cold.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn access_list(
+        &self,
+        view: &dyn StateView,
+        request: &CallRequest,
+        cancel: &AtomicBool,
+    ) -> Result<AccessListOutcome, CallError>;
+}
+
+/// Why the store refused or failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A write or sync failed; the store takes no further block and the node must stop.
+    #[error("storage failed: {0}")]
+    Failed(String),
+    /// Stored bytes contradict themselves.
+    #[error("storage is corrupt: {0}")]
+    Corrupt(String),
+    /// Blocks must come in order.
+    #[error("height {got} is not after {tip}")]
+    OutOfOrder {
+        /// Height offered.
+        got: Height,
+        /// Height of the tip.
+        tip: Height,
+    },
+    /// State at this height is not kept.
+    #[error("state at height {0} is not available")]
+    Unavailable(Height),
+}
+
+/// A Merkle proof of one account and some of its slots.
+///
+/// Source: EIP-1186.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountProof {
+    /// The account, `None` if the proof shows its absence.
+    pub account: Option<Account>,
+    /// Root of its storage trie.
+    pub storage_root: B256,
+    /// RLP nodes from the state root down.
+    pub nodes: Vec<Bytes>,
+    /// Per asked slot: key, value, RLP nodes from the storage root down.
+    pub slots: Vec<(U256, U256, Vec<Bytes>)>,
+}
+
+/// Remembers: the durable chain, and state at recent heights.
+pub trait Store: Send + Sync {
+    /// The chain this store belongs to.
+    fn chain(&self) -> &Arc<ChainSpec>;
+
+    /// The newest durable block.
+    fn tip(&self) -> Arc<CommittedBlock>;
+
+    /// Appends finalized blocks in order; returns when all of them would survive a power cut.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] poisons the store: every later call fails too.
+    fn commit(&self, blocks: &[FinalizedBlock]) -> Result<Vec<Arc<CommittedBlock>>, StoreError>;
+
+    /// State after the block at `height`; [`crate::limits::STATE_WINDOW_HEIGHTS`] below the tip at least.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] outside the kept range.
+    fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError>;
+
+    /// The block at `height` with its receipts.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unknown height is `Ok(None)`.
+    fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError>;
+
+    /// The header at `height`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unknown height is `Ok(None)`.
+    fn header(&self, height: Height) -> Result<Option<Sealed<Header>>, StoreError>;
+
+    /// Height of the block with this hash.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unknown hash is `Ok(None)`.
+    fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError>;
+
+    /// Height and index of an included transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unknown hash is `Ok(None)`.
+    fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError>;
+
+    /// Proof of an account and some slots against the state root at `height`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] outside the kept range.
+    fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError>;
+}
+
+/// What became of a message handed to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Queued for every addressee.
+    Sent,
+    /// At least one addressee's lane was full; what its lane does then is the lane's rule.
+    Full,
+}
+
+/// What nodes tell one another.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A block became final and durable here.
+    Committed(Arc<CommittedBlock>),
+}
+
+/// Sends to peers; never waits.
+pub trait Network: Send + Sync {
+    /// Sends one message to every peer.
+    fn broadcast(&self, message: &Message) -> Delivery;
+
+    /// Number of connected peers.
+    fn peer_count(&self) -> usize;
+}

@@ -1,0 +1,133 @@
+//! A toy executor: every transaction moves value and nothing else.
+//!
+//! It gives the pipeline real layers, nonces and balances without an EVM: no fees, no gas but 21,000 each.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
+
+use crate::{
+    ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
+    query::{AccessListOutcome, CallOutcome, CallRequest},
+    types::{
+        Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction,
+    },
+};
+
+/// Gas of a transfer.
+const TRANSFER_GAS: u64 = 21_000;
+
+/// Moves value from sender to recipient, in order of nonce.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ToyExecutor;
+
+/// Loads an account into the changes and gives its present value.
+fn load<'a>(
+    changes: &'a mut StateChanges,
+    view: &dyn StateView,
+    address: alloy_primitives::Address,
+) -> Result<&'a mut AccountChange, ExecutionError> {
+    if !changes.accounts.contains_key(&address) {
+        let before = view.account(address)?;
+        changes.accounts.insert(address, AccountChange { before, after: before, ..AccountChange::default() });
+    }
+    Ok(changes.accounts.get_mut(&address).expect("just inserted"))
+}
+
+/// Applies one transaction; `false` if its nonce or funds do not fit.
+fn apply(changes: &mut StateChanges, view: &dyn StateView, tx: &Transaction) -> Result<bool, ExecutionError> {
+    let value = tx.envelope().value();
+    let from = load(changes, view, tx.sender())?;
+    let account = from.after.unwrap_or_default();
+    if account.nonce != tx.envelope().nonce() || account.balance < value {
+        return Ok(false);
+    }
+    let nonce = account.nonce.saturating_add(1);
+    from.after = Some(Account { nonce, balance: account.balance.saturating_sub(value), ..account });
+    if let Some(to) = tx.envelope().to() {
+        let to = load(changes, view, to)?;
+        let account = to.after.unwrap_or_default();
+        to.after = Some(Account { balance: account.balance.saturating_add(value), ..account });
+    }
+    Ok(true)
+}
+
+impl Executor for ToyExecutor {
+    fn build(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        settings: &BuildSettings,
+        candidates: &mut dyn Candidates,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<BuiltBlock, ExecutionError> {
+        let (mut changes, mut receipts, mut transactions) = (StateChanges::default(), Vec::new(), Vec::new());
+        let mut gas_used = 0_u64;
+        while !stop() && gas_used.saturating_add(TRANSFER_GAS) <= settings.gas_limit {
+            let Some(tx) = candidates.next() else { break };
+            if !apply(&mut changes, view, &tx)? {
+                candidates.skip_sender(tx.sender());
+                continue;
+            }
+            gas_used = gas_used.saturating_add(TRANSFER_GAS);
+            receipts.push(Receipt {
+                type_byte: tx.type_byte(),
+                success: true,
+                gas_used: TRANSFER_GAS,
+                cumulative_gas_used: gas_used,
+                contract: None,
+                logs: Vec::new(),
+            });
+            transactions.push(tx);
+        }
+        let (state_root, trie) = view.root_after(None, &changes)?;
+        let header = Header {
+            parent_hash: parent.seal(),
+            number: parent.number.saturating_add(1),
+            timestamp: settings.consensus.timestamp_ms / 1_000,
+            gas_limit: settings.gas_limit,
+            base_fee_per_gas: parent.base_fee_per_gas,
+            gas_used,
+            state_root,
+            ..Header::default()
+        }
+        .seal_slow();
+        let mut consensus = settings.consensus.clone();
+        consensus.block_hash = header.seal();
+        let block = Block { consensus, header, body: BlockBody { transactions, withdrawals: None } };
+        Ok(BuiltBlock(ExecutedBlock {
+            block: Arc::new(block),
+            receipts: Arc::new(receipts),
+            changes: Arc::new(changes),
+            trie,
+        }))
+    }
+
+    fn execute(
+        &self,
+        view: &dyn StateView,
+        _parent: &Sealed<Header>,
+        block: &Arc<Block>,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        let mut changes = StateChanges::default();
+        for tx in &block.body.transactions {
+            if !apply(&mut changes, view, tx)? {
+                return Err(ExecutionError::Invalid(format!("transaction {}", tx.hash())));
+            }
+        }
+        let (_, trie) = view.root_after(None, &changes)?;
+        Ok(ExecutedBlock { block: block.clone(), receipts: Arc::default(), changes: Arc::new(changes), trie })
+    }
+
+    fn call(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<CallOutcome, CallError> {
+        Err(CallError::Refused("the toy knows no calls".to_owned()))
+    }
+
+    fn estimate_gas(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<u64, CallError> {
+        Ok(TRANSFER_GAS)
+    }
+
+    fn access_list(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<AccessListOutcome, CallError> {
+        Err(CallError::Refused("the toy knows no calls".to_owned()))
+    }
+}

@@ -1,0 +1,11 @@
+//! The simulator kit: the world as a test wants it.
+
+pub mod executor;
+pub mod network;
+pub mod state;
+pub mod store;
+
+pub use executor::ToyExecutor;
+pub use network::RecordingNetwork;
+pub use state::{MapAccount, MapState};
+pub use store::MemoryStore;

@@ -1,0 +1,116 @@
+//! A store in memory that can be told to fail.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use alloy_consensus::{Header, Sealable, Sealed};
+use alloy_primitives::{Address, B256, U256};
+use parking_lot::RwLock;
+
+use super::MapState;
+use crate::{
+    genesis::ChainSpec,
+    ports::{AccountProof, StateView, Store, StoreError},
+    types::{Block, BlockBody, CommittedBlock, ConsensusHeader, FinalizedBlock, Height},
+};
+
+/// Blocks and the state after each, for ever.
+#[derive(Debug)]
+pub struct MemoryStore {
+    chain: Arc<ChainSpec>,
+    blocks: RwLock<Vec<(Arc<CommittedBlock>, Arc<MapState>)>>,
+    failing: AtomicBool,
+}
+
+impl MemoryStore {
+    /// A store that holds block 0.
+    #[must_use]
+    pub fn new(chain: Arc<ChainSpec>) -> Self {
+        let header = chain.genesis_header.clone().seal_slow();
+        let block = Block { consensus: ConsensusHeader::default(), header, body: BlockBody::default() };
+        let genesis = Arc::new(CommittedBlock { block: Arc::new(block), receipts: Arc::default() });
+        let state = Arc::new(MapState::genesis(&chain.alloc));
+        Self { chain, blocks: RwLock::new(vec![(genesis, state)]), failing: AtomicBool::new(false) }
+    }
+
+    /// From here on every commit fails.
+    pub fn fail(&self) {
+        self.failing.store(true, Ordering::Release);
+    }
+
+    fn at(&self, height: Height) -> Option<(Arc<CommittedBlock>, Arc<MapState>)> {
+        self.blocks.read().get(usize::try_from(height.0).ok()?).cloned()
+    }
+}
+
+impl Store for MemoryStore {
+    fn chain(&self) -> &Arc<ChainSpec> {
+        &self.chain
+    }
+
+    fn tip(&self) -> Arc<CommittedBlock> {
+        self.blocks.read().last().expect("block 0 is always there").0.clone()
+    }
+
+    fn commit(&self, group: &[FinalizedBlock]) -> Result<Vec<Arc<CommittedBlock>>, StoreError> {
+        if self.failing.load(Ordering::Acquire) {
+            return Err(StoreError::Failed("told to fail".to_owned()));
+        }
+        let mut blocks = self.blocks.write();
+        let mut committed = Vec::with_capacity(group.len());
+        for FinalizedBlock { executed, .. } in group {
+            let (tip, state) = blocks.last().expect("block 0 is always there");
+            if executed.block.height() != tip.height().next() {
+                return Err(StoreError::OutOfOrder { got: executed.block.height(), tip: tip.height() });
+            }
+            let mut state = MapState::clone(state);
+            state.apply(&executed.changes).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            state.block_hashes.insert(tip.height().0, tip.hash());
+            let block = CommittedBlock { block: executed.block.clone(), receipts: executed.receipts.clone() };
+            committed.push(Arc::new(block));
+            blocks.push((committed[committed.len() - 1].clone(), Arc::new(state)));
+        }
+        Ok(committed)
+    }
+
+    fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {
+        match self.at(height) {
+            Some((_, state)) => Ok(state),
+            None => Err(StoreError::Unavailable(height)),
+        }
+    }
+
+    fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError> {
+        Ok(self.at(height).map(|(block, _)| block))
+    }
+
+    fn header(&self, height: Height) -> Result<Option<Sealed<Header>>, StoreError> {
+        Ok(self.at(height).map(|(block, _)| block.block.header.clone()))
+    }
+
+    fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError> {
+        Ok(self.blocks.read().iter().find(|(block, _)| block.hash() == hash).map(|(block, _)| block.height()))
+    }
+
+    fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError> {
+        let places: BTreeMap<B256, (Height, usize)> = self
+            .blocks
+            .read()
+            .iter()
+            .flat_map(|(block, _)| {
+                let hashes = block.block.body.transactions.iter().map(|tx| tx.hash());
+                hashes.enumerate().map(|(index, hash)| (hash, (block.height(), index))).collect::<Vec<_>>()
+            })
+            .collect();
+        Ok(places.get(&hash).copied())
+    }
+
+    fn proof(&self, height: Height, _address: Address, _slots: &[U256]) -> Result<AccountProof, StoreError> {
+        Err(StoreError::Unavailable(height))
+    }
+}

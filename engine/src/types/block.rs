@@ -1,0 +1,199 @@
+//! Blocks: an ordinary Ethereum block, and the consensus header that orders it.
+//!
+//! The Ethereum header is what every Ethereum tool hashes; the consensus header names it and carries
+//! what ordering needs. Their ties are listed in `docs/architecture.md`, "How a block ties to
+//! Ethereum's header".
+
+use std::sync::Arc;
+
+use alloy_consensus::{Header, Sealed};
+use alloy_eips::eip4895::Withdrawals;
+use alloy_primitives::{B256, keccak256};
+use alloy_rlp::{Encodable, RlpDecodable, RlpEncodable};
+
+use super::{
+    ids::{Epoch, Height, Slot, ValidatorIndex},
+    layer::{StateChanges, TrieHandle},
+    receipt::Receipt,
+    transaction::Transaction,
+};
+
+/// A block's parent as ordering names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParentRef {
+    /// Slot of the parent; 0 for the genesis block.
+    pub slot: Slot,
+    /// Id of the parent's consensus header.
+    pub id: B256,
+}
+
+/// What ordering agrees on about one block; its `id` is what votes sign.
+///
+/// Encoding: RLP list of the fields in order, integers as RLP integers. Pinned by a golden test.
+#[derive(Clone, Debug, Default, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct ConsensusHeader {
+    /// Chain id, so that no header is valid on two chains.
+    pub chain_id: u64,
+    /// Period of the validator set.
+    pub epoch: u64,
+    /// Slot within the epoch.
+    pub slot: u64,
+    /// Height of the block.
+    pub height: u64,
+    /// Slot of the parent.
+    pub parent_slot: u64,
+    /// Id of the parent's consensus header.
+    pub parent_id: B256,
+    /// Index of the proposer in the epoch's set.
+    pub proposer: u16,
+    /// Hash of the Ethereum header.
+    pub block_hash: B256,
+    /// Milliseconds since 1970; the Ethereum header carries the whole seconds.
+    pub timestamp_ms: u64,
+}
+
+impl ConsensusHeader {
+    /// keccak256 of the encoding.
+    #[must_use]
+    pub fn id(&self) -> B256 {
+        let mut bytes = Vec::with_capacity(self.length());
+        self.encode(&mut bytes);
+        keccak256(bytes)
+    }
+
+    /// Height as its own type.
+    #[must_use]
+    pub const fn height(&self) -> Height {
+        Height(self.height)
+    }
+
+    /// Slot as its own type.
+    #[must_use]
+    pub const fn slot(&self) -> Slot {
+        Slot(self.slot)
+    }
+
+    /// Epoch as its own type.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
+    }
+
+    /// Proposer as its own type.
+    #[must_use]
+    pub const fn proposer(&self) -> ValidatorIndex {
+        ValidatorIndex(self.proposer)
+    }
+}
+
+/// Transactions with their senders, and withdrawals from Shanghai on (always empty on a Sluice chain).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockBody {
+    /// Transactions in block order.
+    pub transactions: Vec<Arc<Transaction>>,
+    /// Withdrawals of EIP-4895; `None` before Shanghai.
+    pub withdrawals: Option<Withdrawals>,
+}
+
+/// A whole block: consensus header, Ethereum header, body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// What ordering agreed on.
+    pub consensus: ConsensusHeader,
+    /// The Ethereum header with its hash.
+    pub header: Sealed<Header>,
+    /// The body.
+    pub body: BlockBody,
+}
+
+impl Block {
+    /// Position in the chain.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        Height(self.header.number)
+    }
+
+    /// Hash of the Ethereum header.
+    #[must_use]
+    pub const fn hash(&self) -> B256 {
+        self.header.seal()
+    }
+
+    /// Size of the Ethereum block's RLP in bytes, as `eth_getBlockByNumber` reports it.
+    #[must_use]
+    pub fn rlp_size_bytes(&self) -> usize {
+        let body: usize = self.body.transactions.iter().map(|tx| tx.envelope().length()).sum();
+        let withdrawals = self.body.withdrawals.as_ref().map_or(0, Encodable::length);
+        let payload = self
+            .header
+            .inner()
+            .length()
+            .saturating_add(alloy_rlp::length_of_length(body).saturating_add(body))
+            .saturating_add(1)
+            .saturating_add(withdrawals);
+        payload.saturating_add(alloy_rlp::length_of_length(payload))
+    }
+}
+
+/// A block with its layer: executed here, every header field equal to ours.
+#[derive(Clone, Debug)]
+pub struct ExecutedBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// One receipt per transaction.
+    pub receipts: Arc<Vec<Receipt>>,
+    /// What it changed.
+    pub changes: Arc<StateChanges>,
+    /// The trie it leads to.
+    pub trie: TrieHandle,
+}
+
+/// A block that this node built as leader; executed by building it.
+#[derive(Clone, Debug)]
+pub struct BuiltBlock(pub ExecutedBlock);
+
+/// The statement that a block is final: ordered for ever.
+///
+/// On a chain of one validator holding all stake its own decision is final; the certificate of a
+/// quorum joins these fields with the consensus protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finalization {
+    /// Epoch of the block.
+    pub epoch: Epoch,
+    /// Slot of the block.
+    pub slot: Slot,
+    /// Id of its consensus header.
+    pub id: B256,
+}
+
+/// An executed block that no other block at its height can replace.
+#[derive(Clone, Debug)]
+pub struct FinalizedBlock {
+    /// The block and its layer.
+    pub executed: ExecutedBlock,
+    /// What makes it final.
+    pub finalization: Finalization,
+}
+
+/// A finalized block that would be recovered after a power cut; only storage makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// One receipt per transaction.
+    pub receipts: Arc<Vec<Receipt>>,
+}
+
+impl CommittedBlock {
+    /// Position in the chain.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        self.block.height()
+    }
+
+    /// Hash of the Ethereum header.
+    #[must_use]
+    pub fn hash(&self) -> B256 {
+        self.block.hash()
+    }
+}

@@ -1,0 +1,27 @@
+//! The words of the chain: what flows from a socket to a durable block.
+//!
+//! A value's type names the stage it has passed; no function accepts an earlier one:
+//!
+//! ```text
+//! RawTransaction -> PooledTransaction -> BuiltBlock -> ExecutedBlock -> FinalizedBlock -> CommittedBlock
+//!     bytes          sender known,       leader only    has a layer,     ordered for       durable here
+//!                    payable                            header equal     ever
+//! ```
+
+pub mod block;
+pub mod codec;
+pub mod ids;
+pub mod layer;
+pub mod receipt;
+pub mod transaction;
+#[cfg(test)]
+mod tests;
+
+pub use block::{
+    Block, BlockBody, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, Finalization, FinalizedBlock,
+    ParentRef,
+};
+pub use ids::{Epoch, Gas, Height, Slot, Stake, ValidatorIndex};
+pub use layer::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
+pub use receipt::Receipt;
+pub use transaction::{Envelope, PooledTransaction, RawTransaction, Transaction};

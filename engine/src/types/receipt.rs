@@ -1,0 +1,44 @@
+//! What one transaction did.
+//!
+//! Source: EIP-658 (status), EIP-2718 (typed receipts).
+
+use alloy_consensus::{Eip658Value, Receipt as EthereumReceipt, ReceiptWithBloom, TxReceipt as _};
+use alloy_primitives::{Address, Bloom, Log};
+
+/// The receipt of one executed transaction.
+///
+/// Holds what Ethereum's receipt trie commits to, and what clients ask for besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// EIP-2718 type of the transaction.
+    pub type_byte: u8,
+    /// Whether the outermost call succeeded.
+    pub success: bool,
+    /// Gas this transaction used, after refunds.
+    pub gas_used: u64,
+    /// Gas used in the block up to and including this transaction.
+    pub cumulative_gas_used: u64,
+    /// Address of the contract the transaction created, if it did.
+    pub contract: Option<Address>,
+    /// Logs in order of emission; empty when the transaction failed.
+    pub logs: Vec<Log>,
+}
+
+impl Receipt {
+    /// The bloom filter over the logs' addresses and topics.
+    #[must_use]
+    pub fn bloom(&self) -> Bloom {
+        alloy_primitives::logs_bloom(&self.logs)
+    }
+
+    /// The consensus form: status, cumulative gas, bloom and logs.
+    #[must_use]
+    pub fn consensus(&self) -> ReceiptWithBloom<EthereumReceipt> {
+        EthereumReceipt {
+            status: Eip658Value::Eip658(self.success),
+            cumulative_gas_used: self.cumulative_gas_used,
+            logs: self.logs.clone(),
+        }
+        .into_with_bloom()
+    }
+}

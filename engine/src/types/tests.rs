@@ -1,0 +1,108 @@
+//! Golden encodings and round trips of what is written to disk.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Header, Sealable, SignableTransaction, TxEip1559};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, Bytes, Log, LogData, Signature, TxKind, U256, b256, hex, keccak256};
+use proptest::prelude::*;
+
+use super::{
+    Account, AccountChange, Block, BlockBody, ConsensusHeader, Envelope, Receipt, SlotChange, StateChanges,
+    Transaction, codec,
+};
+
+fn block() -> Block {
+    let tx = TxEip1559 { chain_id: 1, nonce: 3, to: TxKind::Call(Address::with_last_byte(9)), ..TxEip1559::default() };
+    let envelope: Envelope = tx.into_signed(Signature::test_signature()).into();
+    let encoded: Bytes = envelope.encoded_2718().into();
+    let tx = Transaction::with_known_sender(encoded, Address::with_last_byte(7)).expect("just encoded");
+    let header = Header { number: 5, base_fee_per_gas: Some(7), ..Header::default() }.seal_slow();
+    let consensus = ConsensusHeader {
+        chain_id: 1,
+        epoch: 2,
+        slot: 3,
+        height: 5,
+        parent_slot: 2,
+        parent_id: B256::with_last_byte(1),
+        proposer: 4,
+        block_hash: header.seal(),
+        timestamp_ms: 123_456,
+    };
+    Block { consensus, header, body: BlockBody { transactions: vec![Arc::new(tx)], withdrawals: Some(Default::default()) } }
+}
+
+fn changes() -> StateChanges {
+    let mut changes = StateChanges::default();
+    let account = Account { nonce: 1, balance: U256::from(2), ..Account::default() };
+    for last in [3, 1, 2] {
+        let mut change = AccountChange { after: Some(account), wiped: last == 2, ..AccountChange::default() };
+        for key in [9, 4] {
+            change.slots.insert(U256::from(key), SlotChange { before: U256::ZERO, after: U256::from(last) });
+        }
+        changes.accounts.insert(Address::with_last_byte(last), change);
+    }
+    let code = Bytes::from_static(&[0x60, 0x00]);
+    changes.codes.insert(keccak256(&code), code);
+    changes
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    let block = block();
+    assert_eq!(codec::decode_block(&codec::encode_block(&block)).as_ref(), Ok(&block));
+    let changes = changes();
+    assert_eq!(codec::decode_changes(&codec::encode_changes(&changes)).as_ref(), Ok(&changes));
+    let log = Log { address: Address::ZERO, data: LogData::new_unchecked(vec![B256::ZERO], hex!("0102").into()) };
+    let receipts = vec![
+        Receipt { type_byte: 2, success: true, gas_used: 5, cumulative_gas_used: 9, contract: None, logs: vec![log] },
+        Receipt {
+            type_byte: 0,
+            success: false,
+            gas_used: 0,
+            cumulative_gas_used: 9,
+            contract: Some(Address::with_last_byte(1)),
+            logs: Vec::new(),
+        },
+    ];
+    assert_eq!(codec::decode_receipts(&codec::encode_receipts(&receipts)).as_ref(), Ok(&receipts));
+}
+
+#[test]
+fn encodings_are_pinned() {
+    assert_eq!(block().consensus.id(), b256!("f0f518c35d720405f83b48ed5b00a7beb1597d52b8163f28aceb0ca8f464d175"));
+    assert_eq!(
+        keccak256(codec::encode_block(&block())),
+        b256!("fecf5fddb5cdcf86e25592709ac70984128fd4d1f76238d6d4aec6d5d4382453")
+    );
+    assert_eq!(
+        keccak256(codec::encode_changes(&changes())),
+        b256!("113fbaf9869f26435164430bee9a9a4a7cc4d5af2bb6254e4dc5b2735c0fd76f")
+    );
+}
+
+#[test]
+fn a_cut_or_lengthened_record_is_refused() {
+    let (block, changes) = (codec::encode_block(&block()), codec::encode_changes(&changes()));
+    for cut in 0..block.len() {
+        assert!(codec::decode_block(&block[..cut]).is_err(), "cut at {cut}");
+    }
+    for cut in 0..changes.len() {
+        assert!(codec::decode_changes(&changes[..cut]).is_err(), "cut at {cut}");
+    }
+    assert!(codec::decode_block(&[&block[..], &[0]].concat()).is_err());
+    assert!(codec::decode_changes(&[&changes[..], &[0]].concat()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0..400_usize, to in any::<u8>()) {
+        let _ = codec::decode_block(&bytes);
+        let _ = codec::decode_changes(&bytes);
+        let _ = codec::decode_receipts(&bytes);
+        let mut mutated = codec::encode_block(&block());
+        let at = at % mutated.len();
+        mutated[at] = to;
+        let _ = codec::decode_block(&mutated);
+    }
+}

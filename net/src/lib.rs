@@ -1,0 +1,21 @@
+//! Talks: the only room that opens a socket, and the only asynchronous one.
+//!
+//! ```text
+//! Ethereum's tools --HTTP, WebSocket--> rpc --> engine::query (reads)
+//!                                           --> engine::admission (transactions)
+//! engine::events --> rpc::hub --> subscriptions, filters, callers who wait for a receipt
+//! ```
+//!
+//! | module | promise |
+//! |---|---|
+//! | [`rpc`] | JSON-RPC as Ethereum's tools expect it, bounded in every direction |
+//! | [`client`] | a small JSON-RPC client for load generation and tests |
+//! | [`solitary`] | the `Network` port of a network of one |
+//! | [`metrics`] | names of this room's metrics |
+
+pub mod client;
+pub mod metrics;
+pub mod rpc;
+pub mod solitary;
+
+pub use solitary::Solitary;

@@ -1,0 +1,29 @@
+//! Names of this room's metrics. Labels come from fixed tables, never from what a client sent.
+
+use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// JSON-RPC calls answered, by `method`; methods this node does not know count as `unknown`.
+pub const RPC_REQUEST: &str = "net_rpc_requests_total";
+/// JSON-RPC calls answered with an error, by `method`.
+pub const RPC_ERROR: &str = "net_rpc_errors_total";
+/// Seconds from a parsed call to its answer, by `group` of methods.
+pub const RPC_REQUEST_SECONDS: &str = "net_rpc_request_seconds";
+/// Open client sockets.
+pub const RPC_SOCKET: &str = "net_rpc_socket_level";
+/// Live subscriptions.
+pub const RPC_SUBSCRIPTION: &str = "net_rpc_subscription_level";
+/// Connections, calls and readers turned away, by `reason`.
+pub const RPC_TURNED_AWAY: &str = "net_rpc_turned_away_total";
+/// Calls waiting for a thread, by `lane`.
+pub const RPC_LANE_DEPTH: &str = "net_rpc_lane_depth";
+
+/// Describes every metric of this room to the installed recorder.
+pub fn describe() {
+    describe_counter!(RPC_REQUEST, "JSON-RPC calls answered, by method");
+    describe_counter!(RPC_ERROR, "JSON-RPC calls answered with an error, by method");
+    describe_histogram!(RPC_REQUEST_SECONDS, Unit::Seconds, "Seconds from a parsed call to its answer, by group");
+    describe_gauge!(RPC_SOCKET, "Open client sockets");
+    describe_gauge!(RPC_SUBSCRIPTION, "Live subscriptions");
+    describe_counter!(RPC_TURNED_AWAY, "Connections, calls and readers turned away, by reason");
+    describe_gauge!(RPC_LANE_DEPTH, "Calls waiting for a thread, by lane");
+}

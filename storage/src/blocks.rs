@@ -1,0 +1,242 @@
+//! Committed blocks: recent ones in memory, older ones read from their segment.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use alloy_consensus::{Header, Sealable, Sealed};
+use alloy_primitives::{B256, map::B256Map};
+use alloy_rlp::{Decodable, Encodable};
+use engine::{
+    limits::{RECENT_BLOCKS_MAX, STATE_WINDOW_HEIGHTS},
+    types::{CommittedBlock, Height, StateChanges, codec},
+};
+use parking_lot::RwLock;
+
+use crate::{
+    error::Fault,
+    kv::{Env, Snapshot, WriteTxn},
+    record,
+    segment::Segments,
+    tables::{self, Position, meta},
+    trie::state::StateTrie,
+};
+
+/// What is in memory about the newest blocks.
+struct Recent {
+    /// Contiguous, the tip last, never empty.
+    blocks: VecDeque<Arc<CommittedBlock>>,
+    /// Tries of the newest heights, contiguous, the tip's last.
+    tries: VecDeque<(Height, Arc<StateTrie>)>,
+    /// Blocks without rows in the chain environment.
+    unindexed: BTreeMap<Height, (Position, Sealed<Header>)>,
+    heights: B256Map<Height>,
+    /// Transactions in all blocks up to the tip.
+    transactions: u64,
+}
+
+/// The chain of committed blocks.
+pub(crate) struct Blocks {
+    recent: RwLock<Recent>,
+    rows: RwLock<Arc<Snapshot>>,
+    segments: Arc<Segments>,
+}
+
+/// A block read back from its segment.
+pub(crate) struct Stored {
+    pub(crate) block: Arc<CommittedBlock>,
+    pub(crate) changes: Arc<StateChanges>,
+}
+
+/// Decodes the records of a block.
+pub(crate) fn decode(bytes: &[u8], height: Height) -> Result<Stored, Fault> {
+    let damaged = || Fault::corrupt(format!("records of block {height} do not decode"));
+    let payloads = record::split_block(bytes, height).ok_or_else(damaged)?;
+    let block = codec::decode_block(&payloads[0]).map_err(|_| damaged())?;
+    let receipts = codec::decode_receipts(&payloads[1]).map_err(|_| damaged())?;
+    let changes = codec::decode_changes(&payloads[2]).map_err(|_| damaged())?;
+    let block = Arc::new(CommittedBlock { block: Arc::new(block), receipts: Arc::new(receipts) });
+    Ok(Stored { block, changes: Arc::new(changes) })
+}
+
+impl Blocks {
+    /// The chain up to a block whose rows are written.
+    pub(crate) fn new(
+        tip: Arc<CommittedBlock>,
+        trie: Arc<StateTrie>,
+        transactions: u64,
+        rows: Snapshot,
+        segments: Arc<Segments>,
+    ) -> Self {
+        let tries = VecDeque::from([(tip.height(), trie)]);
+        let recent = Recent {
+            blocks: VecDeque::from([tip]),
+            tries,
+            unindexed: BTreeMap::new(),
+            heights: B256Map::default(),
+            transactions,
+        };
+        Self { recent: RwLock::new(recent), rows: RwLock::new(Arc::new(rows)), segments }
+    }
+
+    /// Appends a committed block; `trie` is `None` for a height below the applied one.
+    pub(crate) fn push(&self, block: Arc<CommittedBlock>, mut position: Position, trie: Option<Arc<StateTrie>>) {
+        let height = block.height();
+        let mut recent = self.recent.write();
+        position.first_transaction = recent.transactions;
+        recent.transactions = recent.transactions.saturating_add(u64::from(position.transactions));
+        recent.heights.insert(position.hash, height);
+        recent.unindexed.insert(height, (position, block.block.header.clone()));
+        recent.blocks.push_back(block);
+        if recent.blocks.len() > RECENT_BLOCKS_MAX {
+            recent.blocks.pop_front();
+        }
+        if let Some(trie) = trie {
+            recent.tries.push_back((height, trie));
+            while recent.tries.front().is_some_and(|(old, _)| old.0.saturating_add(STATE_WINDOW_HEIGHTS) < height.0) {
+                recent.tries.pop_front();
+            }
+        }
+    }
+
+    /// The newest block.
+    pub(crate) fn tip(&self) -> Arc<CommittedBlock> {
+        Arc::clone(self.recent.read().blocks.back().expect("there is always a tip"))
+    }
+
+    /// The trie of the newest height that has one, with that height.
+    pub(crate) fn newest_trie(&self) -> (Height, Arc<StateTrie>) {
+        self.recent.read().tries.back().cloned().expect("there is always a trie")
+    }
+
+    /// The trie of a height, `None` if it is not kept.
+    pub(crate) fn trie(&self, height: Height) -> Option<Arc<StateTrie>> {
+        let recent = self.recent.read();
+        let first = recent.tries.front()?.0;
+        let index = usize::try_from(height.0.checked_sub(first.0)?).ok()?;
+        recent.tries.get(index).map(|(_, trie)| Arc::clone(trie))
+    }
+
+    fn recent_block(&self, height: Height) -> Option<Arc<CommittedBlock>> {
+        let recent = self.recent.read();
+        let first = recent.blocks.front()?.height();
+        let index = usize::try_from(height.0.checked_sub(first.0)?).ok()?;
+        recent.blocks.get(index).cloned()
+    }
+
+    fn rows(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.rows.read())
+    }
+
+    /// Where a block is.
+    pub(crate) fn position(&self, height: Height) -> Result<Option<Position>, Fault> {
+        if let Some((position, _)) = self.recent.read().unindexed.get(&height) {
+            return Ok(Some(*position));
+        }
+        let row = self.rows().get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?;
+        match row {
+            Some(None) => Err(Fault::corrupt(format!("canonical row {height} does not decode"))),
+            Some(found) => Ok(found),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a block and its changes back from its segment; `None` for block 0 and unknown heights.
+    pub(crate) fn stored(&self, height: Height) -> Result<Option<Stored>, Fault> {
+        let Some(position) = self.position(height)?.filter(|position| position.length > 0) else { return Ok(None) };
+        let length = usize::try_from(position.length).expect("a length of 32 bits fits");
+        let bytes = self.segments.get(position.segment)?.read(position.offset, length)?;
+        let stored = decode(&bytes, height)?;
+        if stored.block.hash() != position.hash {
+            return Err(Fault::corrupt(format!("block {height} has hash {}, not {}", stored.block.hash(), position.hash)));
+        }
+        Ok(Some(stored))
+    }
+
+    /// The block at `height`.
+    pub(crate) fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, Fault> {
+        if let Some(block) = self.recent_block(height) {
+            return Ok(Some(block));
+        }
+        if height > self.tip().height() {
+            return Ok(None);
+        }
+        Ok(self.stored(height)?.map(|stored| stored.block))
+    }
+
+    /// The header at `height`.
+    pub(crate) fn header(&self, height: Height) -> Result<Option<Sealed<Header>>, Fault> {
+        if let Some(block) = self.recent_block(height) {
+            return Ok(Some(block.block.header.clone()));
+        }
+        if let Some((_, header)) = self.recent.read().unindexed.get(&height) {
+            return Ok(Some(header.clone()));
+        }
+        let row = self.rows().get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
+        match row {
+            Some(Ok(header)) => Ok(Some(header.seal_slow())),
+            Some(Err(_)) => Err(Fault::corrupt(format!("header row {height} does not decode"))),
+            None => Ok(None),
+        }
+    }
+
+    /// Hash of the block at `height`.
+    pub(crate) fn hash(&self, height: Height) -> Result<Option<B256>, Fault> {
+        if let Some(block) = self.recent_block(height) {
+            return Ok(Some(block.hash()));
+        }
+        Ok(self.position(height)?.map(|position| position.hash))
+    }
+
+    /// Height of the block with this hash.
+    pub(crate) fn height_of(&self, hash: B256) -> Result<Option<Height>, Fault> {
+        if let Some(height) = self.recent.read().heights.get(&hash) {
+            return Ok(Some(*height));
+        }
+        let row = self.rows().get(tables::HEIGHT_BY_HASH, hash.as_slice(), |row| tables::Fields(row).u64())?;
+        Ok(row.flatten().map(Height))
+    }
+
+    /// Writes the rows of blocks up to `height` that lack them.
+    pub(crate) fn write_rows(&self, txn: &mut WriteTxn<'_>, height: Height) -> Result<(), Fault> {
+        let rows: Vec<_> = {
+            let recent = self.recent.read();
+            recent.unindexed.range(..=height).map(|(height, row)| (*height, row.clone())).collect()
+        };
+        let mut encoded = Vec::with_capacity(640);
+        for (height, (position, header)) in rows {
+            write_row(txn, height, &position, header.inner(), &mut encoded)?;
+        }
+        txn.put(tables::CHAIN_META, meta::INDEXED, &height.0.to_be_bytes())?;
+        Ok(())
+    }
+
+    /// Takes over the rows that [`Self::write_rows`] made durable.
+    pub(crate) fn rows_written(&self, env: &Env, height: Height) -> Result<(), Fault> {
+        *self.rows.write() = Arc::new(env.snapshot()?);
+        let mut recent = self.recent.write();
+        let kept = recent.unindexed.split_off(&height.next());
+        for (position, _) in std::mem::replace(&mut recent.unindexed, kept).into_values() {
+            recent.heights.remove(&position.hash);
+        }
+        Ok(())
+    }
+}
+
+/// Writes the chain rows of one block.
+pub(crate) fn write_row(
+    txn: &mut WriteTxn<'_>,
+    height: Height,
+    position: &Position,
+    header: &Header,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    let key = height.0.to_be_bytes();
+    buffer.clear();
+    header.encode(buffer);
+    txn.put(tables::CANONICAL, &key, &position.encode())?;
+    txn.put(tables::HEIGHT_BY_HASH, position.hash.as_slice(), &key)?;
+    txn.put(tables::HEADER, &key, buffer)?;
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! Many blocks -> one MDBX transaction.
+//!
+//! The trie of the newest durable height is compared with the trie of the last checkpoint; what
+//! differs is exactly what the tables lack. One Durable transaction of the `state` environment takes
+//! it, then one of `chain` takes the rows of the new blocks. Order carries correctness: `state` may be
+//! ahead of `chain`, recovery reads the blocks between from their segments. Nothing here holds a lock
+//! that a commit or a view needs.
+
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use alloy_primitives::{B256, U256};
+use engine::types::Height;
+
+use crate::{
+    error::Fault,
+    kv::{Table, WriteTxn},
+    metrics,
+    snapshot::StateSnapshot,
+    store::Inner,
+    tables::{self, AccountRow, Applied, meta, storage_key},
+    trie::{
+        diff::{Sink, diff},
+        evict,
+        node::{Branch, TrieError},
+        record,
+        state::{AccountLeaf, AccountSource, StateSource, StateTrie, StorageSource, StorageTrie},
+    },
+};
+
+/// Rows of ended storage deleted per checkpoint.
+const GARBAGE_ROWS_MAX: usize = 20_000;
+/// Storage ids looked at for deletion per checkpoint.
+const GARBAGE_IDS_MAX: usize = 1_024;
+
+/// What the `state` environment holds.
+pub(crate) struct Checkpointed {
+    pub(crate) applied: Applied,
+    pub(crate) trie: Arc<StateTrie>,
+    pub(crate) next_storage_id: u64,
+}
+
+type Row = (Vec<u8>, Option<Vec<u8>>);
+
+/// Rows that lead from one trie to another, by table.
+pub(crate) struct Batch<'a> {
+    source: &'a dyn StateSource,
+    pub(crate) accounts: Vec<Row>,
+    pub(crate) slots: Vec<Row>,
+    pub(crate) account_nodes: Vec<Row>,
+    pub(crate) storage_nodes: Vec<Row>,
+    /// Storage ids that ended.
+    pub(crate) garbage: Vec<u64>,
+    pub(crate) next_storage_id: u64,
+}
+
+impl<'a> Batch<'a> {
+    /// Compares two versions of the state.
+    pub(crate) fn collect(
+        old: &StateTrie,
+        new: &StateTrie,
+        source: &'a dyn StateSource,
+        next_storage_id: u64,
+    ) -> Result<Self, TrieError> {
+        let mut batch = Self {
+            source,
+            accounts: Vec::new(),
+            slots: Vec::new(),
+            account_nodes: Vec::new(),
+            storage_nodes: Vec::new(),
+            garbage: Vec::new(),
+            next_storage_id,
+        };
+        diff(old.root.as_ref(), new.root.as_ref(), &AccountSource(source), true, &mut batch)?;
+        // Leaves come in order of key; positions are packed, so their order is not that of their keys.
+        batch.account_nodes.sort_unstable();
+        batch.storage_nodes.sort_unstable();
+        batch.slots.sort_unstable();
+        Ok(batch)
+    }
+
+    /// All rows with their tables.
+    pub(crate) fn tables(&self) -> [(Table, &[Row]); 4] {
+        [
+            (tables::ACCOUNT, &self.accounts),
+            (tables::STORAGE, &self.slots),
+            (tables::ACCOUNT_NODE, &self.account_nodes),
+            (tables::STORAGE_NODE, &self.storage_nodes),
+        ]
+    }
+
+    fn storage(&mut self, old: Option<&StorageTrie>, new: &StorageTrie) -> Result<(), TrieError> {
+        let same = old.filter(|old| old.same_incarnation(new));
+        if same.is_none() {
+            self.garbage.extend(old.map(StorageTrie::id).filter(|id| *id != 0));
+        }
+        let Some(incarnation) = &new.incarnation else { return Ok(()) };
+        if incarnation.id() == 0 {
+            incarnation.assign(self.next_storage_id);
+            self.next_storage_id = self.next_storage_id.saturating_add(1);
+        }
+        let id = incarnation.id();
+        let source = StorageSource { source: self.source, id };
+        let mut sink = SlotSink { id, slots: &mut self.slots, nodes: &mut self.storage_nodes };
+        diff(same.and_then(|old| old.root.as_ref()), new.root.as_ref(), &source, false, &mut sink)
+    }
+}
+
+impl Sink<B256, AccountLeaf> for Batch<'_> {
+    fn leaf(&mut self, key: &B256, old: Option<&AccountLeaf>, new: Option<&AccountLeaf>) -> Result<(), TrieError> {
+        let Some(leaf) = new else {
+            self.garbage.extend(old.map(|leaf| leaf.storage.id()).filter(|id| *id != 0));
+            self.accounts.push((key.to_vec(), None));
+            return Ok(());
+        };
+        self.storage(old.map(|leaf| &leaf.storage), &leaf.storage)?;
+        let row =
+            AccountRow { account: leaf.account, storage_id: leaf.storage.id(), storage_root: leaf.storage.hash };
+        self.accounts.push((key.to_vec(), Some(row.encode())));
+        Ok(())
+    }
+
+    fn node(&mut self, position: &[u8], branch: Option<&Branch<B256, AccountLeaf>>) {
+        let mut key = Vec::with_capacity(8);
+        record::position_key(position, &mut key);
+        self.account_nodes.push((key, branch.map(record::encode)));
+    }
+}
+
+struct SlotSink<'b> {
+    id: u64,
+    slots: &'b mut Vec<Row>,
+    nodes: &'b mut Vec<Row>,
+}
+
+impl Sink<B256, U256> for SlotSink<'_> {
+    fn leaf(&mut self, key: &B256, _: Option<&U256>, new: Option<&U256>) -> Result<(), TrieError> {
+        self.slots.push((storage_key(self.id, key).to_vec(), new.map(U256::to_be_bytes_trimmed_vec)));
+        Ok(())
+    }
+
+    fn node(&mut self, position: &[u8], branch: Option<&Branch<B256, U256>>) {
+        let mut key = Vec::with_capacity(16);
+        key.extend_from_slice(&self.id.to_be_bytes());
+        record::position_key(position, &mut key);
+        self.nodes.push((key, branch.map(record::encode)));
+    }
+}
+
+/// Writes rows, in order.
+pub(crate) fn write_rows(txn: &mut WriteTxn<'_>, table: Table, rows: &[Row]) -> Result<(), Fault> {
+    for (key, value) in rows {
+        match value {
+            Some(value) => txn.put(table, key, value)?,
+            None => txn.delete(table, key)?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes a checkpoint of everything durable; a failure poisons the store.
+pub(crate) fn run(inner: &Inner) -> Result<(), Fault> {
+    let mut checkpointed = inner.checkpointed.lock();
+    inner.check()?;
+    write(inner, &mut checkpointed).map_err(|fault| inner.poison(fault))
+}
+
+fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
+    let start = Instant::now();
+    let (height, trie) = inner.blocks.newest_trie();
+    inner.fail.hit("checkpoint.start").map_err(Fault::Failed)?;
+    if height > checkpointed.applied.height {
+        let hash = inner.blocks.hash(height)?.ok_or_else(|| Fault::corrupt(format!("block {height} has no hash")))?;
+        let batch = Batch::collect(&checkpointed.trie, &trie, &inner.snapshots, checkpointed.next_storage_id)?;
+        let applied = Applied { height, hash, root: trie.hash };
+        write_state(inner, &batch, applied)?;
+        let rows = inner.state.snapshot()?;
+        inner.snapshots.replace(StateSnapshot::new(rows, height));
+        let next_storage_id = batch.next_storage_id;
+        *checkpointed = Checkpointed { applied, trie, next_storage_id };
+    }
+    inner.fail.hit("checkpoint.between").map_err(Fault::Failed)?;
+    write_chain(inner, checkpointed.applied.height)?;
+    inner.fail.hit("checkpoint.after").map_err(Fault::Failed)?;
+    settle(inner, checkpointed);
+    metrics::CHECKPOINT.increment();
+    metrics::elapsed(&metrics::CHECKPOINT_BUSY, start);
+    Ok(())
+}
+
+fn write_state(inner: &Inner, batch: &Batch<'_>, applied: Applied) -> Result<(), Fault> {
+    let mut txn = inner.state.write()?;
+    for (table, rows) in batch.tables() {
+        write_rows(&mut txn, table, rows)?;
+    }
+    let codes: Vec<_> = {
+        let codes = inner.codes.read();
+        let pending = codes.pending.iter().filter(|(_, (height, _))| *height <= applied.height);
+        pending.map(|(hash, (_, code))| (*hash, code.clone())).collect()
+    };
+    for (hash, code) in codes {
+        txn.put(tables::CODE, hash.as_slice(), &code)?;
+    }
+    for id in &batch.garbage {
+        txn.put(tables::GARBAGE, &id.to_be_bytes(), &applied.height.0.to_be_bytes())?;
+    }
+    collect_garbage(inner, &mut txn)?;
+    txn.put(tables::STATE_META, meta::NEXT_STORAGE_ID, &batch.next_storage_id.to_be_bytes())?;
+    txn.put(tables::STATE_META, meta::APPLIED, &applied.encode())?;
+    inner.fail.hit("checkpoint.before_state").map_err(Fault::Failed)?;
+    Ok(txn.commit()?)
+}
+
+/// Deletes rows of storage that no kept height can see, a bounded number at a time.
+fn collect_garbage(inner: &Inner, txn: &mut WriteTxn<'_>) -> Result<(), Fault> {
+    let floor = inner.overlay.floor();
+    let mut left = GARBAGE_ROWS_MAX;
+    for (id, height) in txn.rows(tables::GARBAGE, GARBAGE_IDS_MAX)? {
+        let ended = tables::Fields(&height).u64().ok_or_else(|| Fault::corrupt("a garbage row does not decode"))?;
+        if ended > floor.0 {
+            continue;
+        }
+        for table in [tables::STORAGE, tables::STORAGE_NODE] {
+            left = left.saturating_sub(txn.delete_prefix(table, &id, left)?);
+        }
+        if left == 0 {
+            break;
+        }
+        txn.delete(tables::GARBAGE, &id)?;
+    }
+    Ok(())
+}
+
+fn write_chain(inner: &Inner, height: Height) -> Result<(), Fault> {
+    let mut txn = inner.chain_env.write()?;
+    inner.blocks.write_rows(&mut txn, height)?;
+    for segment in inner.segments.all().iter().rev().take(2) {
+        let open = inner.segments.all().last().is_some_and(|last| last.number == segment.number);
+        let row = [&segment.first_height.0.to_be_bytes()[..], &[u8::from(!open)]].concat();
+        txn.put(tables::SEGMENT, &segment.number.to_be_bytes(), &row)?;
+    }
+    txn.commit()?;
+    inner.blocks.rows_written(&inner.chain_env, height)
+}
+
+/// Lets go of what the checkpoint made superfluous.
+fn settle(inner: &Inner, checkpointed: &Checkpointed) {
+    let height = checkpointed.applied.height;
+    inner.codes.write().pending.retain(|_, (deployed, _)| *deployed > height);
+    inner.overlay.prune(inner.blocks.tip().height(), height);
+    evict::evict(&checkpointed.trie, inner.config.trie_bytes_max);
+    let mut dirty = inner.dirty.lock();
+    while let Some((done, slots, bytes)) = dirty.blocks.front().copied().filter(|(done, ..)| *done <= height) {
+        debug_assert!(done <= height);
+        dirty.slots = dirty.slots.saturating_sub(slots);
+        dirty.bytes = dirty.bytes.saturating_sub(bytes);
+        dirty.blocks.pop_front();
+    }
+    drop(dirty);
+    inner.dirty_changed.notify_all();
+}
+
+/// Starts the thread that writes checkpoints by the policy.
+pub(crate) fn start(inner: Arc<Inner>) -> Result<JoinHandle<()>, Fault> {
+    thread::Builder::new()
+        .name("storage-checkpoint".to_owned())
+        .spawn(move || work(&inner))
+        .map_err(|error| Fault::Failed(format!("starting a thread: {error}")))
+}
+
+fn work(inner: &Inner) {
+    let policy = inner.config.checkpoint;
+    loop {
+        let due = Instant::now() + policy.interval;
+        let mut dirty = inner.dirty.lock();
+        while !dirty.stop && !dirty.asked {
+            if inner.dirty_changed.wait_until(&mut dirty, due).timed_out() {
+                break;
+            }
+        }
+        if dirty.stop {
+            return;
+        }
+        dirty.asked = false;
+        let idle = dirty.blocks.is_empty();
+        drop(dirty);
+        if !idle && run(inner).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The only door to files, other than MDBX's own.
+//!
+//! [`Disk`] is what segments and indices need of a file system; [`RealDisk`] gives it. The faulty one
+//! in memory that the tests use keeps unsynced writes apart, so that a test can lose or tear them.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::metrics;
+
+#[cfg(test)]
+pub(crate) mod faulty;
+
+/// A failed file operation, with the file and the system's own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{action} {path}: {reason}")]
+pub(crate) struct DiskError {
+    pub(crate) action: &'static str,
+    pub(crate) path: String,
+    pub(crate) reason: String,
+}
+
+impl DiskError {
+    fn new(action: &'static str, path: &Path, error: &io::Error) -> Self {
+        Self { action, path: path.display().to_string(), reason: error.to_string() }
+    }
+}
+
+/// A file system, as far as segments need one.
+pub(crate) trait Disk: Send + Sync {
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError>;
+    /// Creates an empty file, replacing an older one.
+    fn create(&self, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError>;
+    /// Renames a file, replacing the target.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError>;
+    /// Removes a file if it is there.
+    fn remove(&self, path: &Path) -> Result<(), DiskError>;
+    /// Names in a folder, in no order.
+    fn list(&self, dir: &Path) -> Result<Vec<String>, DiskError>;
+    /// Creates a folder and those above it.
+    fn create_dir(&self, dir: &Path) -> Result<(), DiskError>;
+    /// Makes created and renamed names in a folder durable.
+    fn sync_dir(&self, dir: &Path) -> Result<(), DiskError>;
+}
+
+/// An open file.
+pub(crate) trait DiskFile: Send + Sync {
+    /// Fills `buffer` from `offset`.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), DiskError>;
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DiskError>;
+    /// Makes everything written durable; after a failure nothing is known about the file's bytes.
+    fn sync(&self) -> Result<(), DiskError>;
+    /// Length in bytes.
+    fn length(&self) -> Result<u64, DiskError>;
+}
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RealDisk;
+
+struct RealFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RealDisk {
+    fn with(options: &OpenOptions, action: &'static str, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let file = options.open(path).map_err(|error| DiskError::new(action, path, &error))?;
+        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError> {
+        Self::with(OpenOptions::new().read(true).write(true), "opening", path)
+    }
+
+    fn create(&self, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError> {
+        Self::with(OpenOptions::new().read(true).write(true).create(true).truncate(true), "creating", path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        std::fs::rename(from, to).map_err(|error| DiskError::new("renaming", from, &error))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError::new("removing", path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>, DiskError> {
+        let fail = |error: io::Error| DiskError::new("listing", dir, &error);
+        std::fs::read_dir(dir)
+            .map_err(fail)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(fail))
+            .collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> Result<(), DiskError> {
+        std::fs::create_dir_all(dir).map_err(|error| DiskError::new("creating", dir, &error))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
+        metrics::FSYNC.increment();
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| DiskError::new("syncing", dir, &error))
+    }
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), DiskError> {
+        self.file.read_exact_at(buffer, offset).map_err(|error| DiskError::new("reading", &self.path, &error))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DiskError> {
+        self.file.write_all_at(bytes, offset).map_err(|error| DiskError::new("writing", &self.path, &error))
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        metrics::FSYNC.increment();
+        let start = Instant::now();
+        let outcome = self.file.sync_data().map_err(|error| DiskError::new("fdatasync of", &self.path, &error));
+        metrics::elapsed(&metrics::SYNC_BUSY, start);
+        outcome
+    }
+
+    fn length(&self) -> Result<u64, DiskError> {
+        self.file.metadata().map(|meta| meta.len()).map_err(|error| DiskError::new("measuring", &self.path, &error))
+    }
+}
+
+/// An exclusive lock on a folder, held while it lives; the system lets go of it when the process ends.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the lock, `None` if somebody else has it.
+    pub(crate) fn take(dir: &Path) -> Result<Option<Self>, DiskError> {
+        let path = dir.join("LOCK");
+        let fail = |error: io::Error| DiskError::new("locking", &path, &error);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(fail(error)),
+        }
+    }
+}

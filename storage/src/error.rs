@@ -1,0 +1,119 @@
+//! Errors: why a folder does not open, and what went wrong below the ports.
+
+use std::path::PathBuf;
+
+use alloy_primitives::B256;
+use engine::ports::{StateError, StoreError};
+
+use crate::{disk::DiskError, kv::KvError, trie::node::TrieError};
+
+/// Why a database folder does not open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the folder.
+    #[error("{0} is in use by another process")]
+    Locked(PathBuf),
+    /// The folder belongs to another chain.
+    #[error("{dir} holds the chain with genesis {found}, not {expected}")]
+    WrongGenesis {
+        /// The folder.
+        dir: PathBuf,
+        /// Genesis hash in the folder.
+        found: B256,
+        /// Genesis hash asked for.
+        expected: B256,
+    },
+    /// A newer program wrote the folder.
+    #[error("{dir} has schema {}.{}, this program knows up to {}.{}", found.0, found.1, known.0, known.1)]
+    NewerSchema {
+        /// The folder.
+        dir: PathBuf,
+        /// Schema in the folder.
+        found: (u16, u16),
+        /// Newest schema this program knows.
+        known: (u16, u16),
+    },
+    /// The genesis header names another state than the genesis accounts make.
+    #[error("genesis header has state root {header}, its accounts have {accounts}")]
+    GenesisRoot {
+        /// Root in the header.
+        header: B256,
+        /// Root of the accounts.
+        accounts: B256,
+    },
+    /// A setting cannot work.
+    #[error("storage setting {0}")]
+    Config(String),
+    /// Reading or writing failed.
+    #[error("storage failed: {0}")]
+    Failed(String),
+    /// Stored bytes contradict themselves.
+    #[error("storage is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// What goes wrong inside this room, before it is told in the words of a port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// Reading or writing failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Stored bytes contradict themselves.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl Fault {
+    /// A contradiction, in words.
+    pub(crate) fn corrupt(text: impl Into<String>) -> Self {
+        Self::Corrupt(text.into())
+    }
+}
+
+impl From<KvError> for Fault {
+    fn from(error: KvError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<DiskError> for Fault {
+    fn from(error: DiskError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<TrieError> for Fault {
+    fn from(error: TrieError) -> Self {
+        match error {
+            TrieError::Unreadable(text) => Self::Failed(text),
+            mismatch @ TrieError::Mismatch { .. } => Self::Corrupt(mismatch.to_string()),
+        }
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Failed(text) => Self::Failed(text),
+            Fault::Corrupt(text) => Self::Corrupt(text),
+        }
+    }
+}
+
+impl From<Fault> for StateError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Failed(text) => Self::Unreadable(text),
+            Fault::Corrupt(text) => Self::Corrupt(text),
+        }
+    }
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Failed(text) => Self::Failed(text),
+            Fault::Corrupt(text) => Self::Corrupt(text),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Named places where a crash test ends the process.
+//!
+//! A test starts a process with `name:count` in [`crate::Config::fail_point`]; the process aborts the
+//! `count`-th time it comes by. Nothing runs after an abort: no destructor, no flush. Tests in this
+//! crate use [`Action::Fail`] instead, which makes the operation fail as a dead process would leave it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Every fail point, so that a crash test can visit them all.
+pub const FAIL_POINTS: [&str; 20] = [
+    "genesis.identity",
+    "genesis.rows",
+    "genesis.applied",
+    "segment.append.before_write",
+    "segment.append.partial",
+    "segment.append.before_sync",
+    "segment.append.after_sync",
+    "segment.roll.before_header",
+    "segment.roll.before_rename",
+    "segment.roll.before_dir_sync",
+    "segment.roll.after",
+    "segment.spare",
+    "index.write",
+    "index.rename",
+    "checkpoint.start",
+    "checkpoint.before_state",
+    "checkpoint.between",
+    "checkpoint.after",
+    "recovery.cut",
+    "recovery.apply",
+];
+
+/// What happens at an armed point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// The process aborts.
+    Abort,
+    /// The operation fails, and so does every later one that passes a fail point.
+    #[cfg(test)]
+    Fail,
+}
+
+/// The one point that is armed, if any.
+#[derive(Debug, Default)]
+pub(crate) struct FailPoints {
+    armed: Option<(String, Action)>,
+    left: AtomicU64,
+}
+
+impl FailPoints {
+    /// Arms `name:count`, or `name` for the first time.
+    ///
+    /// # Errors
+    /// The reason why the text names no fail point.
+    pub(crate) fn parse(text: Option<&str>, action: Action) -> Result<Self, String> {
+        let Some(text) = text else { return Ok(Self::default()) };
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+        if !FAIL_POINTS.contains(&name) {
+            return Err(format!("fail_point names {name}, which is none of {FAIL_POINTS:?}"));
+        }
+        let count: u64 =
+            count.parse().ok().filter(|count| *count > 0).ok_or_else(|| format!("fail_point counts {count}"))?;
+        Ok(Self { armed: Some((name.to_owned(), action)), left: AtomicU64::new(count) })
+    }
+
+    /// Whether `name` is the armed point and about to be hit for the last time.
+    pub(crate) fn is_armed(&self, name: &'static str) -> bool {
+        self.armed.as_ref().is_some_and(|(armed, _)| armed == name)
+    }
+
+    /// Passes the point `name`.
+    ///
+    /// # Errors
+    /// A text, if a test wants the operation to fail here.
+    pub(crate) fn hit(&self, name: &'static str) -> Result<(), String> {
+        debug_assert!(FAIL_POINTS.contains(&name), "{name} is not listed");
+        let Some((armed, action)) = &self.armed else { return Ok(()) };
+        let left = self.left.load(Ordering::SeqCst);
+        if left == 0 {
+            return Err(format!("stopped at fail point {armed}"));
+        }
+        if armed != name {
+            return Ok(());
+        }
+        let left = self.left.fetch_sub(1, Ordering::SeqCst).saturating_sub(1);
+        match action {
+            _ if left > 0 => Ok(()),
+            Action::Abort => std::process::abort(),
+            #[cfg(test)]
+            Action::Fail => Err(format!("stopped at fail point {name}")),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A small ordered key-value store with snapshots, over MDBX.
+//!
+//! The only file that names MDBX. Every transaction is Durable, memory maps are read-only, keys are
+//! unique. MDBX aborts the process on a key that is too long, so lengths are checked here.
+//!
+//! A [`Snapshot`] is one committed state, read by any number of threads through a few read
+//! transactions ("lanes") that were opened together; each thread prefers a lane of its own.
+
+use std::{
+    borrow::Cow,
+    ops::ControlFlow,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use mdbx::{
+    Database as Dbi, DatabaseFlags, Environment, EnvironmentFlags, Geometry, Mode, Ro, Rw, SyncMode, TxUnsync,
+    WriteFlags,
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::metrics;
+
+/// Longest key, in bytes; ours are 41 at most, MDBX takes some 2,000.
+const KEY_BYTES_MAX: usize = 128;
+/// Step by which a file grows, in bytes.
+const GROWTH_BYTES: isize = 16 << 20;
+/// Read transactions per snapshot.
+const LANES: usize = 8;
+
+/// Why the key-value store failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{action} of {table}: {reason}")]
+pub(crate) struct KvError {
+    action: &'static str,
+    table: String,
+    reason: String,
+}
+
+impl KvError {
+    fn new(action: &'static str, table: impl Into<String>, reason: impl ToString) -> Self {
+        Self { action, table: table.into(), reason: reason.to_string() }
+    }
+}
+
+/// A table of an environment: its place in the list the environment was opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Table(pub(crate) usize);
+
+/// One MDBX environment with its tables.
+pub(crate) struct Env {
+    env: Environment,
+    tables: Vec<Dbi>,
+    names: &'static [&'static str],
+}
+
+impl Env {
+    /// Opens or creates an environment in a folder that exists.
+    pub(crate) fn open(path: &Path, names: &'static [&'static str], map_bytes_max: usize) -> Result<Self, KvError> {
+        let fail = |error: mdbx::MdbxError| KvError::new("opening", path.display().to_string(), error);
+        let env = Environment::builder()
+            .set_max_dbs(names.len())
+            .set_max_readers(1_024)
+            .set_geometry(Geometry {
+                size: Some(0..map_bytes_max),
+                growth_step: Some(GROWTH_BYTES),
+                shrink_threshold: Some(0),
+                page_size: None,
+            })
+            .set_flags(EnvironmentFlags {
+                mode: Mode::ReadWrite { sync_mode: SyncMode::Durable },
+                no_rdahead: true,
+                ..EnvironmentFlags::default()
+            })
+            .open(path)
+            .map_err(fail)?;
+        let txn = env.begin_rw_unsync().map_err(fail)?;
+        let tables = names
+            .iter()
+            .map(|name| txn.create_db(Some(name), DatabaseFlags::empty()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(fail)?;
+        txn.commit().map_err(fail)?;
+        Ok(Self { env, tables, names })
+    }
+
+    /// Begins the one write transaction; waits for another to end.
+    pub(crate) fn write(&self) -> Result<WriteTxn<'_>, KvError> {
+        let txn = self.env.begin_rw_unsync().map_err(|error| KvError::new("begin", "write transaction", error))?;
+        Ok(WriteTxn { txn, env: self, bytes: 0, rows: 0 })
+    }
+
+    /// Opens a snapshot of what is committed; the caller must be the only writer.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, KvError> {
+        let lanes = (0..LANES)
+            .map(|_| self.env.begin_ro_unsync().map(Mutex::new))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| KvError::new("begin", "read transaction", error))?;
+        Ok(Snapshot { lanes, tables: self.tables.clone(), names: self.names })
+    }
+}
+
+fn checked_key<'k>(key: &'k [u8], names: &[&'static str], table: Table) -> Result<&'k [u8], KvError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let reason = format!("key of {} bytes, at most {KEY_BYTES_MAX}", key.len());
+        return Err(KvError::new("access", names[table.0], reason));
+    }
+    Ok(key)
+}
+
+/// One committed state.
+pub(crate) struct Snapshot {
+    lanes: Vec<Mutex<TxUnsync<Ro>>>,
+    tables: Vec<Dbi>,
+    names: &'static [&'static str],
+}
+
+impl Snapshot {
+    fn lane(&self) -> MutexGuard<'_, TxUnsync<Ro>> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static LANE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        let own = LANE.with(|lane| *lane) % self.lanes.len();
+        for offset in 0..self.lanes.len() {
+            if let Some(lane) = self.lanes[(own + offset) % self.lanes.len()].try_lock() {
+                return lane;
+            }
+        }
+        self.lanes[own].lock()
+    }
+
+    /// Hands the value of `key` to `read`.
+    pub(crate) fn get<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, KvError> {
+        let key = checked_key(key, self.names, table)?;
+        metrics::READ.increment();
+        let lane = self.lane();
+        let value: Option<Cow<'_, [u8]>> = lane
+            .get(self.tables[table.0].dbi(), key)
+            .map_err(|error| KvError::new("reading", self.names[table.0], error))?;
+        Ok(value.map(|bytes| read(&bytes)))
+    }
+
+    /// Hands the first row at or above `key` to `read`.
+    pub(crate) fn seek<R>(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce(&[u8], &[u8]) -> R,
+    ) -> Result<Option<R>, KvError> {
+        let mut outcome = None;
+        let mut read = Some(read);
+        self.scan(table, key, |key, value| {
+            outcome = read.take().map(|read| read(key, value));
+            ControlFlow::Break(())
+        })?;
+        Ok(outcome)
+    }
+
+    /// Hands rows from `key` on to `visit`, in order, until it breaks.
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        key: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let key = checked_key(key, self.names, table)?;
+        metrics::READ.increment();
+        let fail = |error: mdbx::ReadError| KvError::new("scanning", self.names[table.0], error);
+        let lane = self.lane();
+        let mut cursor = lane.cursor(self.tables[table.0]).map_err(|error| fail(error.into()))?;
+        let mut row = cursor.set_range::<Cow<'_, [u8]>, Cow<'_, [u8]>>(key).map_err(fail)?;
+        while let Some((key, value)) = row {
+            if visit(&key, &value).is_break() {
+                break;
+            }
+            row = cursor.next().map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+/// The write transaction; dropped without [`WriteTxn::commit`] it leaves nothing behind.
+pub(crate) struct WriteTxn<'e> {
+    txn: TxUnsync<Rw>,
+    env: &'e Env,
+    bytes: u64,
+    rows: u64,
+}
+
+impl WriteTxn<'_> {
+    fn fail(&self, action: &'static str, table: Table, error: impl ToString) -> KvError {
+        KvError::new(action, self.env.names[table.0], error)
+    }
+
+    /// The value of `key`.
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        let key = checked_key(key, self.env.names, table)?;
+        let dbi = self.env.tables[table.0].dbi();
+        self.txn.get(dbi, key).map_err(|error| self.fail("reading", table, error))
+    }
+
+    /// Inserts or replaces a row.
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        let key = checked_key(key, self.env.names, table)?;
+        self.bytes = self.bytes.saturating_add(u64::try_from(key.len() + value.len()).unwrap_or(u64::MAX));
+        self.rows = self.rows.saturating_add(1);
+        self.txn
+            .put(self.env.tables[table.0], key, value, WriteFlags::UPSERT)
+            .map_err(|error| self.fail("writing", table, error))
+    }
+
+    /// Deletes a row if it is there.
+    pub(crate) fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), KvError> {
+        let key = checked_key(key, self.env.names, table)?;
+        self.rows = self.rows.saturating_add(1);
+        let deleted = self.txn.del(self.env.tables[table.0], key, None);
+        deleted.map(|_| ()).map_err(|error| self.fail("deleting", table, error))
+    }
+
+    /// Deletes up to `limit` rows whose key begins with `prefix`; returns how many.
+    pub(crate) fn delete_prefix(&mut self, table: Table, prefix: &[u8], limit: usize) -> Result<usize, KvError> {
+        let prefix = checked_key(prefix, self.env.names, table)?;
+        let env = self.env;
+        let fail = |error: mdbx::ReadError| KvError::new("deleting", env.names[table.0], error);
+        let mut cursor = self.txn.cursor(env.tables[table.0]).map_err(|error| fail(error.into()))?;
+        let mut deleted = 0;
+        while deleted < limit {
+            let row = cursor.set_range::<Vec<u8>, ()>(prefix).map_err(fail)?;
+            if !row.is_some_and(|(key, ())| key.starts_with(prefix)) {
+                break;
+            }
+            cursor.del().map_err(|error| fail(error.into()))?;
+            deleted += 1;
+        }
+        drop(cursor);
+        self.rows = self.rows.saturating_add(u64::try_from(deleted).unwrap_or(u64::MAX));
+        Ok(deleted)
+    }
+
+    /// All rows of a small table.
+    pub(crate) fn rows(&self, table: Table, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KvError> {
+        let fail = |error: mdbx::ReadError| self.fail("scanning", table, error);
+        let mut cursor = self.txn.cursor(self.env.tables[table.0]).map_err(|error| fail(error.into()))?;
+        let mut rows = Vec::new();
+        let mut row = cursor.first::<Vec<u8>, Vec<u8>>().map_err(fail)?;
+        while let Some(pair) = row.filter(|_| rows.len() < limit) {
+            rows.push(pair);
+            row = cursor.next().map_err(fail)?;
+        }
+        Ok(rows)
+    }
+
+    /// Deletes every row of a table.
+    pub(crate) fn clear(&mut self, table: Table) -> Result<(), KvError> {
+        self.txn.clear_db(self.env.tables[table.0]).map_err(|error| self.fail("clearing", table, error))
+    }
+
+    /// Commits; when this returns, everything written is on disk.
+    pub(crate) fn commit(self) -> Result<(), KvError> {
+        metrics::CHECKPOINT_BYTES.add(self.bytes);
+        metrics::CHECKPOINT_ROWS.add(self.rows);
+        self.txn.commit().map_err(|error| KvError::new("committing", "transaction", error))
+    }
+}

@@ -1,0 +1,43 @@
+//! The only room that opens files: blocks in append-only segments, state in MDBX, the state trie.
+//!
+//! ```text
+//! commit(blocks)  -> segments/NNNNNNNN.seg   one fdatasync, then the blocks are final to the world
+//!                 -> overlay, trie handles   what changed since the checkpoint, in memory
+//! checkpoint      -> state/, chain/          every few seconds, many blocks in one MDBX transaction
+//! view(height)    -> overlay, else snapshot  frozen, shared by threads
+//! open            -> recovery                replays the records above the checkpoint
+//! ```
+//!
+//! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
+//! `record`, `blocks`, `index`, `checkpoint`, `overlay`, `view`, `snapshot`, [`trie`], `tables`, `kv`,
+//! `disk`.
+
+pub mod store;
+
+mod blocks;
+mod checkpoint;
+mod commit;
+mod disk;
+mod error;
+pub mod failpoint;
+pub mod genesis;
+mod housekeeper;
+mod index;
+mod kv;
+pub mod metrics;
+mod open;
+mod overlay;
+mod rebuild;
+mod record;
+mod recovery;
+mod segment;
+mod snapshot;
+mod tables;
+pub mod trie;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::OpenError;
+pub use store::{CheckpointPolicy, Config, Database};

@@ -1,0 +1,56 @@
+//! Names of this room's metrics, and the counters that tests and benches read.
+
+use engine::metrics::Counter;
+
+/// Calls of fdatasync and fsync on segments, indices and their folder; MDBX's own are not in it.
+pub static FSYNC: Counter = Counter::new("storage_fsync_total");
+/// Bytes written to segments.
+pub static SEGMENT_BYTES: Counter = Counter::new("storage_segment_bytes_total");
+/// Bytes of keys and values handed to MDBX by checkpoints.
+pub static CHECKPOINT_BYTES: Counter = Counter::new("storage_checkpoint_bytes_total");
+/// Rows written or deleted by checkpoints.
+pub static CHECKPOINT_ROWS: Counter = Counter::new("storage_checkpoint_row_total");
+/// Rows read from MDBX.
+pub static READ: Counter = Counter::new("storage_database_read_total");
+/// keccak256 computed for the trie.
+pub static KECCAK: Counter = Counter::new("storage_keccak_total");
+/// Blocks made durable.
+pub static BLOCK_COMMITTED: Counter = Counter::new("storage_block_committed_total");
+/// Nanoseconds inside `commit`, from the call to durability.
+pub static COMMIT_BUSY: Counter = Counter::new("storage_commit_busy_nanoseconds_total");
+/// Nanoseconds inside fdatasync of segments.
+pub static SYNC_BUSY: Counter = Counter::new("storage_sync_busy_nanoseconds_total");
+/// Nanoseconds that `commit` waited for a checkpoint.
+pub static COMMIT_STALLED: Counter = Counter::new("storage_commit_stalled_nanoseconds_total");
+/// Nanoseconds the checkpoint thread worked.
+pub static CHECKPOINT_BUSY: Counter = Counter::new("storage_checkpoint_busy_nanoseconds_total");
+/// Checkpoints written.
+pub static CHECKPOINT: Counter = Counter::new("storage_checkpoint_total");
+/// Nanoseconds spent computing state roots.
+pub static ROOT_BUSY: Counter = Counter::new("storage_root_busy_nanoseconds_total");
+
+/// Exports every counter of this room.
+pub fn export() {
+    for counter in [
+        &FSYNC,
+        &SEGMENT_BYTES,
+        &CHECKPOINT_BYTES,
+        &CHECKPOINT_ROWS,
+        &READ,
+        &KECCAK,
+        &BLOCK_COMMITTED,
+        &COMMIT_BUSY,
+        &SYNC_BUSY,
+        &COMMIT_STALLED,
+        &CHECKPOINT_BUSY,
+        &CHECKPOINT,
+        &ROOT_BUSY,
+    ] {
+        counter.export();
+    }
+}
+
+/// Adds the time since `start` to a counter of nanoseconds.
+pub(crate) fn elapsed(counter: &Counter, start: std::time::Instant) {
+    counter.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+}

@@ -1,0 +1,227 @@
+//! Opening a folder: lock, identity, genesis, segments, then recovery.
+//!
+//! Every step can be interrupted and done again; none assumes that the one before it left more than
+//! what it made durable.
+
+use std::{path::Path, sync::Arc};
+
+use alloy_primitives::B256;
+use engine::{genesis::ChainSpec, types::Height};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    blocks::{self, Blocks},
+    checkpoint::{self, Checkpointed},
+    disk::{Disk, FolderLock, RealDisk},
+    error::{Fault, OpenError},
+    failpoint::FailPoints,
+    genesis,
+    housekeeper::Housekeeper,
+    index::{Files, TransactionIndex},
+    kv::Env,
+    overlay::Overlay,
+    recovery,
+    segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
+    snapshot::{Snapshots, StateSnapshot},
+    store::{Codes, Config, Database, Dirty, Inner},
+    tables::{self, Applied, CHAIN_TABLES, Fields, Position, SCHEMA, STATE_TABLES, meta},
+    trie::state::StateTrie,
+};
+
+/// Smallest segment that makes sense, in bytes.
+const SEGMENT_BYTES_MIN: u64 = 8_192;
+
+/// Opens or creates the store.
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    fail: Arc<FailPoints>,
+    config: Config,
+    chain: Arc<ChainSpec>,
+) -> Result<Database, OpenError> {
+    if config.segment_bytes < SEGMENT_BYTES_MIN {
+        return Err(OpenError::Config(format!(
+            "segment_bytes is {}, at least {SEGMENT_BYTES_MIN}",
+            config.segment_bytes
+        )));
+    }
+    let (state_dir, chain_dir) = (config.dir.join("state"), config.dir.join("chain"));
+    let segments_dir = config.dir.join("segments");
+    for dir in [&config.dir, &state_dir, &chain_dir] {
+        RealDisk.create_dir(dir).map_err(Fault::from)?;
+    }
+    disk.create_dir(&segments_dir).map_err(Fault::from)?;
+    let lock =
+        FolderLock::take(&config.dir).map_err(Fault::from)?.ok_or_else(|| OpenError::Locked(config.dir.clone()))?;
+
+    let identity = Identity { chain_id: chain.chain_id, genesis: chain.genesis_hash() };
+    let chain_env = Env::open(&chain_dir, CHAIN_TABLES, config.map_bytes_max).map_err(Fault::from)?;
+    check_identity(&chain_env, &config.dir, identity)?;
+    let state = Env::open(&state_dir, STATE_TABLES, config.map_bytes_max).map_err(Fault::from)?;
+    fail.hit("genesis.identity").map_err(Fault::Failed)?;
+    let applied = match read_applied(&state)? {
+        Some(applied) => applied,
+        None => {
+            genesis::load(&state, &chain, &fail)?;
+            read_applied(&state)?.ok_or_else(|| Fault::corrupt("the genesis state has no height"))?
+        }
+    };
+    let appender = open_segments(disk, &segments_dir, &config, identity, &fail)?;
+    build(config, chain, fail, (state, chain_env), applied, appender, lock)
+}
+
+/// Compares the folder's chain with the one asked for; an empty folder takes it over.
+fn check_identity(env: &Env, dir: &Path, identity: Identity) -> Result<(), OpenError> {
+    let mut txn = env.write().map_err(Fault::from)?;
+    let read = |name| txn.get(tables::CHAIN_META, name).map_err(Fault::from);
+    let Some(genesis) = read(meta::GENESIS)? else {
+        let schema = [SCHEMA.0.to_be_bytes(), SCHEMA.1.to_be_bytes()].concat();
+        let write = |txn: &mut crate::kv::WriteTxn<'_>| {
+            txn.put(tables::CHAIN_META, meta::SCHEMA, &schema)?;
+            txn.put(tables::CHAIN_META, meta::CHAIN_ID, &identity.chain_id.to_be_bytes())?;
+            txn.put(tables::CHAIN_META, meta::GENESIS, identity.genesis.as_slice())
+        };
+        write(&mut txn).map_err(Fault::from)?;
+        txn.commit().map_err(Fault::from)?;
+        return Ok(());
+    };
+    let schema = read(meta::SCHEMA)?.unwrap_or_default();
+    let mut fields = Fields(&schema);
+    let found = fields.u16().zip(fields.u16()).ok_or_else(|| Fault::corrupt("the schema row does not decode"))?;
+    if found.0 > SCHEMA.0 {
+        return Err(OpenError::NewerSchema { dir: dir.to_owned(), found, known: SCHEMA });
+    }
+    let found = B256::try_from(&genesis[..]).map_err(|_| Fault::corrupt("the genesis row does not decode"))?;
+    if found != identity.genesis {
+        return Err(OpenError::WrongGenesis { dir: dir.to_owned(), found, expected: identity.genesis });
+    }
+    Ok(())
+}
+
+fn read_applied(env: &Env) -> Result<Option<Applied>, Fault> {
+    let txn = env.write()?;
+    let row = txn.get(tables::STATE_META, meta::APPLIED)?;
+    row.map(|row| Applied::decode(&row).ok_or_else(|| Fault::corrupt("the applied row does not decode"))).transpose()
+}
+
+/// Opens the segments, beginning the first one if there is none.
+fn open_segments(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    config: &Config,
+    identity: Identity,
+    fail: &Arc<FailPoints>,
+) -> Result<Appender, Fault> {
+    let spare = dir.join("spare.seg");
+    disk.remove(&spare)?;
+    let mut segments = Segments::open(&*disk, dir, identity)?;
+    if segments.all().is_empty() {
+        let file = segment::write_zeros(&*disk, &spare, config.segment_bytes)?;
+        segment::begin((&*disk, dir, fail), identity, (0, Height(1), config.segment_bytes), file)?;
+        segments = Segments::open(&*disk, dir, identity)?;
+    }
+    let housekeeper = Housekeeper::start(
+        Arc::clone(&disk),
+        dir.to_owned(),
+        config.segment_bytes,
+        Arc::clone(fail),
+        config.background,
+    )?;
+    let current: Arc<SegmentFile> = segments.all().pop().ok_or_else(|| Fault::corrupt("there is no segment"))?;
+    Ok(Appender {
+        disk,
+        dir: dir.to_owned(),
+        identity,
+        segment_bytes: config.segment_bytes,
+        segments: Arc::new(segments),
+        housekeeper,
+        fail: Arc::clone(fail),
+        current,
+        offset: FIRST_OFFSET,
+    })
+}
+
+/// Puts the parts together and recovers.
+fn build(
+    config: Config,
+    chain: Arc<ChainSpec>,
+    fail: Arc<FailPoints>,
+    (state, chain_env): (Env, Env),
+    applied: Applied,
+    mut appender: Appender,
+    lock: FolderLock,
+) -> Result<Database, OpenError> {
+    let indexed = read_indexed(&chain_env, &chain)?;
+    let next_storage_id = read_next_storage_id(&state)?;
+    let snapshots =
+        Snapshots::new(StateSnapshot::new(state.snapshot().map_err(Fault::from)?, applied.height));
+    let scan = recovery::scan(&chain_env, &mut appender, &chain, applied.height.min(indexed), applied, indexed)?;
+    let files = Files {
+        disk: Arc::clone(&appender.disk),
+        dir: appender.dir.clone(),
+        identity: appender.identity,
+        fail: Arc::clone(&fail),
+    };
+    let index = Arc::new(TransactionIndex::open(files, &appender.segments.all(), appender.offset)?);
+    let trie = Arc::new(StateTrie::stored(applied.root));
+    let rows = chain_env.snapshot().map_err(Fault::from)?;
+    let blocks = Blocks::new(
+        Arc::clone(&scan.base),
+        Arc::clone(&trie),
+        scan.transactions,
+        rows,
+        Arc::clone(&appender.segments),
+    );
+    let segments = Arc::clone(&appender.segments);
+    let housekeeper = Arc::clone(&appender.housekeeper);
+    let inner = Arc::new(Inner {
+        chain,
+        fail,
+        state,
+        chain_env,
+        snapshots,
+        blocks,
+        segments,
+        index,
+        housekeeper,
+        overlay: Overlay::default(),
+        codes: RwLock::new(Codes::default()),
+        appender: Mutex::new(appender),
+        checkpointed: Mutex::new(Checkpointed { applied, trie, next_storage_id }),
+        dirty: Mutex::new(Dirty::default()),
+        dirty_changed: parking_lot::Condvar::new(),
+        failed: std::sync::OnceLock::new(),
+        config,
+        _lock: lock,
+    });
+    recovery::replay(&inner, scan, applied)?;
+    inner.housekeeper.prepare_spare();
+    let checkpointer =
+        if inner.config.background { Some(checkpoint::start(Arc::clone(&inner))?) } else { None };
+    Ok(Database { inner, checkpointer: Mutex::new(checkpointer) })
+}
+
+fn read_next_storage_id(env: &Env) -> Result<u64, Fault> {
+    let row = env.write()?.get(tables::STATE_META, meta::NEXT_STORAGE_ID)?;
+    row.and_then(|row| Fields(&row).u64()).ok_or_else(|| Fault::corrupt("the next storage id does not decode"))
+}
+
+/// Up to which height the chain rows are; writes those of block 0 first.
+fn read_indexed(env: &Env, chain: &ChainSpec) -> Result<Height, Fault> {
+    let mut txn = env.write()?;
+    if let Some(row) = txn.get(tables::CHAIN_META, meta::INDEXED)? {
+        let height = Fields(&row).u64().ok_or_else(|| Fault::corrupt("the indexed row does not decode"))?;
+        return Ok(Height(height));
+    }
+    let position = Position {
+        hash: chain.genesis_hash(),
+        segment: 0,
+        offset: FIRST_OFFSET,
+        length: 0,
+        first_transaction: 0,
+        transactions: 0,
+    };
+    blocks::write_row(&mut txn, Height::GENESIS, &position, &chain.genesis_header, &mut Vec::new())?;
+    txn.put(tables::CHAIN_META, meta::INDEXED, &0u64.to_be_bytes())?;
+    txn.commit()?;
+    Ok(Height::GENESIS)
+}

@@ -1,0 +1,158 @@
+//! Framing of records in segments.
+//!
+//! ```text
+//! record        payload length u32 | type u8 | flags u8 | height u64 | CRC32C u32 | payload
+//! flags         bit 0: the payload is lz4 (its size before compression u32 LE, then the block)
+//! CRC32C        over the 14 bytes before it and the payload as stored
+//! Block         engine codec `block`          Receipts  engine codec `receipts`
+//! Changes       engine codec `changes`: redo log, changeset and rewind source in one
+//! Finalization  epoch u64 | slot u64 | id 32 | height durable before this group u64
+//! ```
+//!
+//! Integers are big-endian. A block is its four records in that order, one behind the other; without
+//! the last of them it does not count. A length of zero is the end: segments are zero-written, and
+//! recovery zeroes whatever it cuts off.
+
+use std::borrow::Cow;
+
+use alloy_primitives::B256;
+use engine::types::{Epoch, Finalization, FinalizedBlock, Height, Slot, codec};
+
+use crate::tables::Fields;
+
+/// Bytes in front of a payload.
+pub(crate) const HEADER_BYTES: usize = 18;
+/// Payloads below this many bytes are never compressed.
+const COMPRESS_BYTES_MIN: usize = 512;
+
+/// What a record holds; the records of a block come in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Block = 1,
+    Receipts = 2,
+    Changes = 3,
+    Finalization = 4,
+}
+
+impl Kind {
+    /// All kinds, in the order of a block's records.
+    pub(crate) const ALL: [Self; 4] = [Self::Block, Self::Receipts, Self::Changes, Self::Finalization];
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The front of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) length: usize,
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
+    pub(crate) height: Height,
+    crc: u32,
+}
+
+impl Header {
+    /// Decodes the front of a record, `None` if it is none.
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let length = usize::try_from(fields.u32()?).ok()?;
+        let kind = Kind::of(fields.bytes(1)?[0])?;
+        let flags = fields.bytes(1)?[0];
+        let height = Height(fields.u64()?);
+        let crc = fields.u32()?;
+        (length > 0 && flags <= 1).then_some(Self { length, kind, flags, height, crc })
+    }
+
+    fn front(length: usize, kind: Kind, flags: u8, height: Height) -> [u8; 14] {
+        let mut front = [0; 14];
+        let length = u32::try_from(length).expect("a record is below 4 GiB");
+        front[..4].copy_from_slice(&length.to_be_bytes());
+        front[4] = kind as u8;
+        front[5] = flags;
+        front[6..].copy_from_slice(&height.0.to_be_bytes());
+        front
+    }
+
+    /// Whether the payload is the one that was written under this header.
+    pub(crate) fn matches(&self, payload: &[u8]) -> bool {
+        let front = Self::front(self.length, self.kind, self.flags, self.height);
+        payload.len() == self.length && crc32c::crc32c_append(crc32c::crc32c(&front), payload) == self.crc
+    }
+
+    /// The payload before compression, `None` if it does not decompress.
+    pub(crate) fn unpack<'p>(&self, payload: &'p [u8]) -> Option<Cow<'p, [u8]>> {
+        if self.flags & 1 == 0 {
+            return Some(Cow::Borrowed(payload));
+        }
+        lz4_flex::block::decompress_size_prepended(payload).ok().map(Cow::Owned)
+    }
+}
+
+fn append(out: &mut Vec<u8>, kind: Kind, height: Height, payload: &[u8], compress: bool) {
+    let packed = (compress && payload.len() >= COMPRESS_BYTES_MIN)
+        .then(|| lz4_flex::block::compress_prepend_size(payload))
+        .filter(|packed| packed.len() < payload.len());
+    let flags = u8::from(packed.is_some());
+    let payload = packed.as_deref().unwrap_or(payload);
+    let front = Header::front(payload.len(), kind, flags, height);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&front), payload);
+    out.extend_from_slice(&front);
+    out.extend_from_slice(&crc.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// Appends the four records of a block; `durable` is the height on disk before its group.
+pub(crate) fn append_block(out: &mut Vec<u8>, block: &FinalizedBlock, durable: Height, compress: bool) {
+    let executed = &block.executed;
+    let height = executed.block.height();
+    append(out, Kind::Block, height, &codec::encode_block(&executed.block), compress);
+    append(out, Kind::Receipts, height, &codec::encode_receipts(&executed.receipts), compress);
+    append(out, Kind::Changes, height, &codec::encode_changes(&executed.changes), compress);
+    let mut finalization = Vec::with_capacity(56);
+    finalization.extend_from_slice(&block.finalization.epoch.0.to_be_bytes());
+    finalization.extend_from_slice(&block.finalization.slot.0.to_be_bytes());
+    finalization.extend_from_slice(block.finalization.id.as_slice());
+    finalization.extend_from_slice(&durable.0.to_be_bytes());
+    append(out, Kind::Finalization, height, &finalization, false);
+}
+
+/// Decodes a Finalization record: what makes the block final, and the height durable before its group.
+pub(crate) fn decode_finalization(payload: &[u8]) -> Option<(Finalization, Height)> {
+    let mut fields = Fields(payload);
+    let (epoch, slot) = (Epoch(fields.u64()?), Slot(fields.u64()?));
+    let id: B256 = fields.hash()?;
+    let durable = Height(fields.u64()?);
+    fields.0.is_empty().then_some((Finalization { epoch, slot, id }, durable))
+}
+
+/// The payloads of a block's four records, which `bytes` holds and nothing else.
+pub(crate) fn split_block(mut bytes: &[u8], height: Height) -> Option<[Cow<'_, [u8]>; 4]> {
+    let mut payloads: [Cow<'_, [u8]>; 4] = Default::default();
+    for (kind, slot) in Kind::ALL.into_iter().zip(&mut payloads) {
+        let (front, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let header = Header::decode(front)?;
+        let (payload, rest) = rest.split_at_checked(header.length)?;
+        if header.kind != kind || header.height != height || !header.matches(payload) {
+            return None;
+        }
+        *slot = header.unpack(payload)?;
+        bytes = rest;
+    }
+    bytes.is_empty().then_some(payloads)
+}
+
+/// Whether a whole Finalization record in `bytes` says that `height` was durable before its group.
+///
+/// Tries every offset, so it finds records behind one that does not parse. Only recovery calls it, on
+/// the few bytes behind a cut.
+pub(crate) fn claims_durable(bytes: &[u8], height: Height) -> bool {
+    bytes.windows(HEADER_BYTES + 56).any(|window| {
+        let (front, payload) = window.split_first_chunk::<HEADER_BYTES>().expect("a window is longer than a header");
+        Header::decode(front)
+            .filter(|header| header.kind == Kind::Finalization && header.matches(payload))
+            .and_then(|_| decode_finalization(payload))
+            .is_some_and(|(_, durable)| durable >= height)
+    })
+}

@@ -1,0 +1,198 @@
+//! After a crash: what the segments say above what the tables hold.
+//!
+//! 1. Read blocks behind the newest one that both environments know. A block counts when its four
+//!    records are whole; the first that is not ends the chain. What was cut is zeroed and synced, so
+//!    that none of its bytes can look like a record later.
+//! 2. A cut is corruption, not a torn write, if the height was durable: the tables know it, a later
+//!    segment exists, or a later group says so in its Finalization.
+//! 3. Apply the changes above the checkpoint to overlay and trie, comparing each root with the header;
+//!    the changes of the kept heights below it go into the overlay only.
+//!
+//! Nothing is written but the zeros, so a crash in here changes nothing.
+
+use std::sync::Arc;
+
+use engine::{
+    genesis::ChainSpec,
+    limits::STATE_WINDOW_HEIGHTS,
+    types::{CommittedBlock, Height},
+};
+use tracing::info;
+
+use crate::{
+    blocks::{self, Stored},
+    commit::{insert_changes, note_dirty},
+    error::Fault,
+    genesis,
+    kv::Env,
+    record::{self, HEADER_BYTES, Kind},
+    segment::{Appender, Entry, FIRST_OFFSET, SegmentFile, zero_tail},
+    store::Inner,
+    tables::{self, Applied, Position},
+};
+
+/// Bytes behind a cut in which a later group is looked for.
+const CLAIM_BYTES_MAX: u64 = 64 << 20;
+
+/// A block found in the segments.
+pub(crate) struct Found {
+    stored: Stored,
+    position: Position,
+}
+
+/// What the segments hold above the newest block that both environments know.
+pub(crate) struct Scan {
+    /// That block.
+    pub(crate) base: Arc<CommittedBlock>,
+    /// Transactions up to and including it.
+    pub(crate) transactions: u64,
+    found: Vec<Found>,
+}
+
+fn canonical(env: &Env, height: Height) -> Result<Position, Fault> {
+    let row = env.snapshot()?.get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?;
+    row.flatten().ok_or_else(|| Fault::corrupt(format!("there is no canonical row {height}")))
+}
+
+/// Reads the segments behind `known`, cuts a torn tail, and places the appender behind the rest.
+pub(crate) fn scan(
+    chain_env: &Env,
+    appender: &mut Appender,
+    chain: &ChainSpec,
+    known: Height,
+    applied: Applied,
+    indexed: Height,
+) -> Result<Scan, Fault> {
+    let position = canonical(chain_env, known)?;
+    let base = if known == Height::GENESIS {
+        Arc::new(genesis::block(chain))
+    } else {
+        let length = usize::try_from(position.length).expect("a length of 32 bits fits");
+        let bytes = appender.segments.get(position.segment)?.read(position.offset, length)?;
+        blocks::decode(&bytes, known)?.block
+    };
+    if base.hash() != position.hash {
+        return Err(Fault::corrupt(format!("block {known} has hash {}, not {}", base.hash(), position.hash)));
+    }
+    let mut found = Vec::new();
+    let mut at = (position.segment, position.offset.saturating_add(u64::from(position.length)));
+    let mut parent = Arc::clone(&base);
+    loop {
+        let segment = appender.segments.get(at.0)?;
+        match next_block(&segment, at.1, parent.height().next())? {
+            Some((stored, length)) => {
+                check_parent(&stored, &parent)?;
+                parent = Arc::clone(&stored.block);
+                let transactions = u32::try_from(parent.block.body.transactions.len()).unwrap_or(u32::MAX);
+                let position = Position {
+                    hash: parent.hash(),
+                    segment: at.0,
+                    offset: at.1,
+                    length,
+                    first_transaction: 0,
+                    transactions,
+                };
+                found.push(Found { stored, position });
+                at.1 = at.1.saturating_add(u64::from(length));
+            }
+            None if segment.number == appender.current.number => break,
+            None if !matches!(segment.entry(at.1)?, Entry::End) => {
+                let text = format!("block {} in {} is damaged", parent.height().next(), segment.path.display());
+                return Err(Fault::corrupt(text));
+            }
+            None => at = (at.0.saturating_add(1), FIRST_OFFSET),
+        }
+    }
+    cut(appender, at.1, parent.height(), applied.height.max(indexed))?;
+    let transactions = position.first_transaction.saturating_add(u64::from(position.transactions));
+    Ok(Scan { base, transactions, found })
+}
+
+fn check_parent(stored: &Stored, parent: &CommittedBlock) -> Result<(), Fault> {
+    let header = stored.block.block.header.inner();
+    if header.parent_hash != parent.hash() {
+        let text = format!("block {} names parent {}, not {}", header.number, header.parent_hash, parent.hash());
+        return Err(Fault::corrupt(text));
+    }
+    Ok(())
+}
+
+/// The whole block at `offset` with its length in bytes, `None` if there is none of this height.
+fn next_block(segment: &SegmentFile, offset: u64, height: Height) -> Result<Option<(Stored, u32)>, Fault> {
+    let mut end = offset;
+    for kind in Kind::ALL {
+        match segment.entry(end)? {
+            Entry::Record(header, payload) if header.kind == kind && header.height == height => {
+                let length = u64::try_from(HEADER_BYTES + payload.len()).unwrap_or(u64::MAX);
+                end = end.saturating_add(length);
+            }
+            _ => return Ok(None),
+        }
+    }
+    let Ok(length) = u32::try_from(end - offset) else { return Ok(None) };
+    let bytes = segment.read(offset, usize::try_from(length).expect("a length of 32 bits fits"))?;
+    Ok(Some((blocks::decode(&bytes, height)?, length)))
+}
+
+/// Ends the log behind `tip`, at `offset` of the last segment.
+fn cut(appender: &mut Appender, offset: u64, tip: Height, durable: Height) -> Result<(), Fault> {
+    let segment = Arc::clone(&appender.current);
+    if tip < durable {
+        let text = format!("blocks {} to {durable} are missing behind {}", tip.next(), segment.path.display());
+        return Err(Fault::corrupt(text));
+    }
+    let length = usize::try_from(segment.size.saturating_sub(offset).min(CLAIM_BYTES_MAX)).unwrap_or(usize::MAX);
+    let tail = segment.read(offset, length)?;
+    let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+    if used > 0 {
+        if record::claims_durable(&tail[..used], tip.next()) {
+            let text = format!("block {} in {} is damaged, later ones are not", tip.next(), segment.path.display());
+            return Err(Fault::corrupt(text));
+        }
+        info!(height = tip.0, offset, bytes = used, "cutting off an unfinished group");
+    }
+    appender.fail.hit("recovery.cut").map_err(Fault::Failed)?;
+    zero_tail(&segment, offset)?;
+    appender.offset = offset;
+    Ok(())
+}
+
+/// Brings overlay, tries and blocks in memory up to the last whole block.
+pub(crate) fn replay(inner: &Arc<Inner>, scan: Scan, applied: Applied) -> Result<(), Fault> {
+    let base = scan.base.height();
+    let tip = scan.found.last().map_or(base, |found| found.stored.block.height());
+    let floor = Height(tip.0.saturating_sub(STATE_WINDOW_HEIGHTS)).min(applied.height);
+    inner.overlay.start_at(floor);
+    for height in (floor.0.saturating_add(1)..=base.0).map(Height) {
+        let stored = inner
+            .blocks
+            .stored(height)?
+            .ok_or_else(|| Fault::corrupt(format!("block {height} is not in the segments")))?;
+        insert_changes(inner, height, &stored.changes, None)?;
+    }
+    let mut trie = inner.blocks.newest_trie().1;
+    for Found { stored, position } in scan.found {
+        let height = stored.block.height();
+        inner.fail.hit("recovery.apply").map_err(Fault::Failed)?;
+        if height <= applied.height {
+            if height == applied.height && position.hash != applied.hash {
+                let text = format!("block {height} has hash {}, the state is that of {}", position.hash, applied.hash);
+                return Err(Fault::corrupt(text));
+            }
+            insert_changes(inner, height, &stored.changes, None)?;
+            inner.blocks.push(stored.block, position, None);
+            continue;
+        }
+        insert_changes(inner, height, &stored.changes, Some(&trie))?;
+        let next = Arc::new(trie.apply(&stored.changes, &inner.snapshots)?);
+        let expected = stored.block.block.header.state_root;
+        if next.hash != expected {
+            let text = format!("block {height} leads to state root {}, its header says {expected}", next.hash);
+            return Err(Fault::corrupt(text));
+        }
+        note_dirty(inner, height, stored.changes.len(), usize::try_from(position.length).unwrap_or(usize::MAX));
+        inner.blocks.push(stored.block, position, Some(Arc::clone(&next)));
+        trie = next;
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! The Store port: one writer, many views.
+//!
+//! [`Database::open`] recovers and starts two threads: one writes checkpoints, one prepares segments.
+//! `commit` is called by one thread; everything else by any number. A failed write or sync poisons the
+//! store: every later commit fails with the first failure's words, and only opening it again recovers.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use alloy_consensus::{Header, Sealed};
+use alloy_primitives::{Address, B256, Bytes, U256, map::B256Map};
+use engine::{
+    genesis::ChainSpec,
+    ports::{AccountProof, StateView, Store, StoreError},
+    types::{Account, CommittedBlock, FinalizedBlock, Height},
+};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::{
+    blocks::Blocks,
+    checkpoint::Checkpointed,
+    commit,
+    disk::{Disk, FolderLock, RealDisk},
+    error::{Fault, OpenError},
+    failpoint::{Action, FailPoints},
+    housekeeper::Housekeeper,
+    index::TransactionIndex,
+    kv::Env,
+    overlay::Overlay,
+    rebuild,
+    segment::{Appender, Segments},
+    snapshot::Snapshots,
+    trie::{
+        node::{Hasher, TrieError},
+        proof::prove,
+        state::{AccountSource, StorageSource, hash_address},
+    },
+    view::View,
+};
+
+/// When a checkpoint is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPolicy {
+    /// At least this often while blocks come.
+    pub interval: Duration,
+    /// As soon as this many accounts and slots changed since the last; commits wait at twice this.
+    pub dirty_slots_max: usize,
+    /// As soon as changes of this many encoded bytes came since the last; commits wait at twice this.
+    pub dirty_bytes_max: usize,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(5), dirty_slots_max: 1_000_000, dirty_bytes_max: 256 << 20 }
+    }
+}
+
+/// Settings of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The folder; created if it is not there.
+    pub dir: PathBuf,
+    /// Size of a segment in bytes, zero-written in advance; a block that needs more gets a larger one.
+    pub segment_bytes: u64,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointPolicy,
+    /// Bytes of trie nodes that stay in memory after a checkpoint.
+    pub trie_bytes_max: usize,
+    /// Address space reserved for each MDBX file, in bytes; its largest size.
+    pub map_bytes_max: usize,
+    /// Whether records are lz4-compressed: fewer bytes, some milliseconds per megabyte on the finality path.
+    pub compress: bool,
+    /// Whether checkpoints and segments are prepared by threads; `false` leaves them to
+    /// [`Database::checkpoint`] and to the commit that needs a segment.
+    pub background: bool,
+    /// For crash tests: `name:count` of a place where the process aborts, see [`crate::failpoint`].
+    pub fail_point: Option<String>,
+}
+
+impl Config {
+    /// The settings of a validator.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            segment_bytes: 256 << 20,
+            checkpoint: CheckpointPolicy::default(),
+            trie_bytes_max: 1 << 30,
+            map_bytes_max: 1 << 40,
+            compress: false,
+            background: true,
+            fail_point: None,
+        }
+    }
+
+    /// The settings of a development chain: smaller segments, less memory.
+    #[must_use]
+    pub fn dev(dir: impl Into<PathBuf>) -> Self {
+        Self { segment_bytes: 64 << 20, trie_bytes_max: 256 << 20, ..Self::new(dir) }
+    }
+}
+
+/// Changes above the checkpoint.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    pub(crate) blocks: VecDeque<(Height, usize, usize)>,
+    pub(crate) slots: usize,
+    pub(crate) bytes: usize,
+    /// A checkpoint is asked for.
+    pub(crate) asked: bool,
+    pub(crate) stop: bool,
+}
+
+/// Code that is not in the checkpoint, and code read lately.
+#[derive(Default)]
+pub(crate) struct Codes {
+    /// Deployed above the checkpoint, with the height.
+    pub(crate) pending: B256Map<(Height, Bytes)>,
+    pub(crate) cached: B256Map<Bytes>,
+    pub(crate) order: VecDeque<B256>,
+    pub(crate) cached_bytes: usize,
+}
+
+/// Everything behind the port, shared with the threads and the views.
+pub(crate) struct Inner {
+    pub(crate) chain: Arc<ChainSpec>,
+    pub(crate) config: Config,
+    pub(crate) fail: Arc<FailPoints>,
+    pub(crate) state: Env,
+    pub(crate) chain_env: Env,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) blocks: Blocks,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) index: Arc<TransactionIndex>,
+    pub(crate) housekeeper: Arc<Housekeeper>,
+    pub(crate) overlay: Overlay,
+    pub(crate) codes: RwLock<Codes>,
+    pub(crate) appender: Mutex<Appender>,
+    pub(crate) checkpointed: Mutex<Checkpointed>,
+    pub(crate) dirty: Mutex<Dirty>,
+    pub(crate) dirty_changed: Condvar,
+    pub(crate) failed: OnceLock<Fault>,
+    /// Last, so that the folder is let go after everything in it is closed; a view keeps it too.
+    pub(crate) _lock: FolderLock,
+}
+
+impl Inner {
+    /// Refuses work after a failure.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        self.failed.get().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    /// Poisons the store with its first failure.
+    pub(crate) fn poison(&self, fault: Fault) -> Fault {
+        tracing::error!(%fault, "the store takes no further block");
+        let first = self.failed.get_or_init(|| fault).clone();
+        // Whoever waits for a checkpoint must not wait for ever.
+        self.dirty_changed.notify_all();
+        first
+    }
+}
+
+/// A store on disk.
+pub struct Database {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) checkpointer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("dir", &self.inner.config.dir).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Opens the store in a folder: creates it with block 0, or recovers what is there.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(config: Config, chain: Arc<ChainSpec>) -> Result<Self, OpenError> {
+        let fail = FailPoints::parse(config.fail_point.as_deref(), Action::Abort).map_err(OpenError::Config)?;
+        Self::open_on(Arc::new(RealDisk), fail, config, chain)
+    }
+
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        fail: FailPoints,
+        config: Config,
+        chain: Arc<ChainSpec>,
+    ) -> Result<Self, OpenError> {
+        crate::open::open(disk, Arc::new(fail), config, chain)
+    }
+
+    /// Writes a checkpoint of everything durable now; returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] poisons the store.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(crate::checkpoint::run(&self.inner)?)
+    }
+
+    /// Height of the newest checkpoint.
+    #[must_use]
+    pub fn checkpointed(&self) -> Height {
+        self.inner.snapshots.current().applied
+    }
+
+    /// Computes the state root at the tip from the flat tables and the changes above them, using nothing
+    /// of the stored trie.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rebuild_root(&self) -> Result<B256, StoreError> {
+        Ok(rebuild::root(&self.inner)?)
+    }
+
+    /// Ends the threads after a last checkpoint. Dropping the store does the same.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] if the last checkpoint fails; nothing is lost then, opening replays.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.shut_down()
+    }
+
+    fn shut_down(&self) -> Result<(), StoreError> {
+        self.stop_threads();
+        let outcome = self.inner.check().and_then(|()| crate::checkpoint::run(&self.inner));
+        Ok(outcome?)
+    }
+
+    /// Ends the threads and nothing else, as a crash would.
+    pub(crate) fn stop_threads(&self) {
+        self.inner.dirty.lock().stop = true;
+        self.inner.dirty_changed.notify_all();
+        if let Some(thread) = self.checkpointer.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the checkpoint thread panicked");
+        }
+        self.inner.housekeeper.stop();
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Closed already, crashed on purpose, or failed: then there is nothing left to write.
+        let running = self.checkpointer.lock().is_some();
+        if running && let Err(error) = self.shut_down() {
+            tracing::warn!(%error, "no checkpoint at the end; the next start replays more blocks");
+        }
+        self.inner.housekeeper.stop();
+    }
+}
+
+impl Store for Database {
+    fn chain(&self) -> &Arc<ChainSpec> {
+        &self.inner.chain
+    }
+
+    fn tip(&self) -> Arc<CommittedBlock> {
+        self.inner.blocks.tip()
+    }
+
+    fn commit(&self, blocks: &[FinalizedBlock]) -> Result<Vec<Arc<CommittedBlock>>, StoreError> {
+        commit::commit(&self.inner, blocks)
+    }
+
+    fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {
+        Ok(Arc::new(View::open(&self.inner, height)?))
+    }
+
+    fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError> {
+        Ok(self.inner.blocks.block(height)?)
+    }
+
+    fn header(&self, height: Height) -> Result<Option<Sealed<Header>>, StoreError> {
+        Ok(self.inner.blocks.header(height)?)
+    }
+
+    fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError> {
+        Ok(self.inner.blocks.height_of(hash)?)
+    }
+
+    fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError> {
+        let place = self.inner.index.find(&hash, &|number| self.inner.segments.get(number))?;
+        Ok(place.map(|(height, index)| (height, usize::try_from(index).expect("an index of 32 bits fits"))))
+    }
+
+    fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {
+        let trie = self.inner.blocks.trie(height).ok_or(StoreError::Unavailable(height))?;
+        let newest = self.inner.blocks.tip().height() == height;
+        let told = |error: TrieError| match error {
+            TrieError::Mismatch { .. } if !newest => StoreError::Unavailable(height),
+            error => StoreError::from(Fault::from(error)),
+        };
+        let mut hasher = Hasher::default();
+        let source = &self.inner.snapshots;
+        let hashed = hash_address(address, &mut hasher);
+        let (leaf, nodes) = prove(trie.root.as_ref(), &hashed, &AccountSource(source)).map_err(told)?;
+        let storage = leaf.as_ref().map(|leaf| leaf.storage.clone()).unwrap_or_default();
+        let rows = StorageSource { source, id: storage.id() };
+        let slots = slots
+            .iter()
+            .map(|slot| {
+                let hashed = hasher.keccak(&slot.to_be_bytes::<32>());
+                let (value, nodes) = prove(storage.root.as_ref(), &hashed, &rows).map_err(told)?;
+                Ok((*slot, value.unwrap_or_default(), nodes))
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let account: Option<Account> = leaf.map(|leaf| leaf.account);
+        Ok(AccountProof { account, storage_root: storage.hash, nodes, slots })
+    }
+}

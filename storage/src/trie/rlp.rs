@@ -1,0 +1,104 @@
+//! The few RLP shapes that trie nodes need, written without intermediate buffers.
+//!
+//! Source: Ethereum Yellow Paper, appendix B (RLP) and appendix C (hex-prefix encoding).
+
+use super::node::NodeRef;
+
+/// Number of bytes that the length of a payload takes in front of it.
+const fn header_bytes(payload: usize) -> usize {
+    if payload < 56 {
+        1
+    } else if payload < 1 << 8 {
+        2
+    } else if payload < 1 << 16 {
+        3
+    } else {
+        5
+    }
+}
+
+/// The low byte of `value`.
+const fn low_byte(value: usize) -> u8 {
+    value.to_le_bytes()[0]
+}
+
+fn header(out: &mut Vec<u8>, short: u8, payload: usize) {
+    match header_bytes(payload) {
+        1 => out.push(short.wrapping_add(low_byte(payload))),
+        2 => out.extend_from_slice(&[short.wrapping_add(56), low_byte(payload)]),
+        3 => out.extend_from_slice(&[short.wrapping_add(57), low_byte(payload >> 8), low_byte(payload)]),
+        _ => {
+            out.push(short.wrapping_add(59));
+            out.extend_from_slice(&[24, 16, 8, 0].map(|shift| low_byte(payload >> shift)));
+        }
+    }
+}
+
+/// Appends a byte string.
+pub(crate) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
+    if let [byte @ 0..0x80] = bytes {
+        out.push(*byte);
+        return;
+    }
+    header(out, 0x80, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a big-endian integer, leading zeros trimmed.
+pub(crate) fn integer(out: &mut Vec<u8>, big_endian: &[u8]) {
+    let zeros = big_endian.iter().take_while(|byte| **byte == 0).count();
+    string(out, &big_endian[zeros..]);
+}
+
+/// Wraps everything behind `start` into a list.
+pub(crate) fn close_list(out: &mut Vec<u8>, start: usize) {
+    let payload = out.len() - start;
+    let mut head = Vec::with_capacity(5);
+    header(&mut head, 0xc0, payload);
+    out.splice(start..start, head);
+}
+
+/// Appends nibbles in hex-prefix encoding as a byte string.
+pub(crate) fn hex_prefix(out: &mut Vec<u8>, nibbles: impl Iterator<Item = u8>, count: usize, leaf: bool) {
+    let flag = if leaf { 0x20 } else { 0 };
+    let bytes = count / 2 + 1;
+    if bytes > 1 {
+        header(out, 0x80, bytes);
+    }
+    let mut pending = if count % 2 == 1 { Some(flag | 0x10) } else { None };
+    if pending.is_none() {
+        out.push(flag);
+    }
+    for nibble in nibbles {
+        match pending.take() {
+            Some(high) => out.push(high | nibble),
+            None => pending = Some(nibble << 4),
+        }
+    }
+}
+
+/// Appends a reference to a child: its hash as a string, or the node itself below 32 bytes.
+pub(crate) fn reference(out: &mut Vec<u8>, reference: &NodeRef) {
+    if reference.is_hash() {
+        out.push(0xa0);
+    }
+    out.extend_from_slice(reference.bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_rlp::Encodable;
+
+    #[test]
+    fn strings_of_every_length_match_alloy() {
+        for length in (0..300).chain([65_535, 65_536, 70_000]) {
+            for fill in [0u8, 0x7f, 0x80, 0xff] {
+                let bytes = vec![fill; length];
+                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+                super::string(&mut ours, &bytes);
+                bytes.as_slice().encode(&mut theirs);
+                assert_eq!(ours, theirs, "{length} bytes of {fill}");
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Roots against a second implementation, on random sequences of changes.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+};
+
+use alloy_primitives::{B256, Bytes, U256, keccak256};
+use alloy_rlp::Encodable;
+use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles, proof::verify_proof};
+use parking_lot::Mutex;
+
+use super::{
+    MemoryTrie,
+    diff::{Sink, diff},
+    node::{Body, Branch, Hasher, Kind, Link, NoSource, Source, TrieError},
+    proof::prove,
+    record, update,
+};
+use crate::disk::faulty::next;
+
+/// The root by the definition: recursive, from all pairs.
+///
+/// Source: Ethereum Yellow Paper, appendix D, equations 201 to 206.
+fn defined_root(pairs: &BTreeMap<Vec<u8>, Vec<u8>>) -> B256 {
+    fn compose(pairs: &[(Vec<u8>, &Vec<u8>)], depth: usize) -> Vec<u8> {
+        let list = |items: Vec<Vec<u8>>| {
+            let payload = items.concat();
+            let mut out = Vec::new();
+            alloy_rlp::Header { list: true, payload_length: payload.len() }.encode(&mut out);
+            [out, payload].concat()
+        };
+        let string = |bytes: &[u8]| {
+            let mut out = Vec::new();
+            bytes.encode(&mut out);
+            out
+        };
+        let prefix = |nibbles: &[u8], leaf: bool| {
+            let flag = if leaf { 2u8 } else { 0 };
+            let mut all = if nibbles.len() % 2 == 1 { vec![flag + 1] } else { vec![flag, 0] };
+            all.extend_from_slice(nibbles);
+            all.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect::<Vec<u8>>()
+        };
+        let reference = |node: Vec<u8>| if node.len() < 32 { node } else { string(keccak256(node).as_slice()) };
+        if let [(key, value)] = pairs {
+            return list(vec![string(&prefix(&key[depth..], true)), string(value)]);
+        }
+        let first = &pairs[0].0;
+        let common = (depth..first.len())
+            .take_while(|at| pairs.iter().all(|(key, _)| key.get(*at) == Some(&first[*at])))
+            .count();
+        if common > 0 {
+            let below = compose(pairs, depth + common);
+            return list(vec![string(&prefix(&first[depth..depth + common], false)), reference(below)]);
+        }
+        let mut items = Vec::new();
+        for nibble in 0..16 {
+            let group: Vec<_> = pairs.iter().filter(|(key, _)| key.get(depth) == Some(&nibble)).cloned().collect();
+            items.push(if group.is_empty() { vec![0x80] } else { reference(compose(&group, depth + 1)) });
+        }
+        let ends = pairs.iter().find(|(key, _)| key.len() == depth);
+        items.push(ends.map_or_else(|| vec![0x80], |(_, value)| string(value)));
+        list(items)
+    }
+    if pairs.is_empty() {
+        return EMPTY_ROOT_HASH;
+    }
+    let nibbles: Vec<_> = pairs
+        .iter()
+        .map(|(key, value)| (key.iter().flat_map(|byte| [byte >> 4, byte & 15]).collect::<Vec<u8>>(), value))
+        .collect();
+    keccak256(compose(&nibbles, 0))
+}
+
+fn built_root(pairs: &BTreeMap<B256, U256>) -> B256 {
+    let mut builder = HashBuilder::default();
+    for (key, value) in pairs {
+        builder.add_leaf(Nibbles::unpack(key), &alloy_rlp::encode(value));
+    }
+    if pairs.is_empty() { EMPTY_ROOT_HASH } else { builder.root() }
+}
+
+#[test]
+fn keys_of_any_length_give_the_defined_root() {
+    for seed in 0..400 {
+        let mut random = seed;
+        let mut trie = MemoryTrie::new();
+        let mut model = BTreeMap::new();
+        for step in 0..60 {
+            let length = next(&mut random) % 4 + u64::from(step % 7 == 0) * (next(&mut random) % 40);
+            let key: Vec<u8> = (0..length).map(|_| (next(&mut random) % 3 * 15) as u8).collect();
+            if next(&mut random) % 3 == 0 {
+                trie.remove(&key);
+                model.remove(&key);
+            } else {
+                let value = vec![next(&mut random) as u8 | 1; (next(&mut random) % 40 + 1) as usize];
+                trie.insert(&key, &value);
+                model.insert(key.clone(), value);
+            }
+            assert_eq!(trie.root(), defined_root(&model), "seed {seed}, step {step}");
+            assert_eq!(trie.get(&key).map(|bytes| bytes.to_vec()), model.get(&key).cloned());
+        }
+    }
+}
+
+#[test]
+fn ethereum_examples_give_their_roots() {
+    // Source: ethereum/tests, TrieTests/trieanyorder.json, "dogs" and "puppy"; trietest.json, "insert-middle-leaf".
+    let root = |pairs: &[(&str, &str)]| {
+        let mut trie = MemoryTrie::new();
+        for (key, value) in pairs {
+            trie.insert(key.as_bytes(), value.as_bytes());
+        }
+        trie.root().to_string()
+    };
+    assert_eq!(
+        root(&[("doe", "reindeer"), ("dog", "puppy"), ("dogglesworth", "cat")]),
+        "0x8aad789dff2f538bca5d8ea56e8abe10f4c7ba3a5dea95fea4cd6e7c3a1168d3"
+    );
+    assert_eq!(
+        root(&[("do", "verb"), ("horse", "stallion"), ("doge", "coin"), ("dog", "puppy")]),
+        "0x5991bb8c6514148a29db676a14ac506cd2cd5775ace63c30a4fe457715e9ac84"
+    );
+    assert_eq!(
+        root(&[("A", &"a".repeat(50))]),
+        "0xd23786fb4a010da3ce639d66d5e904a11dbc02746d1ce25029e53290cabf28ab"
+    );
+}
+
+/// Tables in memory, as the checkpoint writes them.
+#[derive(Default)]
+struct Tables {
+    leaves: BTreeMap<B256, U256>,
+    nodes: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[derive(Clone, Default)]
+struct Stored(Arc<Mutex<Tables>>);
+
+impl Source<B256, U256> for Stored {
+    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
+        let tables = self.0.lock();
+        let mut key = Vec::new();
+        record::position_key(position, &mut key);
+        if let Some(row) = tables.nodes.get(&key).filter(|_| kind != Kind::Leaf) {
+            return Ok(record::decode(row));
+        }
+        if kind == Kind::Branch {
+            return Ok(None);
+        }
+        let mut first = Vec::new();
+        record::pack(position, &mut first);
+        first.resize(32, 0);
+        let found = tables.leaves.range(B256::from_slice(&first)..).next();
+        Ok(found.map(|(key, value)| Body::Leaf { key: *key, depth: position.len(), value: *value }))
+    }
+
+    fn name(&self) -> String {
+        "test".to_owned()
+    }
+}
+
+impl Sink<B256, U256> for &Stored {
+    fn leaf(&mut self, key: &B256, _: Option<&U256>, new: Option<&U256>) -> Result<(), TrieError> {
+        let mut tables = self.0.lock();
+        match new {
+            Some(value) => tables.leaves.insert(*key, *value),
+            None => tables.leaves.remove(key),
+        };
+        Ok(())
+    }
+
+    fn node(&mut self, position: &[u8], branch: Option<&Branch<B256, U256>>) {
+        let mut key = Vec::new();
+        record::position_key(position, &mut key);
+        let mut tables = self.0.lock();
+        match branch {
+            Some(branch) => tables.nodes.insert(key, record::encode(branch)),
+            None => tables.nodes.remove(&key),
+        };
+    }
+}
+
+fn root_of(root: Option<&Link<B256, U256>>) -> B256 {
+    root.map_or(EMPTY_ROOT_HASH, |root| root.reference(&mut Hasher::default()).root_hash())
+}
+
+/// Keys that share long prefixes, so that branches collapse and nodes are embedded.
+fn key(random: &mut u64, spread: u64) -> B256 {
+    let mut key = B256::ZERO;
+    for at in [0, 1, 15, 30, 31] {
+        key.0[at] = (next(random) % spread * 17) as u8;
+    }
+    key
+}
+
+#[test]
+fn random_batches_match_the_hash_builder_and_survive_storing() {
+    for seed in 0..300 {
+        let mut random = seed;
+        let stored = Stored::default();
+        let mut model: BTreeMap<B256, U256> = BTreeMap::new();
+        let mut trie: Option<Link<B256, U256>> = None;
+        let mut checkpoint: Option<Link<B256, U256>> = None;
+        let spread = 2 + next(&mut random) % 14;
+        for step in 0..25 {
+            let mut items = BTreeMap::new();
+            for _ in 0..next(&mut random) % 20 {
+                let value = (next(&mut random) % 5 < 3).then(|| U256::from(next(&mut random) % 300 + 1));
+                items.insert(key(&mut random, spread), value);
+            }
+            let before = (trie.clone(), root_of(trie.as_ref()));
+            for (key, value) in &items {
+                match value {
+                    Some(value) => model.insert(*key, *value),
+                    None => model.remove(key),
+                };
+            }
+            let items: Vec<_> = items.into_iter().collect();
+            trie = update::apply(trie.as_ref(), &items, &stored).unwrap();
+            assert_eq!(root_of(trie.as_ref()), built_root(&model), "seed {seed}, step {step}");
+            // The layer below is untouched, and a layer beside it leaves no trace.
+            assert_eq!(root_of(before.0.as_ref()), before.1);
+            let dropped = [(key(&mut random, spread), Some(U256::from(7)))];
+            drop(update::apply(trie.as_ref(), &dropped, &stored).unwrap());
+            if next(&mut random) % 3 == 0 {
+                diff(checkpoint.as_ref(), trie.as_ref(), &stored, false, &mut &stored).unwrap();
+                assert_eq!(stored.0.lock().leaves, model, "seed {seed}, step {step}");
+                checkpoint.clone_from(&trie);
+                match next(&mut random) % 3 {
+                    0 => {
+                        trie = super::node::Node::root(root_of(trie.as_ref()));
+                        checkpoint.clone_from(&trie);
+                    }
+                    1 => forget(trie.as_ref()),
+                    _ => {}
+                }
+            }
+            for (key, value) in &model {
+                assert_eq!(update::find(trie.as_ref(), key, &stored).unwrap(), Some(*value), "seed {seed}");
+            }
+        }
+        let records = stored.0.lock().nodes.len();
+        diff(checkpoint.as_ref(), None, &stored, false, &mut &stored).unwrap();
+        assert!(stored.0.lock().nodes.is_empty(), "seed {seed}: {records} records, some were left");
+    }
+}
+
+fn forget(root: Option<&Link<B256, U256>>) {
+    let Some(root) = root else { return };
+    if let Some(body) = root.resident()
+        && let Body::Branch(branch) = &*body
+    {
+        branch.children.iter().for_each(|child| forget(child.as_ref()));
+    }
+    root.forget();
+}
+
+#[test]
+fn a_damaged_record_is_noticed() {
+    let stored = Stored::default();
+    let mut random = 1;
+    let mut items: Vec<_> = (0..200).map(|_| (B256::from(U256::from(next(&mut random)) << 192), Some(U256::ONE))).collect();
+    items.sort_unstable();
+    let trie = update::apply(None, &items, &NoSource).unwrap();
+    let root = root_of(trie.as_ref());
+    diff(None, trie.as_ref(), &stored, false, &mut &stored).unwrap();
+    let damaged = stored.0.lock().nodes.values_mut().next_back().map(|row| *row.last_mut().unwrap() ^= 1);
+    assert!(damaged.is_some());
+    let trie = super::node::Node::root(root);
+    let found: Result<Vec<_>, _> =
+        items.iter().map(|(key, _)| update::find(trie.as_ref(), key, &stored)).collect();
+    assert!(matches!(found, Err(TrieError::Mismatch { .. })));
+}
+
+#[test]
+fn proofs_of_presence_and_absence_verify() {
+    for seed in 0..100 {
+        let mut random = seed;
+        let size = next(&mut random) % 40;
+        let spread = 2 + next(&mut random) % 14;
+        let model: BTreeMap<B256, U256> =
+            (0..size).map(|_| (key(&mut random, spread), U256::from(next(&mut random) % 1_000 + 1))).collect();
+        let items: Vec<_> = model.iter().map(|(key, value)| (*key, Some(*value))).collect();
+        let trie = update::apply(None, &items, &NoSource).unwrap();
+        let root = root_of(trie.as_ref());
+        let others: Vec<_> = (0..20).map(|_| key(&mut random, spread)).collect();
+        for key in model.keys().chain(&others) {
+            let (value, nodes): (Option<U256>, Vec<Bytes>) = prove(trie.as_ref(), key, &NoSource).unwrap();
+            assert_eq!(value.as_ref(), model.get(key));
+            verify_proof(root, Nibbles::unpack(key), value.map(|value| alloy_rlp::encode(value)), &nodes)
+                .unwrap_or_else(|error| panic!("seed {seed}, key {key}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Nothing acknowledged is lost: the node is killed at random moments under load and at every named point of
+//! the write path, and each time everything a client had seen as final is there again.
+//!
+//! `SLUICE_CRASH_KILLS` sets the number of random kills (default 6), `SLUICE_SEED` the seed.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use tests::{
+    client::Client,
+    node::{Node, binary},
+    rng::Rng,
+};
+
+/// A node must serve again within this time after it was killed.
+const RESTART_MAX: Duration = Duration::from_secs(5);
+
+/// Rebuilds the state root from nothing and compares it with the tip's header.
+pub(crate) fn check_root(folder: &Path) {
+    let root = Command::new(binary()).args(["db", "root", "--dev", "--datadir"]).arg(folder).output().expect("it runs");
+    let said = String::from_utf8_lossy(&root.stdout);
+    assert!(root.status.success() && said.contains("\"match\":true"), "{said} {}", String::from_utf8_lossy(&root.stderr));
+}
+
+fn restart(folder: &Path, more: &[&str]) -> Node {
+    let node = Node::dev(folder, more);
+    assert!(node.started_in <= RESTART_MAX, "serving after {:?}", node.started_in);
+    node
+}
+
+#[test]
+fn what_a_client_saw_as_final_survives_a_kill_at_any_moment() {
+    let kills: u64 = std::env::var("SLUICE_CRASH_KILLS").map_or(6, |text| text.parse().expect("a number"));
+    let mut rng = Rng::seeded("crash", 1);
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("data");
+    let (mut client, mut slowest) = (Client::default(), Duration::ZERO);
+    let mut node = Node::dev(&folder, &[]);
+    for kill in 0..kills {
+        client.check(&node);
+        let sends = rng.below(60);
+        client.send(&node, &mut rng, sends).expect("accepted");
+        client.look(&node);
+        let delay = Duration::from_micros(rng.below(30_000));
+        let mut killer = rng.clone();
+        std::thread::scope(|scope| {
+            // The kill falls into a burst of further sends.
+            let (pid, until) = (node.pid(), Instant::now() + delay);
+            scope.spawn(move || {
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+                let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("our own child");
+            });
+            client.send(&node, &mut killer, 1_000).expect("accepted");
+        });
+        node.kill();
+        if kill % 10 == 0 {
+            check_root(&folder);
+        }
+        node = restart(&folder, &[]);
+        slowest = slowest.max(node.started_in);
+    }
+    client.check(&node);
+    println!("kills {kills}, receipts kept {}, slowest restart {slowest:?}", client.seen.len());
+}
+
+#[test]
+fn every_named_point_of_the_write_path_survives_a_kill() {
+    let mut rng = Rng::seeded("fail points", 2);
+    for point in storage::failpoint::FAIL_POINTS {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("data");
+        let mut client = Client::default();
+        {
+            let mut node = Node::dev(&folder, &[]);
+            client.send(&node, &mut rng, 40).expect("accepted");
+            client.look(&node);
+            node.kill();
+        }
+        let count = 1 + rng.below(3);
+        let armed = format!("{point}:{count}");
+        // A point on the way of starting ends the node before it serves; the others end it under load.
+        if let Ok(mut node) = Node::try_dev(&folder, &["--fail-point", &armed]) {
+            client.check(&node);
+            client.send(&node, &mut rng, 60).expect("accepted");
+            client.look(&node);
+            drop(node.stop_or_dead());
+        }
+        let node = restart(&folder, &[]);
+        client.check(&node);
+        drop(node);
+        check_root(&folder);
+        println!("{armed}: {} receipts kept", client.seen.len());
+    }
+}

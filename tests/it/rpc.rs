@@ -1,0 +1,85 @@
+//! A developer's first minutes against a running node: a transfer from socket to durable receipt, and restart.
+
+use alloy_primitives::{Address, U256};
+use serde_json::{Value, json};
+use tests::{
+    node::Node,
+    rpc::quantity,
+    wallet::{account, hash, hex_of, transfer},
+};
+
+#[test]
+fn a_transfer_goes_from_socket_to_durable_receipt() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("data");
+    let mut node = Node::dev(&folder, &[]);
+    let to = Address::repeat_byte(0x42);
+    let raw = transfer(&account(0), 0, to);
+    let receipt = node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]));
+    assert_eq!(receipt["status"], "0x1");
+    assert_eq!(receipt["transactionHash"], json!(hash(&raw)));
+    assert_eq!(quantity(&receipt["gasUsed"]), 21_000);
+    assert_eq!(quantity(&node.rpc.call("eth_getBalance", json!([to, "latest"]))), 1);
+    for tag in ["latest", "safe", "finalized", "pending"] {
+        assert_eq!(quantity(&node.rpc.call("eth_getTransactionCount", json!([account(0).address(), tag]))), 1, "{tag}");
+    }
+    let block = node.rpc.call("eth_getBlockByNumber", json!(["latest", true]));
+    assert_eq!(block["transactions"][0]["from"], json!(account(0).address()));
+    assert_eq!(node.rpc.call("eth_getBlockByHash", json!([block["hash"], true])), block);
+
+    assert!(node.stop().success());
+    let node = Node::dev(&folder, &[]);
+    assert_eq!(node.rpc.call("eth_getTransactionReceipt", json!([hash(&raw)])), receipt);
+    assert_eq!(node.rpc.call("eth_getBlockByNumber", json!(["latest", true])), block);
+}
+
+#[test]
+fn the_ten_accounts_are_funded_and_unlocked() {
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::dev(&home.path().join("data"), &[]);
+    let accounts = node.rpc.call("eth_accounts", json!([]));
+    assert_eq!(accounts.as_array().map(Vec::len), Some(10));
+    let ten_thousand_ether = U256::from(10_000) * U256::from(10_u64.pow(18));
+    for (index, address) in (0..).zip(accounts.as_array().expect("a list")) {
+        assert_eq!(address, &json!(account(index).address()));
+        assert_eq!(node.rpc.call("eth_getBalance", json!([address, "latest"])), json!(ten_thousand_ether));
+    }
+    let hash = node.rpc.call("eth_sendTransaction", json!([{"from": accounts[3], "to": accounts[4], "value": "0x5"}]));
+    let receipt = until_receipt(&node, &hash);
+    assert_eq!(receipt["from"].as_str().map(str::to_lowercase), accounts[3].as_str().map(str::to_lowercase));
+}
+
+fn until_receipt(node: &Node, hash: &Value) -> Value {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while std::time::Instant::now() < until {
+        let receipt = node.rpc.call("eth_getTransactionReceipt", json!([hash]));
+        if !receipt.is_null() {
+            return receipt;
+        }
+    }
+    panic!("no receipt of {hash}");
+}
+
+#[test]
+fn a_second_process_cannot_use_the_folder() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("data");
+    let _first = Node::dev(&folder, &[]);
+    let (status, log) = Node::try_dev(&folder, &[]).expect_err("the folder is in use");
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("another process") || log.contains("in use") || log.contains("lock"), "{log}");
+}
+
+#[test]
+fn nonces_that_arrive_out_of_order_all_land() {
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::dev(&home.path().join("data"), &[]);
+    let key = account(5);
+    let sent: Vec<_> = (0..41).rev().map(|nonce| transfer(&key, nonce, Address::ZERO)).collect();
+    for raw in &sent {
+        node.rpc.call("eth_sendRawTransaction", json!([hex_of(raw)]));
+    }
+    for raw in &sent {
+        assert_eq!(until_receipt(&node, &json!(hash(raw)))["status"], "0x1");
+    }
+}

@@ -1,0 +1,9 @@
+//! What the tests in `it/` stand on: real nodes as child processes, a JSON-RPC client, signed transactions.
+//!
+//! Everything random prints its seed and takes it back through `SLUICE_SEED`.
+
+pub mod client;
+pub mod node;
+pub mod rng;
+pub mod rpc;
+pub mod wallet;

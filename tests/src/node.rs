@@ -1,0 +1,162 @@
+//! A real node as a child process: started, asked, killed, restarted.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use crate::rpc::Rpc;
+
+/// A running node; killed when dropped.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    /// Where JSON-RPC is served over HTTP.
+    pub http: String,
+    /// Where it is served over WebSocket.
+    pub ws: String,
+    /// A client of it.
+    pub rpc: Rpc,
+    /// How long it took from the start of the process to the first line that names the port.
+    pub started_in: Duration,
+}
+
+/// Builds the binary once with the profile of this test and names it.
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // .../target/PROFILE/deps/it-HASH
+        let test = std::env::current_exe().expect("this test has a path");
+        let folder = test.parent().and_then(Path::parent).expect("tests run from target/PROFILE/deps").to_owned();
+        let profile = if folder.ends_with("release") { "release" } else { "dev" };
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace");
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "-p", "tools", "--profile", profile])
+            .current_dir(root)
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the binary does not build");
+        folder.join("sluice")
+    })
+}
+
+impl Node {
+    /// Starts a development node on free ports over `datadir`.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn dev(datadir: &Path, more: &[&str]) -> Self {
+        Self::try_dev(datadir, more).unwrap_or_else(|(status, log)| panic!("node ended with {status}: {log}"))
+    }
+
+    /// Starts a development node; gives its exit status and log if it ends before it serves.
+    ///
+    /// # Errors
+    /// Exit status and log.
+    ///
+    /// # Panics
+    /// If the binary cannot be started.
+    pub fn try_dev(datadir: &Path, more: &[&str]) -> Result<Self, (ExitStatus, String)> {
+        let mut command = Command::new(binary());
+        command.args(["node", "--dev", "--http.port", "0", "--ws.port", "0", "--log", "warn", "--datadir"]);
+        command.arg(datadir).args(more);
+        Self::spawn(command, &datadir.with_extension("log"))
+    }
+
+    /// Starts a node by a command of the caller's making; its log goes to a file.
+    ///
+    /// # Errors
+    /// Exit status and log if it ends before it serves.
+    ///
+    /// # Panics
+    /// If the command cannot be started.
+    pub fn spawn(mut command: Command, log: &Path) -> Result<Self, (ExitStatus, String)> {
+        let begun = Instant::now();
+        let stderr = File::options().create(true).append(true).open(log).expect("a log file");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("it starts");
+        let stdout = child.stdout.take().expect("piped");
+        let mut ws = String::new();
+        for line in BufReader::new(stdout).lines() {
+            let line = line.expect("text");
+            if let Some(url) = line.strip_prefix("WebSocket  ") {
+                url.clone_into(&mut ws);
+            }
+            if let Some(http) = line.strip_prefix("JSON-RPC   ") {
+                let (http, rpc) = (http.to_owned(), Rpc::new(http));
+                return Ok(Self { child, http, ws, rpc, started_in: begun.elapsed() });
+            }
+        }
+        let status = child.wait().expect("it ends");
+        Err((status, std::fs::read_to_string(log).unwrap_or_default()))
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it at once, as a power cut would.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to stop and waits for its exit status.
+    ///
+    /// # Panics
+    /// If it does not end within half a minute.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+        self.wait(Duration::from_secs(30)).expect("it stops when asked")
+    }
+
+    /// Asks it to stop, whether or not it is alive, and waits for its exit status.
+    ///
+    /// # Panics
+    /// If it lives on for half a minute.
+    pub fn stop_or_dead(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // An error means that it has ended already.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.wait(Duration::from_secs(30)).expect("it stops when asked")
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// If its status cannot be read.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                return Some(status);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line: what a person may type.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use alloy_primitives::Address;
+use clap::{Args, Parser, Subcommand};
+
+/// Sluice: a settlement chain for DeFi, from one binary.
+///
+/// Exit codes: 0 done or stopped, 1 failed, 2 wrong usage or unreadable input.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How the node speaks to the person who runs it.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Which logs to write: error, warn, info, debug, trace, or a filter per room such as `engine=debug`.
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node.
+    Node(Box<NodeArgs>),
+    /// Create a data folder from a genesis file, without running a node.
+    Init(InitArgs),
+    /// Look into a data folder that no node uses.
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Drive any Ethereum node with DeFi load and check every receipt.
+    Load(Box<crate::load::LoadArgs>),
+    /// Run Ethereum's test vectors through this chain's own code.
+    Vectors(VectorArgs),
+}
+
+/// Flags of `node`, named as geth and reth name them.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Write logs as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A development chain: one validator, ten funded and unlocked accounts, a block as soon as a transaction arrives.
+    #[arg(long, conflicts_with = "chain")]
+    pub(crate) dev: bool,
+    /// Genesis file of the chain, in geth's format.
+    #[arg(long, value_name = "FILE", required_unless_present = "dev", requires = "datadir")]
+    pub(crate) chain: Option<PathBuf>,
+    /// Data folder; with --dev a throw-away folder unless given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) datadir: Option<PathBuf>,
+    /// Address the HTTP server listens on.
+    #[arg(long = "http.addr", default_value = "127.0.0.1", value_name = "ADDR")]
+    pub(crate) http_addr: std::net::IpAddr,
+    /// Port of the HTTP server; 0 takes any free one.
+    #[arg(long = "http.port", default_value_t = 8545, value_name = "PORT")]
+    pub(crate) http_port: u16,
+    /// Address the WebSocket server listens on.
+    #[arg(long = "ws.addr", default_value = "127.0.0.1", value_name = "ADDR")]
+    pub(crate) ws_addr: std::net::IpAddr,
+    /// Port of the WebSocket server; 0 takes any free one.
+    #[arg(long = "ws.port", default_value_t = 8546, value_name = "PORT")]
+    pub(crate) ws_port: u16,
+    /// Host names that requests may carry besides loopback ones, separated by commas; `*` for any.
+    #[arg(long = "http.vhosts", value_delimiter = ',', value_name = "HOSTS")]
+    pub(crate) http_vhosts: Vec<String>,
+    /// Serve Prometheus metrics on this address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Receives the priority fees of the blocks built here; default is the genesis file's, else the zero address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) fee_recipient: Option<Address>,
+    /// Threads that check incoming transactions.
+    #[arg(long, default_value_t = default_workers(), value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub(crate) admission_workers: u16,
+    /// With --dev: make blocks at this interval, empty or not, such as `1s` or `200ms`.
+    #[arg(long = "dev.block-time", value_parser = duration, requires = "dev", value_name = "TIME")]
+    pub(crate) dev_block_time: Option<Duration>,
+    /// With --dev: gas limit of a block.
+    #[arg(long = "dev.gaslimit", default_value_t = crate::genesis::GAS_LIMIT, requires = "dev", value_name = "GAS")]
+    pub(crate) dev_gas_limit: u64,
+    /// With --dev: chain id.
+    #[arg(long = "dev.chain-id", default_value_t = crate::genesis::DEV_CHAIN_ID, requires = "dev", value_name = "ID")]
+    pub(crate) dev_chain_id: u64,
+    /// Kill the process at a named point of the write path, as NAME or NAME:COUNT; for crash tests.
+    #[arg(long, hide = true, value_name = "NAME[:COUNT]")]
+    pub(crate) fail_point: Option<String>,
+}
+
+/// Flags of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Genesis file of the chain, in geth's format.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chain: PathBuf,
+    /// Data folder to create.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) datadir: PathBuf,
+}
+
+/// What `db` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Rebuild the state root from every account and slot, and compare it with the tip's header; exit 1 if they differ.
+    Root(FolderArgs),
+}
+
+/// A data folder and the chain it belongs to.
+#[derive(Debug, Args)]
+pub(crate) struct FolderArgs {
+    /// Data folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) datadir: PathBuf,
+    /// Genesis file of the chain, in geth's format.
+    #[arg(long, value_name = "FILE", required_unless_present = "dev")]
+    pub(crate) chain: Option<PathBuf>,
+    /// The folder belongs to a development chain with default flags.
+    #[arg(long, conflicts_with = "chain")]
+    pub(crate) dev: bool,
+}
+
+/// Flags of `vectors`.
+#[derive(Debug, Args)]
+pub(crate) struct VectorArgs {
+    /// Kind of the vectors.
+    #[arg(value_enum)]
+    pub(crate) kind: crate::vectors::Kind,
+    /// Files, or folders that are walked.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// Half the cores, so that execution and commit keep theirs.
+fn default_workers() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores / 2).unwrap_or(u16::MAX).clamp(1, 16)
+}
+
+/// Reads `200ms`, `1s`, `2m`, or a bare number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a time such as 200ms, 1s or 2m"))?;
+    let milliseconds = match unit {
+        "ms" => number,
+        "" | "s" => number.saturating_mul(1_000),
+        "m" => number.saturating_mul(60_000),
+        "h" => number.saturating_mul(3_600_000),
+        _ => return Err(format!("`{unit}` is not a unit of time; use ms, s, m or h")),
+    };
+    if milliseconds == 0 { Err("must be more than 0".to_owned()) } else { Ok(Duration::from_millis(milliseconds)) }
+}

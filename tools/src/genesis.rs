@@ -1,0 +1,266 @@
+//! Genesis files: geth's format in, [`ChainSpec`] out; and the genesis of a development chain.
+//!
+//! Sluice's own parameters stand in `config.sluice`; every one of them has a default:
+//!
+//! ```json
+//! { "config": { "chainId": 1001, "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0, "osakaTime": 0,
+//!     "sluice": { "slot_time_ms": 200, "window": 4, "delta_ms": 150, "epoch_slots": 18000,
+//!                 "idle_interval_ms": 1000, "base_fee_denominator": 480, "base_fee_elasticity": 2,
+//!                 "base_fee_minimum": 10000000, "validators": [] } },
+//!   "gasLimit": "0x11e1a300", "baseFeePerGas": "0x3b9aca00", "alloc": { } }
+//! ```
+
+use std::{collections::BTreeMap, path::Path};
+
+use alloy_consensus::{
+    EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header,
+    constants::{EMPTY_WITHDRAWALS, GWEI_TO_WEI},
+};
+use alloy_eips::{
+    eip2935, eip4788, eip7002, eip7251,
+    eip7685::EMPTY_REQUESTS_HASH,
+    eip7840::BlobParams,
+};
+use alloy_genesis::{ChainConfig, Genesis};
+use alloy_primitives::{Address, B64, B256, Bytes, U256, address, hex};
+use engine::genesis::{
+    BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams,
+};
+use eyre::{WrapErr, bail, eyre};
+use serde::Deserialize;
+
+/// Gas limit of a block unless the genesis file says otherwise.
+pub(crate) const GAS_LIMIT: u64 = 300_000_000;
+
+/// Chain id of a development chain unless a flag says otherwise.
+pub(crate) const DEV_CHAIN_ID: u64 = 31_337;
+
+/// The deterministic deployer that CREATE2 tools expect (EIP-1014 tooling, Arachnid's proxy).
+const CREATE2_DEPLOYER: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+const CREATE2_DEPLOYER_CODE: [u8; 69] = hex!(
+    "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3"
+);
+
+/// Multicall3, which clients look for at the same address on every chain.
+const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
+const MULTICALL3_CODE: &str = include_str!("../data/multicall3.hex");
+
+/// Balance of a development account: 10,000 ether.
+const DEV_BALANCE_ETHER: u64 = 10_000;
+
+/// `config.sluice` of a genesis file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SluiceConfig {
+    slot_time_ms: u64,
+    window: u64,
+    delta_ms: u64,
+    epoch_slots: u64,
+    idle_interval_ms: u64,
+    base_fee_denominator: u64,
+    base_fee_elasticity: u64,
+    base_fee_minimum: u64,
+    validators: Vec<ValidatorConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidatorConfig {
+    bls_pubkey: Bytes,
+    proof_of_possession: Bytes,
+    identity: Bytes,
+    #[serde(default)]
+    addresses: Vec<String>,
+    stake: u64,
+    fee_recipient: Address,
+}
+
+impl Default for SluiceConfig {
+    fn default() -> Self {
+        let ordering = OrderingParams::default();
+        Self {
+            slot_time_ms: ordering.slot_time_ms,
+            window: ordering.window,
+            delta_ms: ordering.delta_ms,
+            epoch_slots: ordering.epoch_slots,
+            idle_interval_ms: ordering.idle_interval_ms,
+            base_fee_denominator: BaseFeeParams::SLUICE.denominator,
+            base_fee_elasticity: BaseFeeParams::SLUICE.elasticity,
+            base_fee_minimum: BaseFeeParams::SLUICE.minimum,
+            validators: Vec::new(),
+        }
+    }
+}
+
+/// Reads and checks a genesis file.
+pub(crate) fn load(path: &Path) -> eyre::Result<ChainSpec> {
+    let text = std::fs::read_to_string(path).wrap_err_with(|| format!("cannot read {}", path.display()))?;
+    parse(&text).wrap_err_with(|| format!("{} is not a genesis file of this chain", path.display()))
+}
+
+/// Turns the text of a genesis file into a checked chain.
+pub(crate) fn parse(text: &str) -> eyre::Result<ChainSpec> {
+    let genesis: Genesis = serde_json::from_str(text)?;
+    let sluice = match genesis.config.extra_fields.get("sluice") {
+        Some(value) => SluiceConfig::deserialize(value).wrap_err("config.sluice")?,
+        None => SluiceConfig::default(),
+    };
+    let forks = schedule(&genesis.config)?;
+    let mut alloc = BTreeMap::new();
+    for (address, account) in &genesis.alloc {
+        let storage = account.storage_slots().map(|(key, value)| (key.into(), value)).collect();
+        let code = account.code.clone().unwrap_or_default();
+        let nonce = account.nonce.unwrap_or_default();
+        alloc.insert(*address, GenesisAccount { nonce, balance: account.balance, code, storage });
+    }
+    let base_fee = u64::try_from(genesis.base_fee_per_gas.unwrap_or(u128::from(GWEI_TO_WEI)))
+        .map_err(|_| eyre!("baseFeePerGas is larger than 64 bits"))?;
+    let header = Header {
+        parent_hash: genesis.parent_hash.unwrap_or_default(),
+        beneficiary: genesis.coinbase,
+        difficulty: genesis.difficulty,
+        number: genesis.number.unwrap_or_default(),
+        gas_limit: genesis.gas_limit,
+        timestamp: genesis.timestamp,
+        extra_data: genesis.extra_data.clone(),
+        mix_hash: genesis.mix_hash,
+        nonce: B64::from(genesis.nonce),
+        base_fee_per_gas: Some(base_fee),
+        ..Header::default()
+    };
+    finish(genesis.config.chain_id, genesis.config.deposit_contract_address, forks, sluice, header, alloc)
+}
+
+/// The genesis of a development chain: funded accounts, system contracts, CREATE2 deployer, Multicall3.
+pub(crate) fn dev(chain_id: u64, gas_limit: u64, accounts: &[Address]) -> eyre::Result<ChainSpec> {
+    let code = |code: Bytes, nonce| GenesisAccount { nonce, code, ..GenesisAccount::default() };
+    let multicall3 = hex::decode(MULTICALL3_CODE.trim()).wrap_err("code of Multicall3")?;
+    let mut alloc = BTreeMap::from([
+        (eip4788::BEACON_ROOTS_ADDRESS, code(eip4788::BEACON_ROOTS_CODE.clone(), 1)),
+        (eip2935::HISTORY_STORAGE_ADDRESS, code(eip2935::HISTORY_STORAGE_CODE.clone(), 1)),
+        (
+            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
+            code(eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE.clone(), 1),
+        ),
+        (
+            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
+            code(eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE.clone(), 1),
+        ),
+        (CREATE2_DEPLOYER, code(Bytes::from_static(&CREATE2_DEPLOYER_CODE), 1)),
+        (MULTICALL3, code(multicall3.into(), 1)),
+    ]);
+    let balance = U256::from(DEV_BALANCE_ETHER).saturating_mul(U256::from(10_u64.pow(18)));
+    for address in accounts {
+        alloc.insert(*address, GenesisAccount { balance, ..GenesisAccount::default() });
+    }
+    let header = Header { gas_limit, base_fee_per_gas: Some(GWEI_TO_WEI), ..Header::default() };
+    finish(chain_id, None, ForkSchedule::all_at_zero(Fork::Osaka), SluiceConfig::default(), header, alloc)
+}
+
+/// Fills in what follows from the rest, and checks the whole.
+fn finish(
+    chain_id: u64,
+    deposit_contract: Option<Address>,
+    forks: ForkSchedule,
+    sluice: SluiceConfig,
+    header: Header,
+    alloc: BTreeMap<Address, GenesisAccount>,
+) -> eyre::Result<ChainSpec> {
+    let fork = forks.fork_at(header.timestamp);
+    let from = |first: Fork| fork >= first;
+    let genesis_header = Header {
+        ommers_hash: EMPTY_OMMER_ROOT_HASH,
+        state_root: storage::genesis::state_root(&alloc),
+        transactions_root: EMPTY_ROOT_HASH,
+        receipts_root: EMPTY_ROOT_HASH,
+        withdrawals_root: from(Fork::Shanghai).then_some(EMPTY_WITHDRAWALS),
+        blob_gas_used: from(Fork::Cancun).then_some(0),
+        excess_blob_gas: from(Fork::Cancun).then_some(0),
+        parent_beacon_block_root: from(Fork::Cancun).then_some(B256::ZERO),
+        requests_hash: from(Fork::Prague).then_some(EMPTY_REQUESTS_HASH),
+        ..header
+    };
+    let validators = sluice
+        .validators
+        .into_iter()
+        .map(|validator| GenesisValidator {
+            bls_pubkey: validator.bls_pubkey,
+            proof_of_possession: validator.proof_of_possession,
+            identity: validator.identity,
+            addresses: validator.addresses,
+            stake: validator.stake,
+            fee_recipient: validator.fee_recipient,
+        })
+        .collect();
+    let chain = ChainSpec {
+        chain_id,
+        forks,
+        base_fee: BaseFeeParams {
+            denominator: sluice.base_fee_denominator,
+            elasticity: sluice.base_fee_elasticity,
+            minimum: sluice.base_fee_minimum,
+        },
+        deposit_contract,
+        ordering: OrderingParams {
+            slot_time_ms: sluice.slot_time_ms,
+            window: sluice.window,
+            delta_ms: sluice.delta_ms,
+            epoch_slots: sluice.epoch_slots,
+            idle_interval_ms: sluice.idle_interval_ms,
+            validators,
+        },
+        genesis_header,
+        alloc,
+    };
+    chain.check()?;
+    Ok(chain)
+}
+
+/// Reads the fork times; a later fork must not begin before an earlier one.
+fn schedule(config: &ChainConfig) -> eyre::Result<ForkSchedule> {
+    if config.amsterdam_time.is_some() || config.bogota_time.is_some() {
+        bail!("config: forks after Osaka are not supported");
+    }
+    let times = [
+        (Fork::Shanghai, "shanghaiTime", config.shanghai_time),
+        (Fork::Cancun, "cancunTime", config.cancun_time),
+        (Fork::Prague, "pragueTime", config.prague_time),
+        (Fork::Osaka, "osakaTime", config.osaka_time),
+    ];
+    let mut schedule = ForkSchedule { base: Fork::Paris, times: Vec::new(), blobs: Vec::new() };
+    let nothing_named = times.iter().all(|(_, _, time)| time.is_none());
+    for (index, (fork, name, time)) in times.into_iter().enumerate() {
+        let time = if nothing_named { Some(0) } else { time };
+        let Some(time) = time else {
+            if let Some((_, later, _)) = times[index..].iter().find(|(_, _, later)| later.is_some()) {
+                bail!("config.{later} is set but {name}, which comes before it, is not");
+            }
+            break;
+        };
+        if schedule.times.last().is_some_and(|(_, before)| *before > time) {
+            bail!("config.{name} is {time}, before the fork it builds on");
+        }
+        schedule.times.push((fork, time));
+        if let Some(default) = default_blobs(fork) {
+            let named = config.blob_schedule.get(&fork.name().to_lowercase()).copied();
+            schedule.blobs.push((time, named.unwrap_or(default)));
+        }
+    }
+    let bpo = [config.bpo1_time, config.bpo2_time, config.bpo3_time, config.bpo4_time, config.bpo5_time];
+    for (index, time) in bpo.into_iter().enumerate() {
+        let Some(time) = time else { continue };
+        let name = format!("bpo{}", index.saturating_add(1));
+        let params = config.blob_schedule.get(&name).copied();
+        schedule.blobs.push((time, params.ok_or_else(|| eyre!("config.{name}Time is set but blobSchedule.{name} is not"))?));
+    }
+    Ok(schedule)
+}
+
+const fn default_blobs(fork: Fork) -> Option<BlobParams> {
+    match fork {
+        Fork::Cancun => Some(BlobParams::cancun()),
+        Fork::Prague => Some(BlobParams::prague()),
+        Fork::Osaka => Some(BlobParams::osaka()),
+        _ => None,
+    }
+}

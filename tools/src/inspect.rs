@@ -1,0 +1,44 @@
+//! Looks into a data folder that no node uses.
+
+use std::{process::ExitCode, sync::Arc};
+
+use engine::{genesis::ChainSpec, ports::Store as _};
+use eyre::WrapErr;
+use net::rpc::DevAccounts;
+use serde_json::json;
+use storage::Database;
+
+use crate::{
+    cli::{DbCommand, FolderArgs},
+    genesis,
+};
+
+/// Runs a `db` command.
+pub(crate) fn run(command: &DbCommand) -> eyre::Result<ExitCode> {
+    match command {
+        DbCommand::Root(args) => root(args),
+    }
+}
+
+fn chain(args: &FolderArgs) -> eyre::Result<ChainSpec> {
+    match &args.chain {
+        Some(path) => genesis::load(path),
+        None => genesis::dev(genesis::DEV_CHAIN_ID, genesis::GAS_LIMIT, DevAccounts::well_known().addresses()),
+    }
+}
+
+/// Opening recovers what a crash left, so the root is compared at the height a node would serve.
+fn root(args: &FolderArgs) -> eyre::Result<ExitCode> {
+    let chain = Arc::new(chain(args)?);
+    eyre::ensure!(args.datadir.is_dir(), "{} is no folder", args.datadir.display());
+    let store = Database::open(storage::Config::new(&args.datadir), chain)
+        .wrap_err_with(|| format!("cannot open data folder {}", args.datadir.display()))?;
+    let tip = store.tip();
+    let (rebuilt, stated) = (store.rebuild_root()?, tip.block.header.inner().state_root);
+    let report = json!({
+        "height": tip.height().0, "hash": tip.hash(), "root": rebuilt, "header_root": stated, "match": rebuilt == stated,
+    });
+    println!("{report}");
+    store.close().wrap_err("cannot close the data folder")?;
+    Ok(if rebuilt == stated { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

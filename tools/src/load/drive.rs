@@ -1,0 +1,153 @@
+//! Submits transactions over many connections and follows them into blocks.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bench::sign::SignedTransaction;
+use eyre::{WrapErr, ensure};
+use net::client::RpcClient;
+use tokio::task::JoinSet;
+
+use super::{
+    board::{Board, Moment},
+    chain::{BlockSummary, Chain},
+    progress::Progress,
+    submit::{Connection, Pace},
+};
+
+/// How transactions are driven into a chain.
+#[derive(Clone, Debug)]
+pub(crate) struct Drive {
+    pub(crate) urls: Vec<String>,
+    pub(crate) pace: Pace,
+    pub(crate) connections: usize,
+    /// Between two looks for a new block.
+    pub(crate) poll: Duration,
+    /// The drive ends when nothing was included for so long.
+    pub(crate) stall: Duration,
+}
+
+/// What became of the transactions of a drive, each list by index.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    pub(crate) sent: Vec<Option<Duration>>,
+    pub(crate) accepted: Vec<Option<Duration>>,
+    pub(crate) included: Vec<Option<Duration>>,
+    /// Blocks since the start, those without transactions of this drive too.
+    pub(crate) blocks: Vec<BlockSummary>,
+    pub(crate) refusals: BTreeMap<String, u64>,
+    pub(crate) retries: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) stalled: bool,
+}
+
+impl Drive {
+    /// Runs until every accepted transaction is included, or nothing is included for too long.
+    pub(crate) async fn run(
+        &self,
+        chain: &Chain,
+        transactions: Arc<Vec<SignedTransaction>>,
+        accounts: usize,
+        name: &'static str,
+    ) -> eyre::Result<Trace> {
+        let clients = self.connect().await?;
+        let first = chain.height().await? + 1;
+        let queues = queues(&transactions, accounts, clients.len());
+        let board = Arc::new(Board::new(transactions, accounts));
+        let mut tasks = JoinSet::new();
+        for (client, queues) in clients.into_iter().zip(queues) {
+            tasks.spawn(Connection::new(client, board.clone(), self.pace, queues).run());
+        }
+        let (blocks, stalled) = self.follow(chain, &board, &mut tasks, first, name).await?;
+        board.stop.store(true, Ordering::Relaxed);
+        while tasks.join_next().await.is_some() {}
+        let times = |moments: &[Moment]| moments.iter().map(Moment::get).collect();
+        Ok(Trace {
+            sent: times(&board.sent),
+            accepted: times(&board.accepted),
+            included: times(&board.included),
+            blocks,
+            refusals: board.refusals(),
+            retries: board.retries.load(Ordering::Relaxed),
+            duplicates: board.duplicates.load(Ordering::Relaxed),
+            stalled,
+        })
+    }
+
+    /// Opens the connections, so that the clock does not count their handshakes.
+    async fn connect(&self) -> eyre::Result<Vec<RpcClient>> {
+        let mut clients = Vec::with_capacity(self.connections);
+        for url in self.urls.iter().cycle().take(self.connections) {
+            let client = RpcClient::new(url)?;
+            client.call::<String>("eth_chainId", [(); 0]).await.wrap_err_with(|| format!("cannot reach {url}"))?;
+            clients.push(client);
+        }
+        ensure!(!clients.is_empty(), "no connection");
+        Ok(clients)
+    }
+
+    /// Looks for blocks until all that was accepted is included.
+    async fn follow(
+        &self,
+        chain: &Chain,
+        board: &Board,
+        tasks: &mut JoinSet<()>,
+        first: u64,
+        name: &'static str,
+    ) -> eyre::Result<(Vec<BlockSummary>, bool)> {
+        let total = u64::try_from(board.transactions.len()).unwrap_or(u64::MAX);
+        let mut progress = Progress::new(name, total);
+        let mut blocks = Vec::new();
+        let mut next = first;
+        let mut moved = (0, Instant::now());
+        loop {
+            while tasks.try_join_next().is_some() {}
+            // Read before the chain is looked at: what is accepted later may be in a later block.
+            let finished = tasks.is_empty().then(|| board.accepted_count.load(Ordering::Relaxed));
+            let height = chain.height().await?;
+            while next <= height {
+                let Some(block) = chain.block(next).await? else { break };
+                note(board, &block);
+                blocks.push(block);
+                next += 1;
+            }
+            let accepted = board.accepted_count.load(Ordering::Relaxed);
+            let included = board.included_count.load(Ordering::Relaxed);
+            progress.show(accepted, included);
+            if finished.is_some_and(|accepted| included >= accepted) {
+                return Ok((blocks, false));
+            }
+            if moved.0 != included + accepted {
+                moved = (included + accepted, Instant::now());
+            } else if moved.1.elapsed() > self.stall {
+                return Ok((blocks, true));
+            }
+            tokio::time::sleep(self.poll).await;
+        }
+    }
+}
+
+fn note(board: &Board, block: &BlockSummary) {
+    let now = board.start.elapsed();
+    let ours = block.transactions.iter().filter(|hash| board.include(hash, now)).count();
+    if ours > 0 {
+        board.block_seen.notify_waiters();
+    }
+}
+
+/// Gives every connection its senders, and every sender its transactions in order.
+fn queues(transactions: &[SignedTransaction], accounts: usize, connections: usize) -> Vec<Vec<VecDeque<u32>>> {
+    let mut of_account = vec![VecDeque::new(); accounts];
+    for (transaction, index) in transactions.iter().zip(0_u32..) {
+        of_account[transaction.from.index()].push_back(index);
+    }
+    let mut of_connection = vec![Vec::new(); connections];
+    let busy = of_account.into_iter().filter(|queue| !queue.is_empty());
+    for (position, queue) in busy.enumerate() {
+        of_connection[position % connections].push(queue);
+    }
+    of_connection
+}

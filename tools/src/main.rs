@@ -1,0 +1,39 @@
+//! The `sluice` binary: parses what was typed, runs it, turns the outcome into an exit code.
+
+mod cli;
+mod genesis;
+mod inspect;
+mod load;
+mod node;
+mod telemetry;
+mod vectors;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> eyre::Result<ExitCode> {
+    let json = matches!(&cli.command, Command::Node(args) if args.json);
+    telemetry::logs(&cli.logs.log, json)?;
+    match &cli.command {
+        Command::Node(args) => node::run(args)?,
+        Command::Init(args) => node::init(args)?,
+        Command::Db(command) => return inspect::run(command),
+        Command::Load(args) => return load::run(args),
+        Command::Vectors(args) => return vectors::command(args.kind, &args.paths),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,211 @@
+//! The wiring: which hand serves which port, in the order in which a node starts and stops.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use alloy_primitives::Bytes;
+use engine::{
+    admission::PoolLimits,
+    genesis::ChainSpec,
+    ordering::Idle,
+    pipeline::{Config, Node, PipelineError},
+    ports::{Executor, Network, Store},
+};
+use eyre::WrapErr;
+use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
+use storage::Database;
+
+use crate::{
+    cli::{InitArgs, NodeArgs},
+    genesis, telemetry,
+};
+
+/// Longest a leader builds when nothing else limits it.
+const BUILD_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A data folder that goes away with the node, or one that stays.
+enum Folder {
+    Throwaway(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Throwaway(folder) => folder.path(),
+            Self::Kept(path) => path,
+        }
+    }
+}
+
+/// Runs a node until it is told to stop or fails.
+pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
+    let accounts = args.dev.then(DevAccounts::well_known);
+    let chain = Arc::new(chain(args, accounts.as_ref())?);
+    let folder = folder(args)?;
+    let store = Arc::new(open(folder.path(), &chain, args)?);
+    let network: Arc<dyn Network> = Arc::new(net::Solitary);
+    let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()));
+    let port: Arc<dyn Store> = store.clone();
+    let node = Arc::new(Node::start(pipeline_config(args, &chain), port, executor, network.clone())?);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("net")
+        .build()
+        .wrap_err("cannot start the network threads")?;
+    let failure = runtime.block_on(async {
+        if let Some(address) = args.metrics {
+            telemetry::metrics(address)?;
+        }
+        let rpc_node = RpcNode {
+            query: node.query.clone(),
+            admission: node.admission.clone(),
+            events: node.events.clone(),
+            network,
+            dev: accounts.clone(),
+        };
+        let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
+        announce(args, &chain, &folder, &server, accounts.as_ref());
+        let watched = node.clone();
+        let failed = tokio::task::spawn_blocking(move || watched.wait());
+        let failure = tokio::select! {
+            failure = failed => failure.unwrap_or(None),
+            () = stop_signal() => None,
+        };
+        tracing::info!("stopping");
+        server.stop().await;
+        eyre::Ok(failure)
+    })?;
+    node.stop();
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    drop(node);
+    finish(store, failure)
+}
+
+/// Creates the data folder of a chain.
+pub(crate) fn init(args: &InitArgs) -> eyre::Result<()> {
+    let chain = Arc::new(genesis::load(&args.chain)?);
+    let config = storage::Config::new(&args.datadir);
+    let store = Database::open(config, chain.clone())
+        .wrap_err_with(|| format!("cannot create {}", args.datadir.display()))?;
+    store.close().wrap_err("cannot close the data folder")?;
+    println!("{} holds chain {} with genesis {}", args.datadir.display(), chain.chain_id, chain.genesis_hash());
+    Ok(())
+}
+
+fn chain(args: &NodeArgs, accounts: Option<&DevAccounts>) -> eyre::Result<ChainSpec> {
+    match &args.chain {
+        Some(path) => genesis::load(path),
+        None => {
+            let funded = accounts.map_or(&[][..], DevAccounts::addresses);
+            genesis::dev(args.dev_chain_id, args.dev_gas_limit, funded)
+        }
+    }
+}
+
+fn folder(args: &NodeArgs) -> eyre::Result<Folder> {
+    match &args.datadir {
+        Some(path) => Ok(Folder::Kept(path.clone())),
+        None => {
+            let folder = tempfile::Builder::new().prefix("sluice-dev-").tempdir();
+            Ok(Folder::Throwaway(folder.wrap_err("cannot create a throw-away data folder")?))
+        }
+    }
+}
+
+fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Database> {
+    let mut config = if args.dev { storage::Config::dev(path) } else { storage::Config::new(path) };
+    config.fail_point = args.fail_point.clone();
+    Database::open(config, chain.clone()).wrap_err_with(|| format!("cannot open data folder {}", path.display()))
+}
+
+fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
+    let slot_time = Duration::from_millis(chain.ordering.slot_time_ms);
+    let idle_interval = Duration::from_millis(chain.ordering.idle_interval_ms);
+    let (slot_time, build_time, idle) = match (args.dev, args.dev_block_time) {
+        (true, Some(interval)) => (interval, interval.min(BUILD_TIME_MAX), Idle::EmptyAfter(interval)),
+        (true, None) => (Duration::ZERO, slot_time, Idle::Wait),
+        (false, _) => (slot_time, slot_time, Idle::EmptyAfter(idle_interval)),
+    };
+    let genesis_recipient = chain.ordering.validators.first().map(|validator| validator.fee_recipient);
+    Config {
+        slot_time,
+        build_time,
+        idle,
+        beneficiary: args.fee_recipient.or(genesis_recipient).unwrap_or_default(),
+        extra_data: Bytes::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")).as_bytes()),
+        admission_workers: usize::from(args.admission_workers),
+        pool: PoolLimits::default(),
+    }
+}
+
+fn rpc_config(args: &NodeArgs) -> RpcConfig {
+    RpcConfig {
+        http: Some(SocketAddr::new(args.http_addr, args.http_port)),
+        ws: Some(SocketAddr::new(args.ws_addr, args.ws_port)),
+        cors: if args.dev { CorsPolicy::Any } else { CorsPolicy::None },
+        hosts: args.http_vhosts.clone(),
+        txpool: args.dev,
+        ..RpcConfig::default()
+    }
+}
+
+/// Prints where the node serves; with --dev also the accounts and their keys.
+fn announce(
+    args: &NodeArgs,
+    chain: &ChainSpec,
+    folder: &Folder,
+    server: &RpcServer,
+    accounts: Option<&DevAccounts>,
+) {
+    println!("Sluice {} on chain {}", env!("CARGO_PKG_VERSION"), chain.chain_id);
+    println!("genesis    {}", chain.genesis_hash());
+    println!("data       {}", folder.path().display());
+    if let Some(accounts) = accounts {
+        println!("\nDevelopment accounts, 10000 ETH each; their keys are public, never use them elsewhere:");
+        println!("mnemonic   {DEV_PHRASE}");
+        for (index, (address, key)) in accounts.keys().enumerate() {
+            println!("({index}) {address} key {key}");
+        }
+        println!();
+    }
+    if let Some(address) = args.metrics {
+        println!("metrics    http://{address}/metrics");
+    }
+    if let Some(address) = server.ws_addr() {
+        println!("WebSocket  ws://{address}");
+    }
+    if let Some(address) = server.http_addr() {
+        println!("JSON-RPC   http://{address}");
+    }
+}
+
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        let _ = interrupt.await;
+        return;
+    };
+    tokio::select! {
+        _ = interrupt => {},
+        _ = terminate.recv() => {},
+    }
+}
+
+/// Closes the store; a stage that failed decides how the process ends.
+fn finish(store: Arc<Database>, failure: Option<PipelineError>) -> eyre::Result<()> {
+    if let Some(error) = failure {
+        return Err(error).wrap_err("the node stopped; what was announced is safe, restart once the cause is gone");
+    }
+    // A reader that outlived the runtime keeps the store; dropping it then closes it as well.
+    if let Some(store) = Arc::into_inner(store) {
+        store.close().wrap_err("cannot close the data folder")?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}

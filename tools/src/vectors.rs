@@ -1,0 +1,230 @@
+//! Ethereum's test vectors, run through this chain's own decoder, executor and trie.
+//!
+//! One JSON line per case, in order of file and case, then one line that counts them:
+//!
+//! ```text
+//! {"suite","file","name","fork","index","pass","skip","got","want","ms"}
+//! {"summary":true,"passed","failed","skipped"}
+//! ```
+//!
+//! The exit code is 0 if all passed, 1 after a failure, 2 if something named could not be read.
+//!
+//! Headers are judged by `HeaderRules::ETHEREUM`: the vectors test Ethereum's rules, which lie below
+//! our admission policy. There is no list of exceptions, because there is no exception.
+
+mod blocktest;
+mod case;
+mod chain;
+mod files;
+#[cfg(test)]
+mod generated;
+mod json;
+mod rlptest;
+mod statetest;
+mod txtest;
+mod view;
+
+mod trietest;
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use clap::ValueEnum;
+use eyre::WrapErr;
+use serde_json::{Value, json};
+
+use self::{
+    case::Case,
+    files::{Input, Unreadable},
+};
+
+/// Exit code for input that cannot be read.
+const EXIT_UNREADABLE: u8 = 2;
+
+/// A family of vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// One transaction on a given state.
+    #[value(name = "statetest")]
+    State,
+    /// A chain of blocks, valid and invalid ones.
+    #[value(name = "blocktest")]
+    Block,
+    /// Roots of Merkle Patricia tries.
+    #[value(name = "trietest")]
+    Trie,
+    /// RLP encodings, valid and invalid ones.
+    #[value(name = "rlptest")]
+    Rlp,
+    /// Raw transactions: sender, hash, intrinsic gas, or refusal.
+    #[value(name = "txtest")]
+    Transaction,
+}
+
+impl Kind {
+    /// Name on the command line and in the report.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::State => "statetest",
+            Self::Block => "blocktest",
+            Self::Trie => "trietest",
+            Self::Rlp => "rlptest",
+            Self::Transaction => "txtest",
+        }
+    }
+
+    /// The family whose fields this case has, if it has those of any.
+    fn of(case: &Value) -> Option<Self> {
+        let has = |field: &str| case.get(field).is_some();
+        if has("pre") && has("post") && has("transaction") {
+            Some(Self::State)
+        } else if has("blocks") && has("genesisBlockHeader") {
+            Some(Self::Block)
+        } else if has("txbytes") && has("result") {
+            Some(Self::Transaction)
+        } else if has("in") && (has("root") || has("tests")) {
+            Some(Self::Trie)
+        } else if has("in") && has("out") {
+            Some(Self::Rlp)
+        } else {
+            None
+        }
+    }
+
+    /// Runs everything one named case contains.
+    fn run(self, file: &str, name: &str, case: &Value) -> Vec<Case> {
+        match self {
+            Self::State => statetest::run(name, case),
+            Self::Block => blocktest::run(name, case),
+            Self::Trie => trietest::run(file, name, case),
+            Self::Rlp => rlptest::run(name, case),
+            Self::Transaction => txtest::run(name, case),
+        }
+    }
+}
+
+/// How many cases ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Cases that gave what was wanted.
+    pub(crate) passed: usize,
+    /// Cases that did not.
+    pub(crate) failed: usize,
+    /// Cases that were not run, each with its reason.
+    pub(crate) skipped: usize,
+    /// Inputs that could not be read.
+    pub(crate) unreadable: usize,
+}
+
+impl Summary {
+    fn count(&mut self, case: &Case) {
+        match (&case.skip, case.pass) {
+            (Some(_), _) => self.skipped += 1,
+            (None, true) => self.passed += 1,
+            (None, false) => self.failed += 1,
+        }
+    }
+}
+
+/// Runs the vectors, reports on standard output, and says how the process ends.
+pub(crate) fn command(kind: Kind, paths: &[PathBuf]) -> eyre::Result<ExitCode> {
+    let summary = run(kind, paths)?;
+    Ok(match summary {
+        Summary { unreadable: 1.., .. } => ExitCode::from(EXIT_UNREADABLE),
+        Summary { failed: 1.., .. } => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// Runs the vectors below `paths`, one JSON line per case on standard output.
+pub(crate) fn run(kind: Kind, paths: &[PathBuf]) -> eyre::Result<Summary> {
+    let mut summary = Summary::default();
+    let (inputs, missing) = files::find(paths);
+    for unreadable in missing {
+        summary.unreadable += 1;
+        eprintln!("error: {unreadable}");
+    }
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut written = Ok(());
+    in_order(kind, &inputs, |result| match result {
+        Ok(cases) => {
+            for (file, case) in cases {
+                summary.count(&case);
+                if written.is_ok() {
+                    written = writeln!(out, "{}", case.line(kind.name(), &file));
+                }
+            }
+        }
+        Err(unreadable) => {
+            summary.unreadable += 1;
+            eprintln!("error: {unreadable}");
+        }
+    });
+    let Summary { passed, failed, skipped, .. } = summary;
+    let last = json!({"summary": true, "passed": passed, "failed": failed, "skipped": skipped});
+    written.and_then(|()| writeln!(out, "{last}")).and_then(|()| out.flush()).wrap_err("cannot write the report")?;
+    Ok(summary)
+}
+
+type FileResult = Result<Vec<(String, Case)>, Unreadable>;
+
+/// Runs the files on all cores and hands their results over in the order of the files.
+fn in_order(kind: Kind, inputs: &[Input], mut done: impl FnMut(FileResult)) {
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(inputs.len().max(1));
+    let next = AtomicUsize::new(0);
+    // A worker that is ahead waits here rather than pile up results.
+    let (sender, receiver) = mpsc::sync_channel::<(usize, FileResult)>(threads * 4);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some((index, input)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|index| Some((index, inputs.get(index)?))) {
+                    if sender.send((index, run_file(kind, input))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut wanted = 0;
+        for (index, result) in receiver {
+            early.insert(index, result);
+            while let Some(result) = early.remove(&wanted) {
+                done(result);
+                wanted += 1;
+            }
+        }
+    });
+}
+
+/// Runs all cases of one file.
+fn run_file(kind: Kind, input: &Input) -> FileResult {
+    let file = input.path.display().to_string();
+    let cases = input.read()?;
+    let mut results = Vec::new();
+    for (name, case) in &cases {
+        match Kind::of(case) {
+            // A walked folder may hold vectors of other families; a file named on the line should not.
+            Some(other) if other != kind && !input.named => {}
+            Some(other) if other != kind => {
+                let reason = format!("a {} case, not a {} case", other.name(), kind.name());
+                results.push((file.clone(), Case::skipped(name, None, 0, reason)));
+            }
+            _ => {
+                let outcome = case::guarded(name, || kind.run(&file, name, case));
+                results.extend(outcome.into_iter().map(|case| (file.clone(), case)));
+            }
+        }
+    }
+    Ok(results)
+}

@@ -1,0 +1,360 @@
+//! A block's own view of the state: what it read, what it changed, and what was there before.
+//!
+//! One entry per account, in a vector that revm indexes by account id, so a storage read hashes one
+//! key and not two. Every slot keeps the value from before the block; at the end only true changes
+//! leave, as [`StateChanges`].
+//!
+//! ```text
+//! view, frozen before the block       -> before
+//! revm's commit of each transaction   -> now
+//! into_changes                        -> where before != now
+//! ```
+
+use std::collections::hash_map::Entry;
+
+use alloy_primitives::{
+    Address, B256, KECCAK256_EMPTY, U256,
+    map::{AddressMap, B256Map, HashMap},
+};
+use engine::{
+    ports::{StateError, StateView},
+    types::{Account, AccountChange, Height, SlotChange, StateChanges},
+};
+use revm::{
+    Database, DatabaseCommit,
+    primitives::{StorageKey, StorageKeyMap, StorageValue},
+    state::{Account as EvmAccount, AccountId, AccountInfo, Bytecode},
+};
+
+use crate::{code::CodeCache, error::ViewError};
+
+/// A slot as this block sees it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Value before the block; `None` while nobody needed to know, which is so only under a wipe.
+    before: Option<U256>,
+    /// Value at this point of the block.
+    now: U256,
+}
+
+/// An account as this block sees it.
+#[derive(Debug, Default)]
+struct Cached {
+    address: Address,
+    before: Option<Account>,
+    now: Option<Account>,
+    /// Code of `now`, once somebody fetched it.
+    code: Option<Bytecode>,
+    /// Storage from before the block is gone.
+    wiped: bool,
+    slots: StorageKeyMap<Slot>,
+}
+
+impl Cached {
+    /// Takes all storage away; the values from before the block stay known where they were.
+    fn wipe(&mut self) {
+        self.wiped |= self.before.is_some();
+        for slot in self.slots.values_mut() {
+            slot.now = U256::ZERO;
+        }
+    }
+
+    /// What the view holds in a slot that is not cached, `None` if it has to be asked.
+    fn known_before(&self) -> Option<U256> {
+        self.before.is_none().then_some(U256::ZERO)
+    }
+
+    fn set_slot(&mut self, key: U256, now: U256) {
+        let before = self.known_before();
+        self.slots.entry(key).and_modify(|slot| slot.now = now).or_insert(Slot { before, now });
+    }
+}
+
+/// The state during a block, over the frozen state before it.
+pub struct BlockState<'a> {
+    view: &'a dyn StateView,
+    shared_codes: &'a CodeCache,
+    index: AddressMap<usize>,
+    accounts: Vec<Cached>,
+    codes: B256Map<Bytecode>,
+    block_hashes: HashMap<u64, B256>,
+    /// A read that failed where revm's interface has no way to say so.
+    failure: Option<StateError>,
+}
+
+impl std::fmt::Debug for BlockState<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockState").field("accounts", &self.accounts.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> BlockState<'a> {
+    /// Starts where `view` stands.
+    #[must_use]
+    pub fn new(view: &'a dyn StateView, shared_codes: &'a CodeCache) -> Self {
+        Self {
+            view,
+            shared_codes,
+            index: AddressMap::default(),
+            accounts: Vec::new(),
+            codes: B256Map::default(),
+            block_hashes: HashMap::default(),
+            failure: None,
+        }
+    }
+
+    fn load(&mut self, address: Address) -> Result<usize, StateError> {
+        if let Some(id) = self.index.get(&address) {
+            return Ok(*id);
+        }
+        let before = self.view.account(address)?;
+        let id = self.accounts.len();
+        self.accounts.push(Cached { address, before, now: before, ..Cached::default() });
+        self.index.insert(address, id);
+        Ok(id)
+    }
+
+    /// The account at this point of the block.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn account(&mut self, address: Address) -> Result<Option<Account>, StateError> {
+        let id = self.load(address)?;
+        Ok(self.accounts[id].now)
+    }
+
+    /// Adds to a balance outside any transaction: a withdrawal of EIP-4895.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn credit(&mut self, address: Address, amount: U256) -> Result<(), StateError> {
+        let id = self.load(address)?;
+        let entry = &mut self.accounts[id];
+        let mut account = entry.now.unwrap_or_default();
+        account.balance = account.balance.saturating_add(amount);
+        // EIP-161: a touched account that is empty does not exist afterwards.
+        if account.is_empty() {
+            entry.now = None;
+            entry.wipe();
+        } else {
+            entry.now = Some(account);
+        }
+        Ok(())
+    }
+
+    /// Replaces an account, as a call's state override does; `code` belongs to its code hash.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn replace(&mut self, address: Address, account: Account, code: Option<Bytecode>) -> Result<(), StateError> {
+        let id = self.load(address)?;
+        let entry = &mut self.accounts[id];
+        entry.now = Some(account);
+        if let Some(code) = code {
+            self.codes.insert(account.code_hash, code.clone());
+            entry.code = Some(code);
+        }
+        Ok(())
+    }
+
+    /// Replaces slots, as a call's state override does; with `wipe` all others become zero.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn replace_slots(
+        &mut self,
+        address: Address,
+        wipe: bool,
+        slots: impl IntoIterator<Item = (U256, U256)>,
+    ) -> Result<(), StateError> {
+        let id = self.load(address)?;
+        let entry = &mut self.accounts[id];
+        if wipe {
+            entry.wipe();
+        }
+        for (key, value) in slots {
+            entry.set_slot(key, value);
+        }
+        Ok(())
+    }
+
+    /// Fixes the answer of BLOCKHASH for one height.
+    pub fn replace_block_hash(&mut self, height: u64, hash: B256) {
+        self.block_hashes.insert(height, hash);
+    }
+
+    fn slot(&mut self, id: usize, key: U256) -> Result<U256, StateError> {
+        let entry = &mut self.accounts[id];
+        let known_before = entry.known_before();
+        match entry.slots.entry(key) {
+            Entry::Occupied(slot) => Ok(slot.get().now),
+            Entry::Vacant(vacant) => {
+                if entry.wiped || known_before.is_some() {
+                    vacant.insert(Slot { before: known_before, now: U256::ZERO });
+                    return Ok(U256::ZERO);
+                }
+                let value = self.view.slot(entry.address, key)?;
+                vacant.insert(Slot { before: Some(value), now: value });
+                Ok(value)
+            }
+        }
+    }
+
+    fn commit_account(&mut self, address: Address, account: EvmAccount) -> Result<(), StateError> {
+        let id = self.load(address)?;
+        let entry = &mut self.accounts[id];
+        if !account.is_touched() {
+            if entry.code.is_none() && entry.now.is_some() {
+                entry.code = account.info.code.filter(|code| !code.is_empty());
+            }
+            return Ok(());
+        }
+        // EIP-161; revm marks what older forks keep although it is empty.
+        let gone = account.is_selfdestructed() || (account.is_empty() && !account.is_created());
+        if gone {
+            entry.now = None;
+            entry.code = None;
+            entry.wipe();
+            return Ok(());
+        }
+        if account.is_created() {
+            entry.wipe();
+        }
+        let code_before = entry.now.map_or(KECCAK256_EMPTY, |before| before.code_hash);
+        let AccountInfo { balance, nonce, code_hash, code, .. } = account.info;
+        let code_hash = if code_hash.is_zero() { KECCAK256_EMPTY } else { code_hash };
+        entry.now = Some(Account { nonce, balance, code_hash });
+        entry.code = code.filter(|code| !code.is_empty());
+        if code_hash != code_before && let Some(code) = &entry.code {
+            self.codes.insert(code_hash, code.clone());
+        }
+        for (key, slot) in account.storage {
+            if slot.is_changed() {
+                entry.set_slot(key, slot.present_value());
+            }
+        }
+        Ok(())
+    }
+
+    /// The net changes since the view was taken.
+    ///
+    /// # Errors
+    /// [`StateError`], also of a read that failed earlier.
+    pub fn into_changes(self) -> Result<StateChanges, StateError> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let mut changes = StateChanges::default();
+        for entry in self.accounts {
+            let slots = net_slots(self.view, &entry)?;
+            if entry.before == entry.now && !entry.wiped && slots.is_empty() {
+                continue;
+            }
+            if let Some(after) = entry.now
+                && after.has_code()
+                && entry.before.is_none_or(|before| before.code_hash != after.code_hash)
+                && let Some(code) = self.codes.get(&after.code_hash)
+            {
+                changes.codes.insert(after.code_hash, code.original_bytes());
+            }
+            let change = AccountChange { before: entry.before, after: entry.now, wiped: entry.wiped, slots };
+            changes.accounts.insert(entry.address, change);
+        }
+        Ok(changes)
+    }
+}
+
+/// Slots of an account whose value differs from before the block, or that a wipe would lose.
+fn net_slots(view: &dyn StateView, entry: &Cached) -> Result<HashMap<U256, SlotChange>, StateError> {
+    let mut changed = HashMap::default();
+    if entry.now.is_none() {
+        return Ok(changed);
+    }
+    for (key, slot) in &entry.slots {
+        let after = slot.now;
+        let before = match slot.before {
+            Some(before) => before,
+            None if after.is_zero() => continue,
+            None => view.slot(entry.address, *key)?,
+        };
+        if before != after || (entry.wiped && !after.is_zero()) {
+            changed.insert(*key, SlotChange { before, after });
+        }
+    }
+    Ok(changed)
+}
+
+impl Database for BlockState<'_> {
+    type Error = ViewError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, ViewError> {
+        let id = self.load(address)?;
+        let entry = &mut self.accounts[id];
+        let Some(account) = entry.now else {
+            return Ok(None);
+        };
+        if !account.has_code() {
+            entry.code = None;
+        } else if entry.code.is_none() {
+            entry.code = self.codes.get(&account.code_hash).cloned();
+        }
+        let mut info = AccountInfo::default();
+        info.balance = account.balance;
+        info.nonce = account.nonce;
+        info.code_hash = account.code_hash;
+        info.account_id = AccountId::new(id);
+        if account.has_code() {
+            info.code.clone_from(&entry.code);
+        }
+        Ok(Some(info))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {
+        if let Some(code) = self.codes.get(&code_hash) {
+            return Ok(code.clone());
+        }
+        if code_hash == KECCAK256_EMPTY {
+            return Ok(Bytecode::default());
+        }
+        let code = self.shared_codes.get(self.view, code_hash)?;
+        self.codes.insert(code_hash, code.clone());
+        Ok(code)
+    }
+
+    fn storage(&mut self, address: Address, index: StorageKey) -> Result<StorageValue, ViewError> {
+        let id = self.load(address)?;
+        Ok(self.slot(id, index)?)
+    }
+
+    fn storage_by_account_id(
+        &mut self,
+        _address: Address,
+        account_id: AccountId,
+        storage_key: StorageKey,
+    ) -> Result<StorageValue, ViewError> {
+        Ok(self.slot(account_id.get(), storage_key)?)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, ViewError> {
+        if let Some(hash) = self.block_hashes.get(&number) {
+            return Ok(*hash);
+        }
+        let hash = self.view.block_hash(Height(number))?.unwrap_or_default();
+        self.block_hashes.insert(number, hash);
+        Ok(hash)
+    }
+}
+
+impl DatabaseCommit for BlockState<'_> {
+    fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+        // The order of the map reaches nothing: entries are independent and leave as a map again.
+        for (address, account) in changes {
+            if let Err(failure) = self.commit_account(address, account) {
+                self.failure.get_or_insert(failure);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

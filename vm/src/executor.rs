@@ -1,0 +1,250 @@
+//! The door: blocks are built and executed here, and calls answered.
+//!
+//! Promise: [`Executor::build`] and [`Executor::execute`] agree bit for bit; a block that one built the
+//! other accepts, and a block with any field changed it refuses, naming the field and both values.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use alloy_consensus::{EMPTY_ROOT_HASH, Header, Sealable, Sealed};
+use alloy_eips::eip4895::Withdrawals;
+use alloy_primitives::B256;
+use alloy_rlp::Encodable;
+use engine::{
+    genesis::{ChainSpec, Fork},
+    limits,
+    ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
+    query::{AccessListOutcome, CallOutcome, CallRequest},
+    types::{Block, BlockBody, BuiltBlock, ExecutedBlock, Transaction},
+};
+use revm::context_interface::result::InvalidTransaction;
+
+use crate::{
+    call::{self, Caller},
+    code::CodeCache,
+    error::Refusal,
+    metrics, outcome,
+    rules::{HeaderRules, equal, equal_if_any},
+    sequential::{Finished, Run},
+};
+
+/// Gas of the cheapest transaction; with less left a block is full.
+const TRANSACTION_GAS_MIN: u64 = 21_000;
+/// Candidates in a row that ask for more gas than is left before a build stops looking.
+const MISFITS_MAX: usize = 64;
+/// RLP bytes of a block beside its transactions: a header of some 700 bytes and list heads.
+const BLOCK_OVERHEAD_BYTES: usize = 1_024;
+/// Milliseconds in a second.
+const SECOND_MS: u64 = 1_000;
+
+/// Executes with revm.
+#[derive(Debug)]
+pub struct RevmExecutor {
+    chain: Arc<ChainSpec>,
+    rules: HeaderRules,
+    codes: CodeCache,
+}
+
+impl RevmExecutor {
+    /// An executor for a Sluice chain.
+    #[must_use]
+    pub fn new(chain: Arc<ChainSpec>) -> Self {
+        Self::with_rules(chain, HeaderRules::SLUICE)
+    }
+
+    /// An executor that judges headers by `rules`.
+    #[must_use]
+    pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
+        Self { chain, rules, codes: CodeCache::default() }
+    }
+
+    /// The chain.
+    #[must_use]
+    pub const fn chain(&self) -> &Arc<ChainSpec> {
+        &self.chain
+    }
+
+    /// Executes one transaction alone in the block that `header` describes, without system calls.
+    ///
+    /// # Errors
+    /// [`ExecutionError::Invalid`] if the transaction is not valid there, [`ExecutionError::State`].
+    pub fn transact(
+        &self,
+        view: &dyn StateView,
+        header: &Header,
+        transaction: &Transaction,
+    ) -> Result<Finished, ExecutionError> {
+        let mut run = Run::open(&self.chain, &self.codes, view, header);
+        run.transact(transaction).map_err(|refusal| refusal.in_block(0))?;
+        run.close(None)
+    }
+
+    fn caller<'a>(&'a self, view: &'a dyn StateView, cancel: &'a AtomicBool) -> Caller<'a> {
+        Caller { chain: &self.chain, codes: &self.codes, view, cancel }
+    }
+
+    /// The header of a block under construction: everything that is known before its transactions.
+    fn open_header(&self, parent: &Sealed<Header>, settings: &BuildSettings) -> Header {
+        let timestamp = settings.consensus.timestamp_ms / SECOND_MS;
+        let fork = self.chain.fork_at(timestamp);
+        Header {
+            parent_hash: parent.seal(),
+            number: parent.number.saturating_add(1),
+            timestamp,
+            beneficiary: settings.beneficiary,
+            gas_limit: settings.gas_limit,
+            base_fee_per_gas: Some(self.chain.base_fee.next(parent.inner())),
+            extra_data: settings.extra_data.clone(),
+            mix_hash: settings.mix_hash,
+            withdrawals_root: (fork >= Fork::Shanghai).then_some(EMPTY_ROOT_HASH),
+            excess_blob_gas: self.rules.excess_blob_gas(&self.chain, parent, timestamp),
+            blob_gas_used: (fork >= Fork::Cancun).then_some(0),
+            parent_beacon_block_root: (fork >= Fork::Cancun).then_some(settings.parent_id),
+            ..Header::default()
+        }
+    }
+
+    /// Takes candidates into `run` until the block is full, none is left or `stop` says so.
+    fn fill(
+        run: &mut Run<'_>,
+        bytes_max: usize,
+        candidates: &mut dyn Candidates,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Arc<Transaction>>, ExecutionError> {
+        let mut taken: Vec<Arc<Transaction>> = Vec::new();
+        let mut bytes = BLOCK_OVERHEAD_BYTES;
+        let mut misfits = 0_usize;
+        while run.gas_left() >= TRANSACTION_GAS_MIN && misfits < MISFITS_MAX && !stop() {
+            let Some(transaction) = candidates.next() else { break };
+            let bytes_after = bytes.saturating_add(transaction.envelope().length());
+            if bytes_after > bytes_max {
+                misfits = misfits.saturating_add(1);
+                candidates.skip_sender(transaction.sender());
+                continue;
+            }
+            match run.transact(&transaction) {
+                Ok(_) => {
+                    bytes = bytes_after;
+                    misfits = 0;
+                    taken.push(transaction);
+                    continue;
+                }
+                Err(Refusal::State(state)) => return Err(state.into()),
+                // It is in the chain already, so the sender's next one may well be good.
+                Err(Refusal::Invalid(InvalidTransaction::NonceTooLow { .. })) => {}
+                Err(refusal) => {
+                    if matches!(refusal, Refusal::BlockGas { .. } | Refusal::BlobGas { .. }) {
+                        misfits = misfits.saturating_add(1);
+                    }
+                    candidates.skip_sender(transaction.sender());
+                }
+            }
+            metrics::CANDIDATE_PASSED_OVER.increment();
+        }
+        Ok(taken)
+    }
+}
+
+/// Puts what execution gave into the header.
+fn close_header(header: &mut Header, finished: &Finished, transactions: &[Arc<Transaction>], state_root: B256) {
+    let (receipts_root, logs_bloom) = outcome::receipts_root(&finished.receipts);
+    header.transactions_root = outcome::transactions_root(transactions);
+    header.receipts_root = receipts_root;
+    header.logs_bloom = logs_bloom;
+    header.gas_used = finished.gas_used;
+    header.state_root = state_root;
+    header.requests_hash = finished.requests.as_ref().map(|requests| requests.requests_hash());
+    if header.blob_gas_used.is_some() {
+        header.blob_gas_used = Some(finished.blob_gas_used);
+    }
+}
+
+impl Executor for RevmExecutor {
+    fn build(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        settings: &BuildSettings,
+        candidates: &mut dyn Candidates,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<BuiltBlock, ExecutionError> {
+        let mut header = self.open_header(parent, settings);
+        let fork = self.chain.fork_at(header.timestamp);
+        let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
+        let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
+        let transactions = Self::fill(&mut run, bytes_max, candidates, stop)?;
+        let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
+        let finished = run.finish(withdrawals.as_ref())?;
+        let (state_root, trie) = view.root_after(None, &finished.changes)?;
+        close_header(&mut header, &finished, &transactions, state_root);
+        let header = header.seal_slow();
+        let mut consensus = settings.consensus.clone();
+        consensus.block_hash = header.seal();
+        let block = Block { consensus, header, body: BlockBody { transactions, withdrawals } };
+        // Settings that make an invalid block must not leave this node.
+        self.rules.check(&self.chain, parent, &block).map_err(ExecutionError::Invalid)?;
+        Ok(BuiltBlock(ExecutedBlock {
+            block: Arc::new(block),
+            receipts: Arc::new(finished.receipts),
+            changes: Arc::new(finished.changes),
+            trie,
+        }))
+    }
+
+    fn execute(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        self.rules.check(&self.chain, parent, block).map_err(ExecutionError::Invalid)?;
+        let header = block.header.inner();
+        let mut run = Run::start(&self.chain, &self.codes, view, header)?;
+        for (index, transaction) in block.body.transactions.iter().enumerate() {
+            run.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
+        }
+        let finished = run.finish(block.body.withdrawals.as_ref())?;
+        // The cheap fields first: the state root costs more than all the others.
+        let (receipts_root, logs_bloom) = outcome::receipts_root(&finished.receipts);
+        let requests_hash = finished.requests.as_ref().map(|requests| requests.requests_hash());
+        let compare = || {
+            equal("gas_used", &header.gas_used, &finished.gas_used)?;
+            equal("receipts_root", &header.receipts_root, &receipts_root)?;
+            equal("logs_bloom", &header.logs_bloom, &logs_bloom)?;
+            equal_if_any("requests_hash", header.requests_hash, requests_hash)
+        };
+        compare().map_err(ExecutionError::Invalid)?;
+        let (state_root, trie) = view.root_after(None, &finished.changes)?;
+        equal("state_root", &header.state_root, &state_root).map_err(ExecutionError::Invalid)?;
+        Ok(ExecutedBlock {
+            block: block.clone(),
+            receipts: Arc::new(finished.receipts),
+            changes: Arc::new(finished.changes),
+            trie,
+        })
+    }
+
+    fn call(
+        &self,
+        view: &dyn StateView,
+        request: &CallRequest,
+        cancel: &AtomicBool,
+    ) -> Result<CallOutcome, CallError> {
+        call::call(&self.caller(view, cancel), request)
+    }
+
+    fn estimate_gas(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<u64, CallError> {
+        call::estimate::estimate_gas(&self.caller(view, cancel), request)
+    }
+
+    fn access_list(
+        &self,
+        view: &dyn StateView,
+        request: &CallRequest,
+        cancel: &AtomicBool,
+    ) -> Result<AccessListOutcome, CallError> {
+        call::access_list::access_list(&self.caller(view, cancel), request)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! **vm** computes: transactions and a state view become receipts, state changes and a header.
+//!
+//! Execution is a function of (parent state, block) and nothing else: no clock, no file, no socket, no
+//! randomness, no curve for senders (they come with the transactions).
+//!
+//! Modules in reading order:
+//!
+//! - [`executor`]: the door; builds and executes blocks, answers calls.
+//! - [`rules`]: what a header and a body must look like, Ethereum's way and Sluice's.
+//! - [`sequential`]: the plain loop, one transaction after the other.
+//! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
+//! - [`outcome`]: receipts, blooms, roots.
+//! - [`database`]: a block's view of the state, as revm reads and writes it; [`code`]: analysed code.
+//! - [`env`]: revm's block, chain and transaction settings.
+//! - [`call`]: eth_call, gas estimation, access lists.
+//! - [`intrinsic`]: what can be said about a transaction without any state.
+
+pub mod call;
+pub mod code;
+pub mod database;
+pub mod env;
+pub mod error;
+pub mod executor;
+pub mod intrinsic;
+pub mod metrics;
+pub mod outcome;
+pub mod rules;
+pub mod sequential;
+pub mod system;
+#[cfg(test)]
+mod testing;
+
+pub use executor::RevmExecutor;
+pub use rules::HeaderRules;

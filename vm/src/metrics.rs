@@ -1,0 +1,21 @@
+//! Names of the vm's metrics.
+
+use engine::metrics::Counter;
+
+/// Gas used by the transactions of built and executed blocks.
+pub static GAS_USED: Counter = Counter::new("vm_gas_used_total");
+/// Transactions executed in built and executed blocks.
+pub static TRANSACTION_EXECUTED: Counter = Counter::new("vm_tx_executed_total");
+/// Candidates that a build passed over.
+pub static CANDIDATE_PASSED_OVER: Counter = Counter::new("vm_candidate_passed_over_total");
+/// Code fetched and analysed because no cache held it.
+pub static CODE_ANALYSED: Counter = Counter::new("vm_code_analysed_total");
+/// Read-only runs of the EVM: calls and each step of an estimation.
+pub static CALL_EXECUTED: Counter = Counter::new("vm_call_executed_total");
+
+/// Exports every counter of this room.
+pub fn export() {
+    for counter in [&GAS_USED, &TRANSACTION_EXECUTED, &CANDIDATE_PASSED_OVER, &CODE_ANALYSED, &CALL_EXECUTED] {
+        counter.export();
+    }
+}

@@ -1,0 +1,67 @@
+//! What a block's transactions come to: receipts, blooms, roots.
+//!
+//! Source: EIP-658 (status), EIP-2718 (typed receipts), yellow paper 4.3.1 (bloom).
+
+use std::sync::Arc;
+
+use alloy_consensus::proofs::{ordered_trie_root_encoded, ordered_trie_root_with_encoder};
+use alloy_primitives::{B256, Bloom};
+use alloy_rlp::{BufMut, Encodable, Header as RlpHeader};
+use engine::types::{Receipt, Transaction};
+use revm::context_interface::result::{ExecutionResult, HaltReason};
+
+/// Makes the receipt of an executed transaction.
+///
+/// revm reports the logs of reverted and halted runs as well; a receipt has none.
+#[must_use]
+pub fn receipt(transaction: &Transaction, result: ExecutionResult<HaltReason>, gas_used_before: u64) -> Receipt {
+    let gas_used = result.tx_gas_used();
+    let success = result.is_success();
+    Receipt {
+        type_byte: transaction.type_byte(),
+        success,
+        gas_used,
+        cumulative_gas_used: gas_used_before.saturating_add(gas_used),
+        contract: transaction.created_address(),
+        logs: if success { result.into_logs() } else { Vec::new() },
+    }
+}
+
+/// Root of the transactions trie.
+#[must_use]
+pub fn transactions_root(transactions: &[Arc<Transaction>]) -> B256 {
+    let encoded: Vec<&[u8]> = transactions.iter().map(|transaction| &transaction.encoded()[..]).collect();
+    ordered_trie_root_encoded(&encoded)
+}
+
+/// Root of the receipts trie and the bloom over all logs; each receipt's bloom is computed once.
+#[must_use]
+pub fn receipts_root(receipts: &[Receipt]) -> (B256, Bloom) {
+    let with_bloom: Vec<_> = receipts.iter().map(|receipt| (receipt, receipt.bloom())).collect();
+    let bloom = with_bloom.iter().fold(Bloom::ZERO, |all, (_, bloom)| all | *bloom);
+    let root = ordered_trie_root_with_encoder(&with_bloom, |(receipt, bloom), out| encode_receipt(receipt, bloom, out));
+    (root, bloom)
+}
+
+/// The consensus encoding `type || rlp([status, cumulative gas, bloom, logs])`, from borrowed logs.
+fn encode_receipt(receipt: &Receipt, bloom: &Bloom, out: &mut Vec<u8>) {
+    if receipt.type_byte != 0 {
+        out.put_u8(receipt.type_byte);
+    }
+    let logs: usize = receipt.logs.iter().fold(0, |sum, log| sum.saturating_add(log.length()));
+    let logs_header = RlpHeader { list: true, payload_length: logs };
+    let payload_length = receipt
+        .success
+        .length()
+        .saturating_add(receipt.cumulative_gas_used.length())
+        .saturating_add(bloom.length())
+        .saturating_add(logs_header.length_with_payload());
+    RlpHeader { list: true, payload_length }.encode(out);
+    receipt.success.encode(out);
+    receipt.cumulative_gas_used.encode(out);
+    bloom.encode(out);
+    logs_header.encode(out);
+    for log in &receipt.logs {
+        log.encode(out);
+    }
+}

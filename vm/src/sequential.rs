@@ -1,0 +1,155 @@
+//! The plain loop: one transaction after the other on one EVM.
+//!
+//! It is the reference for every parallel mode and their fallback: whatever they give must be, bit for
+//! bit, what this gives.
+
+use alloy_consensus::{Header, Transaction as _};
+use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
+use engine::{
+    genesis::{ChainSpec, Fork},
+    ports::{ExecutionError, StateView},
+    types::{Receipt, StateChanges, Transaction},
+};
+use revm::{
+    Context, DatabaseCommit, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
+    context::{BlockEnv, CfgEnv, Journal, TxEnv},
+};
+
+use crate::{code::CodeCache, database::BlockState, env, error::Refusal, metrics, outcome, system};
+
+/// revm over a block's state, without an inspector.
+pub type BlockEvm<'a> = MainnetEvm<Context<BlockEnv, TxEnv, CfgEnv, BlockState<'a>, Journal<BlockState<'a>>, ()>>;
+
+/// A block in the middle of its execution.
+pub struct Run<'a> {
+    chain: &'a ChainSpec,
+    fork: Fork,
+    evm: BlockEvm<'a>,
+    gas_limit: u64,
+    blob_gas_max: u64,
+    receipts: Vec<Receipt>,
+    gas_used: u64,
+    blob_gas_used: u64,
+}
+
+impl std::fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("gas_used", &self.gas_used).finish_non_exhaustive()
+    }
+}
+
+/// What a block comes to.
+#[derive(Debug)]
+pub struct Finished {
+    /// One receipt per transaction.
+    pub receipts: Vec<Receipt>,
+    /// Net changes of the state.
+    pub changes: StateChanges,
+    /// Gas used by all transactions.
+    pub gas_used: u64,
+    /// Blob gas used by all transactions.
+    pub blob_gas_used: u64,
+    /// Requests of EIP-7685; `None` before Prague.
+    pub requests: Option<Requests>,
+}
+
+impl<'a> Run<'a> {
+    /// Opens a block with this header on the state of `view`; no system contract is called yet.
+    #[must_use]
+    pub fn open(chain: &'a ChainSpec, codes: &'a CodeCache, view: &'a dyn StateView, header: &Header) -> Self {
+        let evm = Context::mainnet()
+            .with_db(BlockState::new(view, codes))
+            .with_cfg(env::chain(chain, header.timestamp))
+            .with_block(env::block(chain, header))
+            .build_mainnet();
+        let blob_gas_max = chain.forks.blobs_at(header.timestamp).map_or(0, |blobs| blobs.max_blob_gas_per_block());
+        Self {
+            chain,
+            fork: chain.fork_at(header.timestamp),
+            evm,
+            gas_limit: header.gas_limit,
+            blob_gas_max,
+            receipts: Vec::new(),
+            gas_used: 0,
+            blob_gas_used: 0,
+        }
+    }
+
+    /// Opens a block and makes the system calls that come before its transactions.
+    ///
+    /// # Errors
+    /// [`ExecutionError::State`].
+    pub fn start(
+        chain: &'a ChainSpec,
+        codes: &'a CodeCache,
+        view: &'a dyn StateView,
+        header: &Header,
+    ) -> Result<Self, ExecutionError> {
+        let mut run = Self::open(chain, codes, view, header);
+        system::before_transactions(&mut run.evm, run.fork, header)?;
+        Ok(run)
+    }
+
+    /// Gas left for further transactions.
+    #[must_use]
+    pub const fn gas_left(&self) -> u64 {
+        self.gas_limit.saturating_sub(self.gas_used)
+    }
+
+    /// Executes the next transaction, or leaves everything as it was.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn transact(&mut self, transaction: &Transaction) -> Result<&Receipt, Refusal> {
+        let wanted = transaction.envelope().gas_limit();
+        if wanted > self.gas_left() {
+            return Err(Refusal::BlockGas { wanted, left: self.gas_left() });
+        }
+        let blob_gas = transaction.envelope().blob_gas_used().unwrap_or_default();
+        let blob_gas_left = self.blob_gas_max.saturating_sub(self.blob_gas_used);
+        if blob_gas > blob_gas_left {
+            return Err(Refusal::BlobGas { wanted: blob_gas, left: blob_gas_left });
+        }
+        let outcome = match self.evm.transact(env::transaction(transaction)) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The journal still holds what the transaction loaded.
+                let _ = self.evm.finalize();
+                return Err(error.into());
+            }
+        };
+        self.evm.ctx.journaled_state.database.commit(outcome.state);
+        let receipt = outcome::receipt(transaction, outcome.result, self.gas_used);
+        self.gas_used = receipt.cumulative_gas_used;
+        self.blob_gas_used = self.blob_gas_used.saturating_add(blob_gas);
+        self.receipts.push(receipt);
+        metrics::TRANSACTION_EXECUTED.increment();
+        Ok(&self.receipts[self.receipts.len() - 1])
+    }
+
+    /// Collects the requests, credits the withdrawals and closes the block.
+    ///
+    /// # Errors
+    /// [`ExecutionError::Invalid`] if a system contract fails, [`ExecutionError::State`].
+    pub fn finish(mut self, withdrawals: Option<&Withdrawals>) -> Result<Finished, ExecutionError> {
+        let requests = system::requests(&mut self.evm, self.chain, self.fork, &self.receipts)?;
+        system::withdrawals(&mut self.evm, withdrawals)?;
+        self.close(requests)
+    }
+
+    /// Closes without the system calls: what the transactions alone come to.
+    ///
+    /// # Errors
+    /// [`ExecutionError::State`].
+    pub fn close(self, requests: Option<Requests>) -> Result<Finished, ExecutionError> {
+        metrics::GAS_USED.add(self.gas_used);
+        let changes = self.evm.ctx.journaled_state.database.into_changes()?;
+        Ok(Finished {
+            receipts: self.receipts,
+            changes,
+            gas_used: self.gas_used,
+            blob_gas_used: self.blob_gas_used,
+            requests,
+        })
+    }
+}
