@@ -75,6 +75,12 @@ impl Accounts {
         self.signer(id).address()
     }
 
+    /// The addresses of all accounts, indexed by account.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        self.signers.iter().map(PrivateKeySigner::address).collect()
+    }
+
     /// Number of accounts, funder and owner included.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -168,9 +168,7 @@ impl BaseFeeParams {
         };
         let next = match parent.gas_used.cmp(&target) {
             std::cmp::Ordering::Equal => base_fee,
-            std::cmp::Ordering::Greater => {
-                base_fee.saturating_add(step(parent.gas_used.saturating_sub(target)).max(1))
-            }
+            std::cmp::Ordering::Greater => base_fee.saturating_add(step(parent.gas_used.saturating_sub(target)).max(1)),
             std::cmp::Ordering::Less => base_fee.saturating_sub(step(target.saturating_sub(parent.gas_used))),
         };
         next.max(self.minimum)
@@ -293,7 +291,8 @@ impl ChainSpec {
     /// # Errors
     /// The first parameter or missing contract found.
     pub fn check(&self) -> Result<(), GenesisError> {
-        let parameter = |field, value: u64, reason| Err(GenesisError::Parameter { field, value: value.to_string(), reason });
+        let parameter =
+            |field, value: u64, reason| Err(GenesisError::Parameter { field, value: value.to_string(), reason });
         if self.chain_id == 0 {
             return parameter("config.chainId", 0, "must be at least 1");
         }
@@ -336,7 +335,11 @@ impl ChainSpec {
         }
         if self.forks.base < Fork::Paris {
             let value = self.forks.base.name().to_owned();
-            return Err(GenesisError::Parameter { field: "config", value, reason: "the oldest fork of a chain is Paris" });
+            return Err(GenesisError::Parameter {
+                field: "config",
+                value,
+                reason: "the oldest fork of a chain is Paris",
+            });
         }
         self.check_system_contracts()
     }

@@ -229,9 +229,8 @@ impl Stages {
                     Output::Wake(at) => wake_at = Some(at),
                 }
             }
-            let timer = wake_at.map_or_else(never, |at| {
-                crossbeam::channel::after(at.saturating_sub(self.now().monotonic))
-            });
+            let timer =
+                wake_at.map_or_else(never, |at| crossbeam::channel::after(at.saturating_sub(self.now().monotonic)));
             input = select! {
                 recv(inputs) -> input => match input {
                     Ok(input) => input,
@@ -287,10 +286,8 @@ impl Stages {
         let mut candidates = Counted { inner: PoolCandidates::new(&self.pool, base_fee), exhausted: false };
         let until = now_instant().checked_add(order.deadline);
         let stop = || until.is_some_and(|until| now_instant() >= until);
-        let block = self
-            .executor
-            .build(&*view, &parent, &settings, &mut candidates, &stop)
-            .map_err(|error| failed(&error))?;
+        let block =
+            self.executor.build(&*view, &parent, &settings, &mut candidates, &stop).map_err(|error| failed(&error))?;
         Ok((block, !candidates.exhausted))
     }
 }

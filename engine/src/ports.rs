@@ -67,11 +67,8 @@ pub trait StateView: Send + Sync {
     ///
     /// # Errors
     /// [`StateError`].
-    fn root_after(
-        &self,
-        parent: Option<&TrieHandle>,
-        changes: &StateChanges,
-    ) -> Result<(B256, TrieHandle), StateError>;
+    fn root_after(&self, parent: Option<&TrieHandle>, changes: &StateChanges)
+    -> Result<(B256, TrieHandle), StateError>;
 }
 
 /// Transactions offered to a block under construction, best first, nonces of one sender in order.
@@ -161,8 +158,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`CallError`].
-    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool)
-    -> Result<CallOutcome, CallError>;
+    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError>;
 
     /// Finds the least gas limit with which the call succeeds.
     ///

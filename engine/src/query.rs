@@ -174,12 +174,7 @@ impl std::fmt::Debug for Query {
 impl Query {
     /// Joins what answers.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        executor: Arc<dyn Executor>,
-        pool: Arc<Mempool>,
-        pending: Arc<Pending>,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, executor: Arc<dyn Executor>, pool: Arc<Mempool>, pending: Arc<Pending>) -> Self {
         Self { store, executor, pool, pending }
     }
 

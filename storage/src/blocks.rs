@@ -61,18 +61,17 @@ pub(crate) fn decode(bytes: &[u8], height: Height) -> Result<Stored, Fault> {
 }
 
 impl Blocks {
-    /// The chain up to a block whose rows are written.
+    /// The chain up to a block whose rows are written; `trie` is that of the checkpoint, at or above it.
     pub(crate) fn new(
         tip: Arc<CommittedBlock>,
-        trie: Arc<StateTrie>,
+        trie: (Height, Arc<StateTrie>),
         transactions: u64,
         rows: Snapshot,
         segments: Arc<Segments>,
     ) -> Self {
-        let tries = VecDeque::from([(tip.height(), trie)]);
         let recent = Recent {
             blocks: VecDeque::from([tip]),
-            tries,
+            tries: VecDeque::from([trie]),
             unindexed: BTreeMap::new(),
             heights: B256Map::default(),
             transactions,

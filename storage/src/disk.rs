@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::metrics;
@@ -140,6 +140,11 @@ impl DiskFile for RealFile {
     }
 }
 
+/// How often a taken lock is asked for again.
+const LOCK_ATTEMPTS: u32 = 50;
+/// Pause between two attempts; together a quarter of a second.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
 /// An exclusive lock on a folder, held while it lives; the system lets go of it when the process ends.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
@@ -152,10 +157,14 @@ impl FolderLock {
         let path = dir.join("LOCK");
         let fail = |error: io::Error| DiskError::new("locking", &path, &error);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(fail(error)),
+        // A process that is just ending, or was just forked off the one before, may hold it a moment longer.
+        for _ in 0..LOCK_ATTEMPTS {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Self { _file: file })),
+                Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(std::fs::TryLockError::Error(error)) => return Err(fail(error)),
+            }
         }
+        Ok(None)
     }
 }

@@ -166,7 +166,7 @@ fn build(
     let rows = chain_env.snapshot().map_err(Fault::from)?;
     let blocks = Blocks::new(
         Arc::clone(&scan.base),
-        Arc::clone(&trie),
+        (applied.height, Arc::clone(&trie)),
         scan.transactions,
         rows,
         Arc::clone(&appender.segments),

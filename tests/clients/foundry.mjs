@@ -80,9 +80,7 @@ const forge = (args, env) => good("forge", args, env);
 const compiler = ["--use", "./solc-wrapper"];
 const json = (text) => JSON.parse(text.slice(text.search(/[{[]/)));
 const send = async (key, ...args) => {
-  const receipt = json(
-    await cast("send", "--json", "--poll-interval", "1", "--private-key", key, ...args),
-  );
+  const receipt = json(await cast("send", "--json", "--private-key", key, ...args));
   assert.equal(receipt.status, "0x1", JSON.stringify(receipt).slice(0, 500));
   return receipt;
 };
@@ -95,16 +93,7 @@ const account = () => {
 const funded = async (ether = 5) => {
   const made = account();
   const from = ["--mnemonic", mnemonic, "--mnemonic-index", "3"];
-  await cast(
-    "send",
-    "--json",
-    "--poll-interval",
-    "1",
-    ...from,
-    made.address,
-    "--value",
-    `${ether}ether`,
-  );
+  await cast("send", "--json", ...from, made.address, "--value", `${ether}ether`);
   return made;
 };
 /** The type of an array's items. */
@@ -467,8 +456,6 @@ check("reverts decode", async () => {
     await cast(
       "send",
       "--json",
-      "--poll-interval",
-      "1",
       "--private-key",
       me.key,
       "--gas-limit",

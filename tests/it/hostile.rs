@@ -42,9 +42,19 @@ fn each_bad_transaction_gets_the_words_and_code_that_geth_gives() {
     refused(&node, &good, -32000, "nonce too low");
     refused(&node, &sign(&key, TxEip1559 { chain_id: 1, ..base(1) }), -32000, "invalid chain id");
     refused(&node, &sign(&key, TxEip1559 { gas_limit: 20_999, ..base(1) }), -32000, "intrinsic gas too low");
-    refused(&node, &sign(&key, TxEip1559 { max_fee_per_gas: 1, max_priority_fee_per_gas: 1, ..base(1) }), -32000, "transaction underpriced");
+    refused(
+        &node,
+        &sign(&key, TxEip1559 { max_fee_per_gas: 1, max_priority_fee_per_gas: 1, ..base(1) }),
+        -32000,
+        "transaction underpriced",
+    );
     refused(&node, &sign(&key, TxEip1559 { gas_limit: 300_000_001, ..base(1) }), -32000, "exceeds block gas limit");
-    refused(&node, &sign(&key, TxEip1559 { gas_limit: 16_777_217, ..base(1) }), -32000, "transaction gas limit too high");
+    refused(
+        &node,
+        &sign(&key, TxEip1559 { gas_limit: 16_777_217, ..base(1) }),
+        -32000,
+        "transaction gas limit too high",
+    );
     refused(
         &node,
         &sign(&key, TxEip1559 { max_priority_fee_per_gas: 200_000_000_000, ..base(1) }),
@@ -64,9 +74,21 @@ fn each_bad_transaction_gets_the_words_and_code_that_geth_gives() {
     refused(&node, &sign(&key, TxEip1559 { input: vec![1; 131_072].into(), ..base(1) }), -32000, "oversized data");
     let old = TxLegacy { nonce: 1, gas_limit: 21_000, gas_price: 100_000_000_000, to: to(), ..TxLegacy::default() };
     refused(&node, &sign(&key, old), -32000, "only replay-protected (EIP-155) transactions allowed over RPC");
-    let listed = TxEip2930 { chain_id: CHAIN_ID, nonce: 1, gas_limit: 21_000, gas_price: 100_000_000_000, ..TxEip2930::default() };
+    let listed = TxEip2930 {
+        chain_id: CHAIN_ID,
+        nonce: 1,
+        gas_limit: 21_000,
+        gas_price: 100_000_000_000,
+        ..TxEip2930::default()
+    };
     refused(&node, &sign(&key, listed), -32000, "intrinsic gas too low");
-    let set_code = TxEip7702 { chain_id: CHAIN_ID, nonce: 1, gas_limit: 90_000, max_fee_per_gas: 100_000_000_000, ..TxEip7702::default() };
+    let set_code = TxEip7702 {
+        chain_id: CHAIN_ID,
+        nonce: 1,
+        gas_limit: 90_000,
+        max_fee_per_gas: 100_000_000_000,
+        ..TxEip7702::default()
+    };
     refused(&node, &sign(&key, set_code), -32000, "EIP-7702 transaction with empty auth list");
     refused(&node, &blob(&key), -32000, "transaction type not supported");
     let poor = alloy_signer_local::PrivateKeySigner::random();
@@ -75,7 +97,12 @@ fn each_bad_transaction_gets_the_words_and_code_that_geth_gives() {
     let waiting = sign(&key, base(2));
     node.rpc.call("eth_sendRawTransaction", json!([hex_of(&waiting)]));
     refused(&node, &waiting, -32000, "already known");
-    refused(&node, &sign(&key, TxEip1559 { gas_limit: 21_001, ..base(2) }), -32000, "replacement transaction underpriced");
+    refused(
+        &node,
+        &sign(&key, TxEip1559 { gas_limit: 21_001, ..base(2) }),
+        -32000,
+        "replacement transaction underpriced",
+    );
     let receipt = node.rpc.call("eth_getTransactionReceipt", json!([hash(&waiting)]));
     assert_eq!(receipt, Value::Null, "a transaction behind a gap waits");
 }
@@ -124,7 +151,8 @@ fn each_bad_request_gets_a_code_of_json_rpc() {
     assert_eq!(call("eth_sendRawTransaction", "[\"0x\"]"), -32000);
     assert_eq!(call("eth_sendRawTransaction", "[\"0xc0\"]"), -32000);
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(code(&deep) <= -32600);
+    let (_, text) = node.rpc.post(deep).expect("an answer");
+    assert!(text.contains("-32600") || text.contains("-32700"), "{}", &text[..text.len().min(200)]);
     assert_eq!(tests::rpc::quantity(&node.rpc.call("eth_chainId", json!([]))), CHAIN_ID);
 }
 
@@ -189,10 +217,16 @@ fn bad_genesis_files_and_foreign_folders_are_named() {
         ("", "EOF"),
         ("{", "EOF"),
         ("[]", "genesis"),
-        (r#"{"config":{"chainId":0,"terminalTotalDifficulty":0},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#, "chainId"),
+        (
+            r#"{"config":{"chainId":0,"terminalTotalDifficulty":0},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
+            "chainId",
+        ),
         (r#"{"config":{"chainId":7},"gasLimit":"0x1","difficulty":"0x0","alloc":{}}"#, "gasLimit"),
         (r#"{"config":{"chainId":7},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#, "system contracts"),
-        (r#"{"config":{"chainId":7,"osakaTime":0},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#, "shanghaiTime"),
+        (
+            r#"{"config":{"chainId":7,"osakaTime":0},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
+            "shanghaiTime",
+        ),
         (
             r#"{"config":{"chainId":7,"shanghaiTime":0,"sluice":{"window":0}},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
             "config.sluice.window",
@@ -207,7 +241,9 @@ fn bad_genesis_files_and_foreign_folders_are_named() {
         assert!(said.contains(words) && !said.contains("panicked"), "`{said}` lacks `{words}`");
     }
     let shanghai = |id: u64| {
-        format!(r#"{{"config":{{"chainId":{id},"shanghaiTime":0}},"gasLimit":"0x1c9c380","difficulty":"0x0","timestamp":"{id:#x}","alloc":{{}}}}"#)
+        format!(
+            r#"{{"config":{{"chainId":{id},"shanghaiTime":0}},"gasLimit":"0x1c9c380","difficulty":"0x0","timestamp":"{id:#x}","alloc":{{}}}}"#
+        )
     };
     assert_eq!(run(&shanghai(7), "kept").0, Some(0));
     assert_eq!(run(&shanghai(7), "kept").0, Some(0), "the same chain opens again");

@@ -85,4 +85,3 @@ impl Client {
         self.sent.retain(|raw| self.seen.contains_key(&wallet::hash(raw)));
     }
 }
-

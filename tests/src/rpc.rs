@@ -76,7 +76,6 @@ impl Rpc {
     ///
     /// # Panics
     /// If it does not.
-    #[must_use]
     pub fn call(&self, method: &str, params: Value) -> Value {
         match self.try_call(method, &params) {
             Some(Ok(value)) => value,

@@ -88,6 +88,9 @@ pub(crate) struct NodeArgs {
     /// With --dev: chain id.
     #[arg(long = "dev.chain-id", default_value_t = crate::genesis::DEV_CHAIN_ID, requires = "dev", value_name = "ID")]
     pub(crate) dev_chain_id: u64,
+    /// Size of a new segment file; for tests that roll segments over.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pub(crate) segment_bytes: Option<u64>,
     /// Kill the process at a named point of the write path, as NAME or NAME:COUNT; for crash tests.
     #[arg(long, hide = true, value_name = "NAME[:COUNT]")]
     pub(crate) fail_point: Option<String>,

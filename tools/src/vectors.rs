@@ -187,7 +187,9 @@ fn in_order(kind: Kind, inputs: &[Input], mut done: impl FnMut(FileResult)) {
         for _ in 0..threads {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                while let Some((index, input)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|index| Some((index, inputs.get(index)?))) {
+                while let Some((index, input)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|index| Some((index, inputs.get(index)?)))
+                {
                     if sender.send((index, run_file(kind, input))).is_err() {
                         return;
                     }

@@ -249,3 +249,6 @@ where
 {
     Ok(session.state().account(request.from)?.unwrap_or_default().balance)
 }
+
+#[cfg(test)]
+mod tests;

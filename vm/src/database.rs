@@ -225,7 +225,9 @@ impl<'a> BlockState<'a> {
         let code_hash = if code_hash.is_zero() { KECCAK256_EMPTY } else { code_hash };
         entry.now = Some(Account { nonce, balance, code_hash });
         entry.code = code.filter(|code| !code.is_empty());
-        if code_hash != code_before && let Some(code) = &entry.code {
+        if code_hash != code_before
+            && let Some(code) = &entry.code
+        {
             self.codes.insert(code_hash, code.clone());
         }
         for (key, slot) in account.storage {
@@ -298,15 +300,14 @@ impl Database for BlockState<'_> {
         } else if entry.code.is_none() {
             entry.code = self.codes.get(&account.code_hash).cloned();
         }
-        let mut info = AccountInfo::default();
-        info.balance = account.balance;
-        info.nonce = account.nonce;
-        info.code_hash = account.code_hash;
-        info.account_id = AccountId::new(id);
-        if account.has_code() {
-            info.code.clone_from(&entry.code);
-        }
-        Ok(Some(info))
+        let info = AccountInfo {
+            balance: account.balance,
+            nonce: account.nonce,
+            code_hash: account.code_hash,
+            account_id: AccountId::new(id),
+            ..AccountInfo::default()
+        };
+        Ok(Some(if account.has_code() { AccountInfo { code: entry.code.clone(), ..info } } else { info }))
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {

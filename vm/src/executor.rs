@@ -223,12 +223,7 @@ impl Executor for RevmExecutor {
         })
     }
 
-    fn call(
-        &self,
-        view: &dyn StateView,
-        request: &CallRequest,
-        cancel: &AtomicBool,
-    ) -> Result<CallOutcome, CallError> {
+    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError> {
         call::call(&self.caller(view, cancel), request)
     }
 

@@ -6,11 +6,7 @@ use alloy_primitives::TxKind;
 use engine::{genesis::Fork, types::Transaction};
 use revm::{
     context::CfgEnv,
-    context_interface::{
-        Cfg as _,
-        result::InvalidTransaction,
-        transaction::TransactionType,
-    },
+    context_interface::{Cfg as _, result::InvalidTransaction, transaction::TransactionType},
     handler::validation,
 };
 
@@ -21,7 +17,7 @@ use crate::env;
 pub fn gas(fork: Fork, transaction: &Transaction) -> (u64, u64) {
     let mut cfg = CfgEnv::default();
     cfg.set_spec_and_mainnet_gas_params(env::spec_id(fork));
-    let gas = cfg.gas_params.initial_tx_gas_for_tx(&env::transaction(transaction), None);
+    let gas = cfg.gas_params.initial_tx_gas_for_tx(env::transaction(transaction), None);
     (gas.initial_total_gas(), if fork >= Fork::Prague { gas.floor_gas() } else { 0 })
 }
 
@@ -50,7 +46,10 @@ pub fn check(fork: Fork, chain_id: u64, transaction: &Transaction) -> Result<u64
         return Err(InvalidTransaction::InvalidChainId);
     }
     if tx.gas_limit > cfg.tx_gas_limit_cap() {
-        return Err(InvalidTransaction::TxGasLimitGreaterThanCap { gas_limit: tx.gas_limit, cap: cfg.tx_gas_limit_cap() });
+        return Err(InvalidTransaction::TxGasLimitGreaterThanCap {
+            gas_limit: tx.gas_limit,
+            cap: cfg.tx_gas_limit_cap(),
+        });
     }
     validation::validate_priority_fee_tx(tx.gas_price, tx.gas_priority_fee.unwrap_or_default(), None, false)?;
     if fork >= Fork::Shanghai && tx.kind == TxKind::Create && tx.data.len() > cfg.max_initcode_size() {
@@ -63,7 +62,14 @@ pub fn check(fork: Fork, chain_id: u64, transaction: &Transaction) -> Result<u64
         return Err(InvalidTransaction::EmptyAuthorizationList);
     }
     let cap = cfg.tx_gas_limit_cap();
-    let gas =
-        validation::validate_initial_tx_gas_with_gas_params(&tx, *cfg.spec(), &cfg.gas_params, false, false, cap, None)?;
+    let gas = validation::validate_initial_tx_gas_with_gas_params(
+        &tx,
+        *cfg.spec(),
+        &cfg.gas_params,
+        false,
+        false,
+        cap,
+        None,
+    )?;
     Ok(gas.initial_total_gas())
 }

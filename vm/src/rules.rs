@@ -204,8 +204,11 @@ impl HeaderRules {
             if !self.withdrawals {
                 equal("withdrawals", &withdrawals.len(), &0)?;
             }
-            let root =
-                if withdrawals.is_empty() { EMPTY_ROOT_HASH } else { calculate_withdrawals_root(withdrawals.as_slice()) };
+            let root = if withdrawals.is_empty() {
+                EMPTY_ROOT_HASH
+            } else {
+                calculate_withdrawals_root(withdrawals.as_slice())
+            };
             equal_if_any("withdrawals_root", header.withdrawals_root, Some(root))?;
         }
         self.check_blobs(chain, block)?;

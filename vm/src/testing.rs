@@ -7,9 +7,9 @@ use std::{
 
 use alloy_consensus::{Header, Sealable, Sealed, SignableTransaction, TxEip1559, TxEip7702, TxLegacy};
 use alloy_eips::{
+    eip2718::Encodable2718,
     eip2935, eip4788, eip7002, eip7251,
     eip7702::{Authorization, SignedAuthorization},
-    eip2718::Encodable2718,
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, address, bytes};
 use engine::{
@@ -73,7 +73,10 @@ impl World {
             (eip4788::BEACON_ROOTS_ADDRESS, contract(&eip4788::BEACON_ROOTS_CODE)),
             (eip2935::HISTORY_STORAGE_ADDRESS, contract(&eip2935::HISTORY_STORAGE_CODE)),
             (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE)),
-            (eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE)),
+            (
+                eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
+                contract(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE),
+            ),
         ]);
         alloc.extend(more);
         let mut state = MapState::genesis(&alloc);
@@ -131,7 +134,14 @@ fn signature() -> Signature {
 }
 
 /// A type-2 transaction that pays up to 100 gwei, 2 of them as a tip.
-pub(crate) fn send(sender: Address, nonce: u64, to: TxKind, value: U256, input: Bytes, gas_limit: u64) -> Arc<Transaction> {
+pub(crate) fn send(
+    sender: Address,
+    nonce: u64,
+    to: TxKind,
+    value: U256,
+    input: Bytes,
+    gas_limit: u64,
+) -> Arc<Transaction> {
     let tx = TxEip1559 {
         chain_id: 7,
         nonce,

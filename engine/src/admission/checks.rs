@@ -62,8 +62,7 @@ pub fn intrinsic_gas(envelope: &Envelope, fork: Fork) -> IntrinsicGas {
     }
     let authorizations = envelope.authorization_list().map_or(0, <[_]>::len);
     initial = initial.saturating_add(count(authorizations).saturating_mul(25_000));
-    let floor =
-        if fork >= Fork::Prague { 21_000_u64.saturating_add(tokens.saturating_mul(10)) } else { 0 };
+    let floor = if fork >= Fork::Prague { 21_000_u64.saturating_add(tokens.saturating_mul(10)) } else { 0 };
     IntrinsicGas { initial, floor }
 }
 

@@ -225,9 +225,10 @@ impl Mempool {
         let inner = self.inner.lock();
         inner.senders.values().any(|queue| {
             queue.pending > 0
-                && queue.entries.first_key_value().is_some_and(|(_, entry)| {
-                    entry.transaction.envelope().max_fee_per_gas() >= u128::from(base_fee)
-                })
+                && queue
+                    .entries
+                    .first_key_value()
+                    .is_some_and(|(_, entry)| entry.transaction.envelope().max_fee_per_gas() >= u128::from(base_fee))
         })
     }
 

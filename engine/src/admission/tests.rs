@@ -218,8 +218,12 @@ enum Act {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let insert = (0..4_u8, 0..8_u64, 10..40_u128, 0..10_u128)
-        .prop_map(|(from, nonce, fee, tip)| Act::Insert { from, nonce, fee, tip });
+    let insert = (0..4_u8, 0..8_u64, 10..40_u128, 0..10_u128).prop_map(|(from, nonce, fee, tip)| Act::Insert {
+        from,
+        nonce,
+        fee,
+        tip,
+    });
     let advance =
         (0..4_u8, 0..8_u64, 0..4_000_000_u64).prop_map(|(from, nonce, balance)| Act::Advance { from, nonce, balance });
     proptest::collection::vec(prop_oneof![4 => insert, 1 => advance], 1..80)
@@ -291,7 +295,13 @@ fn refusal(tx: impl Into<Envelope>) -> String {
 }
 
 fn base() -> TxEip1559 {
-    TxEip1559 { chain_id: 31_337, gas_limit: 21_000, max_fee_per_gas: 10_000_000, to: TxKind::Call(Address::ZERO), ..TxEip1559::default() }
+    TxEip1559 {
+        chain_id: 31_337,
+        gas_limit: 21_000,
+        max_fee_per_gas: 10_000_000,
+        to: TxKind::Call(Address::ZERO),
+        ..TxEip1559::default()
+    }
 }
 
 fn signed(tx: TxEip1559) -> Envelope {

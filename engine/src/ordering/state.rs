@@ -96,7 +96,8 @@ impl Ordering {
             (false, Idle::EmptyAfter(after)) => after,
             (false, Idle::Wait) => return,
         };
-        let due = if top.height.0 == 0 && self.waiting { Duration::ZERO } else { self.proposed_at.saturating_add(after) };
+        let due =
+            if top.height.0 == 0 && self.waiting { Duration::ZERO } else { self.proposed_at.saturating_add(after) };
         if now.monotonic < due {
             outputs.push(Output::Wake(due));
             return;

@@ -23,13 +23,13 @@ fn machine(slot_time: Duration, idle: Idle) -> Ordering {
 
 fn built(order: &super::BuildOrder, transactions: usize) -> Input {
     let tx = alloy_consensus::TxEip1559 { to: TxKind::Create, ..Default::default() };
-    let envelope: Envelope =
-        alloy_consensus::SignableTransaction::into_signed(tx, Signature::test_signature()).into();
+    let envelope: Envelope = alloy_consensus::SignableTransaction::into_signed(tx, Signature::test_signature()).into();
     let encoded: Bytes = alloy_eips::eip2718::Encodable2718::encoded_2718(&envelope).into();
     let tx = Arc::new(Transaction::with_known_sender(encoded, Default::default()).expect("just encoded"));
     let header = Header { number: order.consensus.height, ..Header::default() }.seal_slow();
     let consensus = ConsensusHeader { block_hash: header.seal(), ..order.consensus.clone() };
-    let block = Block { consensus, header, body: BlockBody { transactions: vec![tx; transactions], withdrawals: None } };
+    let block =
+        Block { consensus, header, body: BlockBody { transactions: vec![tx; transactions], withdrawals: None } };
     let executed = ExecutedBlock {
         block: Arc::new(block),
         receipts: Arc::default(),

@@ -9,9 +9,7 @@ use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
 use crate::{
     ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
-    types::{
-        Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction,
-    },
+    types::{Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction},
 };
 
 /// Gas of a transfer.

@@ -89,7 +89,10 @@ impl MapState {
             for (key, slot) in &change.slots {
                 let had = storage.get(key).copied().unwrap_or_default();
                 if had != slot.before {
-                    return Err(StateError::Corrupt(format!("{address}[{key}] was {had}, changes say {}", slot.before)));
+                    return Err(StateError::Corrupt(format!(
+                        "{address}[{key}] was {had}, changes say {}",
+                        slot.before
+                    )));
                 }
             }
             if change.wiped {
@@ -132,7 +135,11 @@ impl StateView for MapState {
     }
 
     /// The handle carries the whole state after the changes.
-    fn root_after(&self, parent: Option<&TrieHandle>, changes: &StateChanges) -> Result<(B256, TrieHandle), StateError> {
+    fn root_after(
+        &self,
+        parent: Option<&TrieHandle>,
+        changes: &StateChanges,
+    ) -> Result<(B256, TrieHandle), StateError> {
         let mut after = match parent {
             None => self.clone(),
             Some(TrieHandle(handle)) => {

@@ -13,9 +13,9 @@ pub mod codec;
 pub mod ids;
 pub mod layer;
 pub mod receipt;
-pub mod transaction;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 
 pub use block::{
     Block, BlockBody, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, Finalization, FinalizedBlock,

@@ -29,7 +29,11 @@ fn block() -> Block {
         block_hash: header.seal(),
         timestamp_ms: 123_456,
     };
-    Block { consensus, header, body: BlockBody { transactions: vec![Arc::new(tx)], withdrawals: Some(Default::default()) } }
+    Block {
+        consensus,
+        header,
+        body: BlockBody { transactions: vec![Arc::new(tx)], withdrawals: Some(Default::default()) },
+    }
 }
 
 fn changes() -> StateChanges {

@@ -8,10 +8,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use alloy_consensus::{
-    EthereumTxEnvelope, Transaction as _, TxEip4844, Typed2718,
-    transaction::SignerRecoverable,
-};
+use alloy_consensus::{EthereumTxEnvelope, Transaction as _, TxEip4844, Typed2718, transaction::SignerRecoverable};
 use alloy_eips::eip2718::{Decodable2718, Eip2718Error};
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 

@@ -28,6 +28,10 @@ pub(super) enum Transport {
     WebSocket,
 }
 
+/// Marks the response to calls that want none; its body is left out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoAnswer;
+
 /// What the calls of one connection share.
 #[derive(Debug)]
 pub(super) struct Connection {

@@ -21,7 +21,7 @@ use jsonrpsee::{
 };
 use tower::{Layer, Service};
 
-use super::connection::{Connection, Transport};
+use super::connection::{Connection, NoAnswer, Transport};
 use crate::metrics;
 
 /// Which pages may read answers.
@@ -138,10 +138,14 @@ where
         request.extensions_mut().insert(transport);
         request.extensions_mut().insert(Arc::clone(&self.connection));
         let answer = self.inner.call(request);
-        match self.rules.cors {
-            CorsPolicy::None => Box::pin(answer),
-            CorsPolicy::Any => Box::pin(async move { answer.await.map(with_cors) }),
-        }
+        let cors = self.rules.cors;
+        Box::pin(async move {
+            let mut response = answer.await?;
+            if response.extensions().get::<NoAnswer>().is_some() {
+                *response.body_mut() = HttpBody::empty();
+            }
+            Ok(if cors == CorsPolicy::Any { with_cors(response) } else { response })
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use jsonrpsee::{
 
 use super::{
     Node,
-    connection::Transport,
+    connection::{NoAnswer, Transport},
     error::{self, Refusal},
     methods::Group,
     send::Sending,
@@ -99,7 +99,7 @@ where
 
     /// A call without an id wants no answer, and no method here is worth running without one.
     fn notification<'a>(&self, _: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
-        std::future::ready(MethodResponse::notification())
+        std::future::ready(no_answer())
     }
 }
 
@@ -155,6 +155,13 @@ where
         sends.finish(self, &mut answers).await;
         answers.finish()
     }
+}
+
+/// What calls without ids are answered with: nothing, and a mark for the door that says so.
+fn no_answer() -> MethodResponse {
+    let mut response = MethodResponse::notification();
+    response.extensions_mut().insert(NoAnswer);
+    response
 }
 
 /// Sends of a batch that admission has, oldest first.
@@ -219,7 +226,7 @@ impl Answers {
 
     fn finish(self) -> MethodResponse {
         if self.builder.is_empty() && self.silent {
-            MethodResponse::notification()
+            no_answer()
         } else {
             MethodResponse::from_batch(self.builder.finish())
         }

@@ -200,7 +200,8 @@ pub async fn serve(config: RpcConfig, node: RpcNode) -> Result<RpcServer, RpcErr
         rules: Arc::new(Rules { cors: config.cors, hosts: config.hosts }),
     };
     let mut server = RpcServer { http_addr: None, ws_addr: None, listening: Vec::new() };
-    let shared = config.ws.is_some() && config.ws == config.http;
+    // Port 0 is another one each time.
+    let shared = config.ws == config.http && config.ws.is_some_and(|address| address.port() != 0);
     if let Some(address) = config.http {
         let speaks = if shared { Speaks::Both } else { Speaks::Http };
         server.http_addr = Some(server.listen(address, speaks, "HTTP", &service).await?);

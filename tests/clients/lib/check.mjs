@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 
 export const url = process.env.RPC_URL ?? "http://127.0.0.1:8545";
-export const wsUrl = process.env.WS_URL ?? url.replace(/^http/, "ws");
+export const wsUrl = process.env.WS_URL ?? "ws://127.0.0.1:8546";
 export const mnemonic = "test test test test test test test test test test test junk";
 export const deployer2 = "0x4e59b44847b379578588920cA78FbF26c0B4956C";
 export const multicall3 = "0xcA11bde05977b3631167028862bE2a173976CA11";

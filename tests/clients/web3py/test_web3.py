@@ -25,7 +25,7 @@ from web3.logs import DISCARD
 
 HERE = Path(__file__).resolve().parent.parent
 URL = os.environ.get("RPC_URL", "http://127.0.0.1:8545")
-WS_URL = os.environ.get("WS_URL", URL.replace("http", "ws", 1))
+WS_URL = os.environ.get("WS_URL", "ws://127.0.0.1:8546")
 MNEMONIC = "test test test test test test test test test test test junk"
 DEPLOYER2 = "0x4e59b44847b379578588920cA78FbF26c0B4956C"
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"

@@ -56,7 +56,6 @@ impl Board {
         let moments = || transactions.iter().map(|_| Moment::default()).collect::<Vec<_>>();
         let index = transactions.iter().zip(0_u32..).map(|(transaction, index)| (transaction.hash, index)).collect();
         Self {
-            start: Instant::now(),
             sent: moments(),
             accepted: moments(),
             included: moments(),
@@ -70,6 +69,7 @@ impl Board {
             refusals: Mutex::default(),
             index,
             transactions,
+            start: Instant::now(),
         }
     }
 

@@ -52,7 +52,12 @@ struct Chain {
 
 fn check(executor: &RevmExecutor, case: &Value, genesis: Sealed<Header>) -> Verdict {
     let mut state = TrieState::genesis(&json::accounts(case, "pre")?);
-    ensure!(state.root() == genesis.state_root, "root of `pre` is {}, `genesisRLP` says {}", state.root(), genesis.state_root);
+    ensure!(
+        state.root() == genesis.state_root,
+        "root of `pre` is {}, `genesisRLP` says {}",
+        state.root(),
+        genesis.state_root
+    );
     let named = json::hash(json::field(case, "genesisBlockHeader")?, "hash")?;
     ensure!(genesis.seal() == named, "hash of `genesisRLP` is {}, must be {named}", genesis.seal());
     state.seal(genesis.number, genesis.seal());
@@ -65,12 +70,16 @@ fn check(executor: &RevmExecutor, case: &Value, genesis: Sealed<Header>) -> Verd
         match (import(executor, &mut chain, &json::bytes(entry, "rlp")?)?, exception) {
             (Ok(()), None) => {}
             (Ok(()), Some(exception)) => {
-                let (got, want) = (value!({"block": index, "refused": false}), value!({"block": index, "exception": exception}));
+                let (got, want) =
+                    (value!({"block": index, "refused": false}), value!({"block": index, "exception": exception}));
                 return Ok(Judged { got, want, pass: false });
             }
-            (Err(reason), Some(exception)) => refusals.push(value!({"block": index, "error": reason, "exception": exception})),
+            (Err(reason), Some(exception)) => {
+                refusals.push(value!({"block": index, "error": reason, "exception": exception}))
+            }
             (Err(reason), None) => {
-                let (got, want) = (value!({"block": index, "error": reason}), value!({"block": index, "refused": false}));
+                let (got, want) =
+                    (value!({"block": index, "error": reason}), value!({"block": index, "refused": false}));
                 return Ok(Judged { got, want, pass: false });
             }
         }
@@ -117,7 +126,8 @@ fn decode(bytes: &[u8]) -> Result<Block, String> {
     let mut transactions = Vec::new();
     for (index, envelope) in block.body.transactions.into_iter().enumerate() {
         let encoded = envelope.encoded_2718().into();
-        let transaction = Transaction::recover(envelope, encoded).map_err(|error| format!("transaction {index}: {error}"))?;
+        let transaction =
+            Transaction::recover(envelope, encoded).map_err(|error| format!("transaction {index}: {error}"))?;
         transactions.push(Arc::new(transaction));
     }
     let body = BlockBody { transactions, withdrawals: block.body.withdrawals };

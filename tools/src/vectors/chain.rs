@@ -61,7 +61,8 @@ fn blobs(name: &str, fork: Fork, config: Option<&Value>) -> eyre::Result<Option<
     let Some(defaults) = default_blobs(fork) else {
         return Ok(None);
     };
-    let Some(given) = config.and_then(|config| config.get("blobSchedule")).and_then(|schedule| schedule.get(name)) else {
+    let Some(given) = config.and_then(|config| config.get("blobSchedule")).and_then(|schedule| schedule.get(name))
+    else {
         return Ok(Some(defaults));
     };
     let max_blob_count = json::u64(given, "max")?;

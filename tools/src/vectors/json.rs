@@ -68,7 +68,10 @@ pub(crate) fn u64_if_any(object: &Value, name: &str) -> eyre::Result<Option<u64>
 /// Accounts by address.
 pub(crate) fn accounts(object: &Value, name: &str) -> eyre::Result<BTreeMap<Address, GenesisAccount>> {
     let named = field(object, name)?.as_object().ok_or_else(|| eyre!("`{name}` is not an object"))?;
-    named.iter().map(|(address, fields)| account(address, fields).wrap_err_with(|| format!("`{name}.{address}`"))).collect()
+    named
+        .iter()
+        .map(|(address, fields)| account(address, fields).wrap_err_with(|| format!("`{name}.{address}`")))
+        .collect()
 }
 
 fn account(address: &str, fields: &Value) -> eyre::Result<(Address, GenesisAccount)> {

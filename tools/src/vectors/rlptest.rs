@@ -111,7 +111,10 @@ fn check(case: &Value) -> Verdict {
             let item = Item::from_json(input)?;
             let encoded = Bytes::from(alloy_rlp::encode(&item));
             let round = decoded.as_ref() == Ok(&item);
-            Ok(Judged::equal(value!({"encoded": encoded, "decodes": round}), value!({"encoded": bytes, "decodes": true})))
+            Ok(Judged::equal(
+                value!({"encoded": encoded, "decodes": round}),
+                value!({"encoded": bytes, "decodes": true}),
+            ))
         }
     }
 }

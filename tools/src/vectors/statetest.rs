@@ -70,7 +70,8 @@ fn check(spec: &ChainSpec, case: &Value, post: &Value) -> Verdict {
     let header = header(spec, json::field(case, "env")?)?;
     let mut state = TrieState::genesis(&json::accounts(case, "pre")?);
     let exception = post.get("expectException").and_then(Value::as_str);
-    let mut want = value!({"root": json::hash(post, "hash")?, "logs": json::hash(post, "logs")?, "refused": exception.is_some()});
+    let mut want =
+        value!({"root": json::hash(post, "hash")?, "logs": json::hash(post, "logs")?, "refused": exception.is_some()});
     if let Some(exception) = exception {
         want["exception"] = exception.into();
     }

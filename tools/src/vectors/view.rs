@@ -162,7 +162,11 @@ impl StateView for TrieState {
     }
 
     /// The handle carries the whole state after the changes.
-    fn root_after(&self, parent: Option<&TrieHandle>, changes: &StateChanges) -> Result<(B256, TrieHandle), StateError> {
+    fn root_after(
+        &self,
+        parent: Option<&TrieHandle>,
+        changes: &StateChanges,
+    ) -> Result<(B256, TrieHandle), StateError> {
         if parent.is_some() {
             return Err(StateError::Corrupt("vectors know no layers".to_owned()));
         }

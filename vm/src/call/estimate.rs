@@ -61,10 +61,9 @@ impl Estimate<'_, '_> {
             }
         };
         Ok(match &run.result {
-            ExecutionResult::Success { gas, .. } => Attempt::Succeeded {
-                gas_used: gas.tx_gas_used(),
-                gas_peak: gas.total_gas_spent().max(gas.floor_gas()),
-            },
+            ExecutionResult::Success { gas, .. } => {
+                Attempt::Succeeded { gas_used: gas.tx_gas_used(), gas_peak: gas.total_gas_spent().max(gas.floor_gas()) }
+            }
             ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => Attempt::OutOfGas,
             _ => Attempt::Failed(Box::new(run.outcome())),
         })

@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use revm::{
     Inspector,
     context_interface::ContextTr,
-    interpreter::{
-        InstructionResult, Interpreter,
-        interpreter_types::Jumps,
-    },
+    interpreter::{InstructionResult, Interpreter, interpreter_types::Jumps},
 };
 
 /// Interpreter steps between two looks at the flag; some microseconds.

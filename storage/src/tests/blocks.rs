@@ -1,0 +1,227 @@
+//! Blocks, transaction positions and proofs, in memory and read back.
+
+use std::sync::Arc;
+
+use alloy_primitives::{B256, U256, keccak256};
+use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
+use engine::{
+    ports::{Store, StoreError},
+    types::{Height, StateChanges, TrieHandle},
+};
+
+use super::kit::{FaultyDisk, World, address, block_after, config, open_on, transaction};
+use crate::{Config, Database};
+
+#[test]
+fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(11);
+    let mut settings = config(dir.path());
+    settings.segment_bytes = 8_192;
+    let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+    while world.tip() < Height(300) {
+        world.commit(&store, 3).unwrap();
+    }
+    world.check_blocks(&store);
+    store.close().unwrap();
+    let indices: Vec<_> =
+        disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "txi")).collect();
+    assert!(indices.len() > 10, "{} indices", indices.len());
+    let reopened = |disk: &FaultyDisk| {
+        let store = open_on(disk, settings.clone(), &world.chain).unwrap();
+        world.check_blocks(&store);
+        store.close().unwrap();
+        for path in &indices {
+            assert_eq!(disk.bytes(path).len() % 4_096, 0, "{} is whole again", path.display());
+        }
+    };
+    reopened(&disk);
+    let damaged = |change: &dyn Fn(&FaultyDisk, &std::path::Path)| {
+        let fork = disk.fork();
+        indices.iter().for_each(|path| change(&fork, path));
+        reopened(&fork);
+        reopened(&fork);
+    };
+    damaged(&|disk, path| disk.forget(path));
+    damaged(&|disk, path| disk.set_bytes(path, Vec::new()));
+    damaged(&|disk, path| disk.set_bytes(path, disk.bytes(path)[..disk.bytes(path).len() - 1].to_vec()));
+    for at in [0, 20, 45, 50, 4_100, 8_150, 8_191] {
+        damaged(&|disk, path| {
+            let mut bytes = disk.bytes(path);
+            let at = at % bytes.len();
+            bytes[at] ^= 4;
+            disk.set_bytes(path, bytes);
+        });
+    }
+}
+
+#[test]
+fn a_block_larger_than_a_segment_gets_a_segment_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let world = World::new(12);
+    let settings = Config { segment_bytes: 8_192, ..config(dir.path()) };
+    let mut store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+    for round in 0..6u64 {
+        let count = if round % 2 == 0 { 400 } else { 3 };
+        let transactions: Vec<_> = (0..count).map(|index| transaction(round * 1_000 + index)).collect();
+        let block = block_after(&store, &store.tip(), None, StateChanges::default(), transactions.clone());
+        store.commit(&[block]).unwrap();
+        if round == 3 {
+            super::model::crash(store);
+            store = open_on(&disk.crashed(round), settings.clone(), &world.chain).unwrap();
+        }
+        let found = store.transaction_position(transactions.last().unwrap().hash()).unwrap();
+        assert_eq!(found, Some((Height(round + 1), transactions.len() - 1)));
+    }
+}
+
+#[test]
+fn indices_of_many_pages_find_every_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(13);
+    let settings = Config { segment_bytes: 1 << 20, ..config(dir.path()) };
+    let store = Database::open(settings, Arc::clone(&world.chain)).unwrap();
+    let mut all = Vec::new();
+    for round in 0..8u64 {
+        let transactions: Vec<_> = (0..2_000).map(|index| transaction(round * 10_000 + index)).collect();
+        let block = block_after(&store, &store.tip(), None, StateChanges::default(), transactions.clone());
+        store.commit(&[block]).unwrap();
+        all.extend(transactions.into_iter().enumerate().map(|(index, tx)| (tx.hash(), (Height(round + 1), index))));
+    }
+    for (hash, place) in all {
+        assert_eq!(store.transaction_position(hash).unwrap(), Some(place));
+        let other = keccak256(hash);
+        assert_eq!(store.transaction_position(other).unwrap(), None);
+    }
+}
+
+#[test]
+fn blocks_out_of_order_of_another_parent_or_with_another_root_are_refused_and_harmless() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(14);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 2).unwrap();
+    let (blocks, _) = world.group(&store, 3);
+    let out_of_order = store.commit(&blocks[1..]).unwrap_err();
+    assert!(
+        matches!(out_of_order, StoreError::OutOfOrder { got: Height(4), tip: Height(2) }),
+        "{out_of_order}"
+    );
+    let changes = StateChanges::default();
+    let orphan = block_after(&store, &world.blocks[1], None, changes.clone(), Vec::new());
+    assert!(store.commit(&[orphan]).is_err());
+    let mut foreign = blocks[0].clone();
+    foreign.executed.trie = TrieHandle(Arc::new(7u8));
+    assert!(matches!(store.commit(&[foreign]), Err(StoreError::Corrupt(_))));
+    let mut other = blocks[0].clone();
+    other.executed.trie = blocks[2].executed.trie.clone();
+    if blocks[0].executed.block.header.state_root != blocks[2].executed.block.header.state_root {
+        assert!(matches!(store.commit(&[other]), Err(StoreError::Corrupt(_))));
+    }
+    assert!(store.commit(&[]).unwrap().is_empty());
+    world.commit(&store, 3).unwrap();
+    world.check(&store);
+}
+
+#[test]
+fn abandoned_layers_leave_no_trace() {
+    for seed in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let mut world = World::new(seed);
+        let settings = Config { trie_bytes_max: 0, ..config(dir.path()) };
+        let store = open_on(&disk, settings, &world.chain).unwrap();
+        for round in 0..30 {
+            // Three branches of two blocks each on the same parent; one is finalized.
+            let _first = world.group(&store, 2);
+            let (second, states) = world.group(&store, 2);
+            let _third = world.group(&store, 2);
+            world.blocks.extend(store.commit(&second).unwrap());
+            world.states.extend(states);
+            if round % 4 == 0 {
+                store.checkpoint().unwrap();
+                assert_eq!(store.rebuild_root().unwrap(), store.tip().block.header.state_root, "seed {seed}");
+            }
+        }
+        world.check(&store);
+    }
+}
+
+fn check_proof(store: &Database, world: &World, height: Height) {
+    let root = store.header(height).unwrap().unwrap().state_root;
+    let state = &world.states[height.0 as usize];
+    let keys: Vec<U256> = (0..21).map(U256::from).collect();
+    for index in 0..13 {
+        let who = address(index);
+        let proof = store.proof(height, who, &keys).unwrap();
+        let expected = state.get(&who);
+        assert_eq!(proof.account, expected.map(|entry| entry.0));
+        let leaf = proof.account.map(|account| {
+            alloy_rlp::encode(TrieAccount {
+                nonce: account.nonce,
+                balance: account.balance,
+                storage_root: proof.storage_root,
+                code_hash: account.code_hash,
+            })
+        });
+        verify_proof(root, Nibbles::unpack(keccak256(who)), leaf, &proof.nodes)
+            .unwrap_or_else(|error| panic!("account {index} at {height}: {error}"));
+        for (key, value, nodes) in proof.slots {
+            assert_eq!(value, expected.and_then(|entry| entry.1.get(&key)).copied().unwrap_or_default());
+            let leaf = (!value.is_zero()).then(|| alloy_rlp::encode(value));
+            let hashed = keccak256(B256::from(key));
+            verify_proof(proof.storage_root, Nibbles::unpack(hashed), leaf, &nodes)
+                .unwrap_or_else(|error| panic!("slot {key} of account {index} at {height}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn proofs_verify_at_kept_heights_with_an_evicted_trie() {
+    for bytes in [0, 1 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let mut world = World::new(15);
+        let settings = Config { trie_bytes_max: bytes, ..config(dir.path()) };
+        let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+        check_proof(&store, &world, Height::GENESIS);
+        for round in 0..40 {
+            world.commit(&store, 2).unwrap();
+            if round % 7 == 6 {
+                store.checkpoint().unwrap();
+            }
+            check_proof(&store, &world, world.tip());
+            if bytes > 0 {
+                check_proof(&store, &world, Height(world.tip().0 / 2));
+            }
+        }
+        store.close().unwrap();
+        let store = open_on(&disk, settings, &world.chain).unwrap();
+        check_proof(&store, &world, world.tip());
+        assert!(matches!(
+            store.proof(Height(world.tip().0 + 1), address(0), &[]),
+            Err(StoreError::Unavailable(_))
+        ));
+    }
+}
+
+#[test]
+fn eviction_keeps_to_its_bound_and_reads_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(16);
+    let settings = Config { trie_bytes_max: 3_000, ..config(dir.path()) };
+    let store = open_on(&disk, settings, &world.chain).unwrap();
+    for _ in 0..20 {
+        world.commit(&store, 3).unwrap();
+        let trie = store.inner.blocks.newest_trie().1;
+        assert!(crate::trie::evict::resident_bytes(&trie) > 3_000);
+        store.checkpoint().unwrap();
+        assert!(crate::trie::evict::resident_bytes(&trie) <= 3_000);
+        check_proof(&store, &world, world.tip());
+    }
+    world.check(&store);
+}

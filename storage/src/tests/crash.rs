@@ -1,0 +1,239 @@
+//! Power cuts, torn writes, failing syncs, and a process that dies at every named point.
+
+use std::{io::Write as _, process::Command};
+
+use engine::{
+    ports::{Store, StoreError},
+    types::Height,
+};
+
+use super::{
+    kit::{FaultyDisk, World, config, open_on},
+    model::crash,
+};
+use crate::{Config, Database, OpenError, failpoint::FAIL_POINTS};
+
+#[test]
+fn a_group_torn_at_any_byte_leaves_whole_blocks_and_a_usable_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(21);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 2).unwrap();
+    world.commit(&store, 1).unwrap();
+    let path = dir.path().join("segments/00000000.seg");
+    let before = disk.bytes(&path);
+    let start = before.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    world.commit(&store, 2).unwrap();
+    let after = disk.bytes(&path);
+    let end = after.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    crash(store);
+
+    let mut tips = Vec::new();
+    for cut in start..=end {
+        let torn = disk.fork();
+        let mut bytes = after.clone();
+        bytes[cut..].fill(0);
+        torn.set_bytes(&path, bytes);
+        let store = open_on(&torn, config(dir.path()), &world.chain).unwrap();
+        let tip = store.tip().height();
+        assert!(tip >= Height(3), "cut at {cut} lost an acknowledged block");
+        assert_eq!(store.tip(), world.blocks[tip.0 as usize]);
+        assert_eq!(store.rebuild_root().unwrap(), store.tip().block.header.state_root);
+        tips.push(tip);
+        // What was cut is gone for good: another group in its place, then the same question again.
+        if cut % 16 == 0 {
+            let mut other = World::new(22);
+            other.blocks = world.blocks[..=tip.0 as usize].to_vec();
+            other.states = world.states[..=tip.0 as usize].to_vec();
+            other.commit(&store, 1).unwrap();
+            crash(store);
+            let store = open_on(&torn.crashed(cut as u64), config(dir.path()), &world.chain).unwrap();
+            assert_eq!(store.tip(), *other.blocks.last().unwrap());
+            crash(store);
+        } else {
+            crash(store);
+        }
+    }
+    assert!(tips.is_sorted());
+    assert_eq!((tips[0], *tips.last().unwrap()), (Height(3), Height(5)));
+}
+
+#[test]
+fn a_flipped_bit_in_an_acknowledged_group_is_corruption() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(23);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 1).unwrap();
+    let path = dir.path().join("segments/00000000.seg");
+    let end = disk.bytes(&path).iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    world.commit(&store, 2).unwrap();
+    world.commit(&store, 1).unwrap();
+    crash(store);
+    for at in 4_096..end {
+        let flipped = disk.fork();
+        let mut bytes = disk.bytes(&path);
+        bytes[at] ^= 1 << (at % 8);
+        flipped.set_bytes(&path, bytes);
+        let error = open_on(&flipped, config(dir.path()), &world.chain).unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt(_)), "byte {at}: {error}");
+    }
+    // Below a checkpoint the tables notice, even when nothing follows.
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    store.close().unwrap();
+    disk.set_bytes(&path, [&disk.bytes(&path)[..end], &vec![0; (64 << 10) - end][..]].concat());
+    let error = open_on(&disk, config(dir.path()), &world.chain).unwrap_err();
+    assert!(matches!(error, OpenError::Corrupt(_)), "{error}");
+}
+
+#[test]
+fn a_failed_sync_or_write_poisons_the_store_for_ever() {
+    for (nth, sync) in (1..=6).flat_map(|nth| [(nth, true), (nth, false)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let mut world = World::new(24);
+        let settings = Config { segment_bytes: 8_192, ..config(dir.path()) };
+        let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+        world.commit(&store, 2).unwrap();
+        if sync { disk.fail_sync(nth) } else { disk.fail_write(nth) }
+        let error = loop {
+            if let Err(error) = world.commit(&store, 2) {
+                break error;
+            }
+        };
+        let text = error.to_string();
+        let reason = if sync { "Input/output error" } else { "No space left on device" };
+        assert!(matches!(error, StoreError::Failed(_)), "{error}");
+        assert!(text.contains(reason) && text.contains(".seg"), "{text}");
+        assert_eq!(world.commit(&store, 1).unwrap_err().to_string(), text);
+        assert_eq!(store.checkpoint().unwrap_err().to_string(), text);
+        // Readers go on, and a new start finds every acknowledged block.
+        world.check_state(&store, world.tip());
+        crash(store);
+        for seed in 0..4 {
+            let disk = disk.crashed(seed);
+            let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+            assert!(store.tip().height() >= world.tip());
+            crash(store);
+        }
+    }
+}
+
+#[test]
+fn every_fail_point_leaves_a_store_that_opens_with_every_acknowledged_block() {
+    let mut passed = 0;
+    for point in FAIL_POINTS {
+        for (count, seed) in [(1, 1), (1, 2), (2, 3), (3, 4), (5, 5)] {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = FaultyDisk::default();
+            let mut world = World::new(seed);
+            let settings = Config { segment_bytes: 8_192, trie_bytes_max: 0, ..config(dir.path()) };
+            let armed = Config { fail_point: Some(format!("{point}:{count}")), ..settings.clone() };
+            let stopped = run_until_failure(&disk, &armed, &mut world);
+            passed += u32::from(stopped);
+            let disk = disk.crashed(seed * 1_000 + count);
+            // The first start after the crash may be stopped as well.
+            let again = ["recovery.cut", "recovery.apply"][count as usize % 2];
+            let stopped_again = Config { fail_point: Some(again.to_owned()), ..settings.clone() };
+            drop(open_on(&disk, stopped_again, &world.chain));
+            let disk = disk.crashed(seed);
+            let store = open_on(&disk, settings, &world.chain)
+                .unwrap_or_else(|error| panic!("{point}:{count}, seed {seed}: {error}"));
+            let tip = store.tip().height();
+            assert!(tip >= world.tip(), "{point}:{count}, seed {seed}: {tip} is below {}", world.tip());
+            if tip == world.tip() {
+                world.check(&store);
+                world.commit(&store, 3).unwrap();
+                store.checkpoint().unwrap();
+                world.check(&store);
+            } else {
+                assert_eq!(store.rebuild_root().unwrap(), store.tip().block.header.state_root);
+            }
+        }
+    }
+    assert!(passed >= 60, "{passed} runs were stopped");
+}
+
+/// Works until the armed point stops it; `false` if it never did.
+fn run_until_failure(disk: &FaultyDisk, armed: &Config, world: &mut World) -> bool {
+    for _ in 0..4 {
+        let Ok(store) = open_on(disk, armed.clone(), &world.chain) else { return true };
+        for round in 0..12 {
+            let count = world.roll(4) + 1;
+            if world.commit(&store, count).is_err() || (round % 4 == 3 && store.checkpoint().is_err()) {
+                crash(store);
+                return true;
+            }
+        }
+        crash(store);
+    }
+    false
+}
+
+const CHILD: &str = "SLUICE_STORAGE_CRASH_CHILD";
+const ROUNDS: u64 = 40;
+
+fn child_settings(dir: &std::path::Path) -> Config {
+    let mut settings = Config { segment_bytes: 16_384, ..config(dir) };
+    settings.background = true;
+    settings.checkpoint.interval = std::time::Duration::from_millis(3);
+    settings
+}
+
+/// Not a test of its own: the process that [`a_process_aborting_at_any_point_loses_nothing`] starts.
+#[test]
+fn crash_child() {
+    let Some(job) = std::env::var_os(CHILD) else { return };
+    let job = job.into_string().unwrap();
+    let (point, dir) = job.split_once('|').unwrap();
+    let mut world = World::new(31);
+    let settings = Config { fail_point: Some(point.to_owned()), ..child_settings(dir.as_ref()) };
+    let store = Database::open(settings, world.chain.clone()).unwrap();
+    for round in 0..ROUNDS {
+        world.commit(&store, round % 3 + 1).unwrap();
+        println!("acknowledged {}", world.tip());
+        std::io::stdout().flush().unwrap();
+        if round % 9 == 8 {
+            store.checkpoint().unwrap();
+        }
+    }
+    store.close().unwrap();
+}
+
+#[test]
+fn a_process_aborting_at_any_point_loses_nothing() {
+    // What the child does, done here without dying.
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(31);
+    let store = Database::open(child_settings(dir.path()), world.chain.clone()).unwrap();
+    for round in 0..ROUNDS {
+        world.commit(&store, round % 3 + 1).unwrap();
+    }
+    store.close().unwrap();
+    let mut aborted = 0;
+    for point in FAIL_POINTS {
+        for count in [1, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["tests::crash::crash_child", "--exact", "--nocapture", "--test-threads=1"])
+                .env(CHILD, format!("{point}:{count}|{}", dir.path().display()))
+                .output()
+                .unwrap();
+            aborted += u32::from(!output.status.success());
+            let text = String::from_utf8_lossy(&output.stdout);
+            let acknowledged: u64 =
+                text.lines().filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok()).max().unwrap_or(0);
+            let store = Database::open(child_settings(dir.path()), world.chain.clone())
+                .unwrap_or_else(|error| panic!("{point}:{count}: {error}"));
+            let tip = store.tip().height();
+            assert!(tip.0 >= acknowledged, "{point}:{count}: {tip} is below {acknowledged}");
+            let mut kept = World::new(31);
+            kept.states.clone_from(&world.states);
+            kept.blocks.clone_from(&world.blocks);
+            kept.truncate(tip);
+            kept.check(&store);
+        }
+    }
+    assert!(aborted >= 25, "{aborted} processes were stopped");
+}
