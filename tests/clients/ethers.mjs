@@ -120,7 +120,6 @@ check("EIP-1559, legacy, EIP-2930 and EIP-7702 transactions", async () => {
   assert.equal(block.transactions[receipt.index], receipt.hash);
   assert.equal((await block.getTransaction(receipt.hash)).hash, receipt.hash);
 
-  counter = await deploy(me, "Counter", 10);
   const address = await counter.getAddress();
   const { gasPrice } = await node.getFeeData();
   const legacy = await done(counter.bump(ZeroHash, { type: 0, gasPrice: gasPrice * 2n }));
@@ -159,7 +158,6 @@ check("EIP-1559, legacy, EIP-2930 and EIP-7702 transactions", async () => {
 });
 
 check("OpenZeppelin ERC-20 and ERC-721", async () => {
-  token = await deploy(me, "Token", "Gold", "GLD", 18, parseEther("1000"));
   const here = await token.getAddress();
   assert.deepEqual(
     [await token.name(), await token.symbol(), await token.decimals()],
@@ -546,7 +544,7 @@ check("Multicall3, the CREATE2 deployer and the newest opcodes", async () => {
   const many = new Contract(
     multicall3,
     new Interface([
-      "function aggregate3((address, bool, bytes)[]) payable returns ((bool success, bytes data)[])",
+      "function aggregate3((address, bool, bytes)[]) view returns ((bool success, bytes data)[])",
     ]),
     me,
   );
@@ -574,4 +572,6 @@ check("Multicall3, the CREATE2 deployer and the newest opcodes", async () => {
 
 await run("ethers", async () => {
   [me, alice, bob] = [await funded(20), await funded(), await funded()];
+  token = await deploy(me, "Token", "Gold", "GLD", 18, parseEther("1000"));
+  counter = await deploy(me, "Counter", 10);
 });

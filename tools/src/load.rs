@@ -21,7 +21,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use alloy_signer_local::PrivateKeySigner;
@@ -209,6 +209,7 @@ impl Run {
         let drive = drive(args);
         let machine = Machine::read();
         let usage = |pid: Option<u32>| pid.map(Usage::of).transpose();
+        let began_unix_ms = unix_ms();
         let (before, own) = (usage(args.pid)?, Usage::of(std::process::id())?);
         let accounts = self.plan.accounts.count();
         let trace =
@@ -216,6 +217,7 @@ impl Run {
         let own = Usage::of(std::process::id())?.since(own);
         std::thread::sleep(args.settle);
         let used = usage(args.pid)?.zip(before).map(|(after, before)| after.since(before));
+        let ended_unix_ms = unix_ms();
 
         let mut problems = Problems::default();
         let inclusions = runtime.block_on(self.check_receipts(&trace, &mut problems))?;
@@ -228,6 +230,8 @@ impl Run {
             shape: args.shape.name(),
             args: std::env::args().collect(),
             machine,
+            began_unix_ms,
+            ended_unix_ms,
             node: runtime.block_on(self.node(args))?,
             rates: Rates::new(&trace, &inclusions),
             accept_ms: Percentiles::new(&drive.pace, &trace, &trace.accepted),
@@ -329,6 +333,12 @@ async fn fees(args: &LoadArgs, chain: &Chain) -> eyre::Result<Fees> {
     let fee_max = gwei * GWEI;
     ensure!(fee_max > base_fee + PRIORITY_FEE, "--max-fee is below the base fee of {base_fee} wei");
     Ok(Fees { chain_id: chain.chain_id().await?, fee_max, priority_fee: PRIORITY_FEE })
+}
+
+/// For whoever reads the node's metrics beside.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn counts(trace: &Trace, inclusions: &[Inclusion], problems: &Problems) -> Counts {

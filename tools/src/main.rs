@@ -14,6 +14,10 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
+/// Threads hand blocks and transactions to one another, which the system's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {

@@ -21,10 +21,9 @@ mod generated;
 mod json;
 mod rlptest;
 mod statetest;
+mod trietest;
 mod txtest;
 mod view;
-
-mod trietest;
 
 use std::{
     collections::BTreeMap,
@@ -187,9 +186,7 @@ fn in_order(kind: Kind, inputs: &[Input], mut done: impl FnMut(FileResult)) {
         for _ in 0..threads {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                while let Some((index, input)) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|index| Some((index, inputs.get(index)?)))
-                {
+                while let Some((index, input)) = claim(next, inputs) {
                     if sender.send((index, run_file(kind, input))).is_err() {
                         return;
                     }
@@ -209,6 +206,12 @@ fn in_order(kind: Kind, inputs: &[Input], mut done: impl FnMut(FileResult)) {
     });
 }
 
+/// Takes the next file that nobody took yet.
+fn claim<'a>(next: &AtomicUsize, inputs: &'a [Input]) -> Option<(usize, &'a Input)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    inputs.get(index).map(|input| (index, input))
+}
+
 /// Runs all cases of one file.
 fn run_file(kind: Kind, input: &Input) -> FileResult {
     let file = input.path.display().to_string();
@@ -223,7 +226,10 @@ fn run_file(kind: Kind, input: &Input) -> FileResult {
                 results.push((file.clone(), Case::skipped(name, None, 0, reason)));
             }
             _ => {
-                let outcome = case::guarded(name, || kind.run(&file, name, case));
+                let mut outcome = case::guarded(name, || kind.run(&file, name, case));
+                if outcome.is_empty() {
+                    outcome.push(Case::judge(name, None, 0, || eyre::bail!("the vector holds no case")));
+                }
                 results.extend(outcome.into_iter().map(|case| (file.clone(), case)));
             }
         }

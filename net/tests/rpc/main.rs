@@ -5,6 +5,7 @@ mod kit;
 mod batches;
 mod doors;
 mod methods;
+mod perf;
 mod refusals;
 mod sending;
 mod stopping;

@@ -539,32 +539,6 @@ check(
   { anvil: "wants bytes where the time limit stands" },
 );
 
-check("simulateBlocks and simulateCalls", async () => {
-  const bump = {
-    to: counter.address,
-    data: encodeFunctionData({ ...counter, functionName: "bump", args: [zeroHash] }),
-  };
-  const before = await read(counter, "value");
-  const [one, two] = await node.simulateBlocks({
-    blocks: [{ calls: [{ ...bump, account: me() }] }, { calls: [{ ...bump, account: me() }] }],
-  });
-  assert.equal(BigInt(one.calls[0].data), before + 1n);
-  assert.equal(BigInt(two.calls[0].data), before + 2n);
-  assert.equal(one.calls[0].logs.length, 1);
-  const { results } = await node.simulateCalls({
-    account: me(),
-    calls: [
-      bump,
-      { to: token.address, abi: token.abi, functionName: "transfer", args: [zeroAddress, 1n] },
-    ],
-  });
-  assert.deepEqual(
-    results.map((result) => result.status),
-    ["success", "failure"],
-  );
-  assert.equal(await read(counter, "value"), before);
-});
-
 check("unlocked accounts", async () => {
   const unlocked = createWalletClient({ ...options, transport: http(url) });
   const accounts = await unlocked.getAddresses();

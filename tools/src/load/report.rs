@@ -23,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) shape: &'static str,
     pub(crate) args: Vec<String>,
     pub(crate) machine: Machine,
+    /// When the accounts of the process were read before and after the timed part.
+    pub(crate) began_unix_ms: u64,
+    pub(crate) ended_unix_ms: u64,
     pub(crate) node: Node,
     pub(crate) setup: Vec<PhaseReport>,
     pub(crate) presign_seconds: f64,

@@ -26,7 +26,10 @@ pub(crate) fn run(name: &str, case: &Value) -> Vec<Case> {
     };
     let mut results = Vec::new();
     for (fork, expectations) in posts {
-        let expectations = expectations.as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(expectations) = expectations.as_array() else {
+            results.push(Case::judge(name, Some(fork), 0, || bail!("`post.{fork}` is not a list")));
+            continue;
+        };
         let spec = chain::spec(fork, case.get("config"), Header::default());
         for (index, post) in expectations.iter().enumerate() {
             results.push(match &spec {

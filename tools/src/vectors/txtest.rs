@@ -3,8 +3,8 @@
 //! Decoding is `engine::types::Transaction::decode`, which admission uses; the rules of each fork are
 //! the executor's.
 
-use alloy_primitives::U256;
-use engine::types::Transaction;
+use alloy_primitives::{Bytes, U256};
+use engine::{genesis::Fork, types::Transaction};
 use eyre::bail;
 use serde_json::{Value, json as value};
 
@@ -13,6 +13,9 @@ use super::{
     chain::{self, ForkError},
     json,
 };
+
+/// Ethereum's own chain id: the vectors are signed for it.
+const CHAIN_ID: u64 = 1;
 
 /// Runs one case for each fork it names.
 pub(crate) fn run(name: &str, case: &Value) -> Vec<Case> {
@@ -29,8 +32,8 @@ pub(crate) fn run(name: &str, case: &Value) -> Vec<Case> {
         .collect()
 }
 
-fn check(fork: engine::genesis::Fork, case: &Value, want: &Value) -> Verdict {
-    let judged = decode(fork, case);
+fn check(fork: Fork, case: &Value, want: &Value) -> Verdict {
+    let judged = decode(fork, json::bytes(case, "txbytes")?);
     if let Some(exception) = want.get("exception") {
         let pass = judged.is_err();
         let got = match judged {
@@ -54,9 +57,8 @@ fn check(fork: engine::genesis::Fork, case: &Value, want: &Value) -> Verdict {
 }
 
 /// The transaction and its intrinsic gas, or why it is none.
-fn decode(fork: engine::genesis::Fork, case: &Value) -> Result<(Transaction, u64), String> {
-    let bytes = json::bytes(case, "txbytes").map_err(|error| error.to_string())?;
+fn decode(fork: Fork, bytes: Bytes) -> Result<(Transaction, u64), String> {
     let transaction = Transaction::decode(bytes).map_err(|error| error.to_string())?;
-    let gas = vm::intrinsic::check(fork, 1, &transaction).map_err(|error| error.to_string())?;
+    let gas = vm::intrinsic::check(fork, CHAIN_ID, &transaction).map_err(|error| error.to_string())?;
     Ok((transaction, gas))
 }
