@@ -97,9 +97,7 @@ impl Operation {
                 let to = to.clone().map(|id| accounts.address(AccountId(id)));
                 Calldata::call(MINT_BATCH).number(0x40).number(*amount).addresses(to)
             }
-            Self::Approve { spender, .. } => {
-                Calldata::call(APPROVE).address(world.spender(*spender)).uint(UNLIMITED)
-            }
+            Self::Approve { spender, .. } => Calldata::call(APPROVE).address(world.spender(*spender)).uint(UNLIMITED),
             Self::AddLiquidity { pool, amount } => add_liquidity(world, *pool, *amount, accounts.address(from)),
             Self::ListReserve { asset } => {
                 let words = MARKET.words().into_iter();

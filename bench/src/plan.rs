@@ -105,10 +105,7 @@ const WEI_SPARE: u128 = 10_000_000_000_000_000;
 
 impl Plan {
     /// Draws the operations and lays out the contracts for an owner whose next nonce is what `owner_nonce` says.
-    pub fn new<E>(
-        settings: &Settings,
-        owner_nonce: impl FnOnce(&Accounts) -> Result<u64, E>,
-    ) -> Result<Self, E> {
+    pub fn new<E>(settings: &Settings, owner_nonce: impl FnOnce(&Accounts) -> Result<u64, E>) -> Result<Self, E> {
         let Settings { shape, seed, senders, scale, .. } = *settings;
         let borrowers = if shape.has_market() { BORROWERS_PER_MARKET * u32::from(scale.markets) } else { 0 };
         let accounts = Accounts::new(seed, settings.funder.clone(), borrowers, senders);

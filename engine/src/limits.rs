@@ -9,7 +9,6 @@
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, executed blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds nothing ahead |
 //! | Q3, committed blocks to a subscriber | [`HEADS_QUEUE_BLOCKS_MAX`] | the slow reader loses the oldest and is told |
-//! | recently refused or included hashes | [`KNOWN_HASHES_MAX`] | oldest forgotten |
 
 /// Largest EIP-2718 encoding the pool takes, in bytes; geth's figure.
 pub const TRANSACTION_BYTES_MAX: usize = 128 * 1024;
@@ -53,9 +52,6 @@ pub const COMMIT_QUEUE_BLOCKS_MAX: usize = 8;
 /// Committed blocks a subscriber may lag behind.
 pub const HEADS_QUEUE_BLOCKS_MAX: usize = 256;
 
-/// Hashes of recently seen transactions, kept to answer "already known" without the curve.
-pub const KNOWN_HASHES_MAX: usize = 65_536;
-
 /// Committed blocks kept in memory for readers, with their receipts.
 pub const RECENT_BLOCKS_MAX: usize = 256;
 
@@ -79,4 +75,4 @@ pub const VALIDATORS_MAX: usize = 300;
 
 const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
-const _: () = assert!(STATE_WINDOW_HEIGHTS as usize <= RECENT_BLOCKS_MAX);
+const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);

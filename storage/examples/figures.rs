@@ -21,6 +21,12 @@ fn next(seed: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Nanoseconds this thread was on a processor.
+fn cpu() -> u128 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 fn address(index: u64) -> Address {
     Address::left_padding_from(&(index + 1).to_be_bytes())
 }
@@ -64,8 +70,9 @@ fn main() {
     let mut balances: BTreeMap<u64, (u64, U256)> = BTreeMap::new();
     let mut values: BTreeMap<(u64, u64), U256> = BTreeMap::new();
     let (mut root_ns, mut commit_ns, mut bytes0) = (0u128, 0u128, metrics::SEGMENT_BYTES.value());
-    let (mut keccaks, rounds) = (metrics::KECCAK.value(), 100u64);
+    let (mut keccaks, rounds) = (metrics::KECCAK.value(), std::env::var("ROUNDS").map_or(100u64, |v| v.parse().unwrap()));
     let mut max_commit = 0;
+    let (mut root_cpu, mut commit_cpu) = (0u128, 0u128);
     for round in 0..rounds {
         // 2,000 slots and 1,000 accounts per block, 3,000 transactions.
         let mut changes = StateChanges::default();
@@ -100,21 +107,25 @@ fn main() {
         let tip = store.tip();
         let view = store.view(tip.height()).unwrap();
         let start = Instant::now();
+        let cpu0 = cpu();
         let (state_root, trie) = view.root_after(None, &changes).unwrap();
         root_ns += start.elapsed().as_nanos();
+        root_cpu += cpu() - cpu0;
         let header = Header { parent_hash: tip.hash(), number: round + 1, state_root, gas_limit: 30_000_000, timestamp: round + 2, base_fee_per_gas: Some(7), ..Default::default() }.seal_slow();
         let consensus = ConsensusHeader { chain_id: 1_337, height: round + 1, slot: round + 1, block_hash: header.seal(), ..Default::default() };
         let finalization = Finalization { epoch: Epoch(0), slot: Slot(round + 1), id: consensus.id() };
         let block = Block { consensus, header, body: BlockBody { transactions, withdrawals: None } };
         let executed = ExecutedBlock { block: Arc::new(block), receipts: Arc::new(receipts), changes: Arc::new(changes), trie };
         let start = Instant::now();
+        let cpu0 = cpu();
         store.commit(&[FinalizedBlock { executed, finalization }]).unwrap();
         let took = start.elapsed().as_nanos();
         commit_ns += took;
+        commit_cpu += cpu() - cpu0;
         max_commit = max_commit.max(took);
         if round % 20 == 9 && round < 40 || round == 9 {
             println!("round {round}: root {:.2} ms, commit {:.2} ms", root_ns as f64 / 1e7, commit_ns as f64 / 1e7);
-            (root_ns, commit_ns) = (0, 0);
+            (root_ns, commit_ns, root_cpu, commit_cpu) = (0, 0, 0, 0);
             keccaks = metrics::KECCAK.value();
             bytes0 = metrics::SEGMENT_BYTES.value();
         }
@@ -123,6 +134,7 @@ fn main() {
     println!("per block of 3,000 tx, 2,000 slots, 1,000 accounts: root {:.2} ms ({:.0} keccaks), commit {:.2} ms (max {:.1}) of {:.0} bytes",
         root_ns as f64 / 1e6 / n, (metrics::KECCAK.value() - keccaks) as f64 / n, commit_ns as f64 / 1e6 / n, max_commit as f64 / 1e6,
         (metrics::SEGMENT_BYTES.value() - bytes0) as f64 / n);
+    println!("  processor time: root {:.2} ms, commit {:.2} ms", root_cpu as f64 / 1e6 / n, commit_cpu as f64 / 1e6 / n);
     println!("  of commit: to durable {:.2} ms, in fdatasync {:.2} ms", metrics::COMMIT_BUSY.value() as f64 / 1e6 / rounds as f64, metrics::SYNC_BUSY.value() as f64 / 1e6 / rounds as f64);
 
     let time = |name: &str, count: u64, act: &mut dyn FnMut(u64)| {

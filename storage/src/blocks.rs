@@ -36,6 +36,20 @@ struct Recent {
     transactions: u64,
 }
 
+/// What a new block pushed out of memory.
+#[derive(Default)]
+pub(crate) struct Outdated {
+    blocks: Vec<Arc<CommittedBlock>>,
+    tries: Vec<Arc<StateTrie>>,
+}
+
+impl Outdated {
+    /// Whether there is nothing to drop.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.tries.is_empty()
+    }
+}
+
 /// The chain of committed blocks.
 pub(crate) struct Blocks {
     recent: RwLock<Recent>,
@@ -80,7 +94,17 @@ impl Blocks {
     }
 
     /// Appends a committed block; `trie` is `None` for a height below the applied one.
-    pub(crate) fn push(&self, block: Arc<CommittedBlock>, mut position: Position, trie: Option<Arc<StateTrie>>) {
+    ///
+    /// Returns what fell out of the kept range. Dropping that takes milliseconds, so the caller decides
+    /// where it happens.
+    #[must_use]
+    pub(crate) fn push(
+        &self,
+        block: Arc<CommittedBlock>,
+        mut position: Position,
+        trie: Option<Arc<StateTrie>>,
+    ) -> Outdated {
+        let mut outdated = Outdated::default();
         let height = block.height();
         let mut recent = self.recent.write();
         position.first_transaction = recent.transactions;
@@ -89,14 +113,15 @@ impl Blocks {
         recent.unindexed.insert(height, (position, block.block.header.clone()));
         recent.blocks.push_back(block);
         if recent.blocks.len() > RECENT_BLOCKS_MAX {
-            recent.blocks.pop_front();
+            outdated.blocks.extend(recent.blocks.pop_front());
         }
         if let Some(trie) = trie {
             recent.tries.push_back((height, trie));
             while recent.tries.front().is_some_and(|(old, _)| old.0.saturating_add(STATE_WINDOW_HEIGHTS) < height.0) {
-                recent.tries.pop_front();
+                outdated.tries.extend(recent.tries.pop_front().map(|(_, trie)| trie));
             }
         }
+        outdated
     }
 
     /// The newest block.

@@ -129,7 +129,10 @@ fn publish(
         first_transaction: 0,
         transactions: u32::try_from(transactions.len()).unwrap_or(u32::MAX),
     };
-    inner.blocks.push(Arc::clone(&committed), position, Some(trie));
+    let outdated = inner.blocks.push(Arc::clone(&committed), position, Some(trie));
+    if !outdated.is_empty() {
+        inner.housekeeper.submit(Box::new(move || drop(outdated)));
+    }
     Ok(committed)
 }
 

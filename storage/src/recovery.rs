@@ -180,7 +180,7 @@ pub(crate) fn replay(inner: &Arc<Inner>, scan: Scan, applied: Applied) -> Result
                 return Err(Fault::corrupt(text));
             }
             insert_changes(inner, height, &stored.changes, None)?;
-            inner.blocks.push(stored.block, position, None);
+            drop(inner.blocks.push(stored.block, position, None));
             continue;
         }
         insert_changes(inner, height, &stored.changes, Some(&trie))?;
@@ -191,7 +191,7 @@ pub(crate) fn replay(inner: &Arc<Inner>, scan: Scan, applied: Applied) -> Result
             return Err(Fault::corrupt(text));
         }
         note_dirty(inner, height, stored.changes.len(), usize::try_from(position.length).unwrap_or(usize::MAX));
-        inner.blocks.push(stored.block, position, Some(Arc::clone(&next)));
+        drop(inner.blocks.push(stored.block, position, Some(Arc::clone(&next))));
         trie = next;
     }
     Ok(())

@@ -28,6 +28,7 @@ use crate::{
     disk::{Disk, FolderLock, RealDisk},
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
+    genesis,
     housekeeper::Housekeeper,
     index::TransactionIndex,
     kv::Env,
@@ -275,6 +276,10 @@ impl Store for Database {
     }
 
     fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError> {
+        if height == Height::GENESIS {
+            // Block 0 is in no segment: it follows from the genesis values.
+            return Ok(Some(Arc::new(genesis::block(&self.inner.chain))));
+        }
         Ok(self.inner.blocks.block(height)?)
     }
 

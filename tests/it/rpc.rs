@@ -83,3 +83,19 @@ fn nonces_that_arrive_out_of_order_all_land() {
         assert_eq!(until_receipt(&node, &json!(hash(raw)))["status"], "0x1");
     }
 }
+
+#[test]
+fn old_blocks_and_block_0_stay_readable_when_they_leave_memory() {
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::dev(&home.path().join("data"), &["--dev.block-time", "1ms"]);
+    let read = |block: &str| node.rpc.call("eth_getBlockByNumber", json!([block, true]));
+    let (genesis, until) = (read("earliest"), std::time::Instant::now() + std::time::Duration::from_secs(60));
+    while quantity(&node.rpc.call("eth_blockNumber", json!([]))) < 400 {
+        assert!(std::time::Instant::now() < until, "blocks come too slowly");
+    }
+    assert_eq!(read("earliest"), genesis);
+    assert_eq!(node.rpc.call("eth_getBlockByHash", json!([genesis["hash"], false]))["number"], "0x0");
+    let first = read("0x1");
+    assert_eq!(first["parentHash"], genesis["hash"]);
+    assert_eq!(read("0x2")["parentHash"], first["hash"]);
+}

@@ -212,8 +212,7 @@ impl Run {
         let began_unix_ms = unix_ms();
         let (before, own) = (usage(args.pid)?, Usage::of(std::process::id())?);
         let accounts = self.plan.accounts.count();
-        let trace =
-            runtime.block_on(drive.run(&self.chain, self.transactions.clone(), accounts, args.shape.name()))?;
+        let trace = runtime.block_on(drive.run(&self.chain, self.transactions.clone(), accounts, args.shape.name()))?;
         let own = Usage::of(std::process::id())?.since(own);
         std::thread::sleep(args.settle);
         let used = usage(args.pid)?.zip(before).map(|(after, before)| after.since(before));
@@ -343,9 +342,11 @@ fn unix_ms() -> u64 {
 
 fn counts(trace: &Trace, inclusions: &[Inclusion], problems: &Problems) -> Counts {
     let come = |moments: &[Option<Duration>]| moments.iter().flatten().count();
-    let lost = trace.accepted.iter().zip(&trace.included).filter(|(accepted, included)| {
-        accepted.is_some() && included.is_none()
-    });
+    let lost = trace
+        .accepted
+        .iter()
+        .zip(&trace.included)
+        .filter(|(accepted, included)| accepted.is_some() && included.is_none());
     let (reverted, duplicated) = (problems.count("reverted"), problems.count("duplicated"));
     let all: u64 = problems.counts.values().sum();
     Counts {

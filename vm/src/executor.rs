@@ -23,7 +23,7 @@ use crate::{
     code::CodeCache,
     error::Refusal,
     metrics, outcome,
-    rules::{HeaderRules, equal, equal_if_any},
+    rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
 };
 
@@ -105,6 +105,7 @@ impl RevmExecutor {
 
     /// Takes candidates into `run` until the block is full, none is left or `stop` says so.
     fn fill(
+        &self,
         run: &mut Run<'_>,
         bytes_max: usize,
         candidates: &mut dyn Candidates,
@@ -115,6 +116,11 @@ impl RevmExecutor {
         let mut misfits = 0_usize;
         while run.gas_left() >= TRANSACTION_GAS_MIN && misfits < MISFITS_MAX && !stop() {
             let Some(transaction) = candidates.next() else { break };
+            if transaction.type_byte() == BLOB_TYPE && !self.rules.blobs {
+                metrics::CANDIDATE_PASSED_OVER.increment();
+                candidates.skip_sender(transaction.sender());
+                continue;
+            }
             let bytes_after = bytes.saturating_add(transaction.envelope().length());
             if bytes_after > bytes_max {
                 misfits = misfits.saturating_add(1);
@@ -171,7 +177,7 @@ impl Executor for RevmExecutor {
         let fork = self.chain.fork_at(header.timestamp);
         let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
-        let transactions = Self::fill(&mut run, bytes_max, candidates, stop)?;
+        let transactions = self.fill(&mut run, bytes_max, candidates, stop)?;
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
         let finished = run.finish(withdrawals.as_ref())?;
         let (state_root, trie) = view.root_after(None, &finished.changes)?;

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use alloy_consensus::proofs::{ordered_trie_root_encoded, ordered_trie_root_with_encoder};
-use alloy_primitives::{B256, Bloom};
+use alloy_primitives::{
+    B256, Bloom, BloomInput, keccak256,
+    map::{AddressMap, B256Map},
+};
 use alloy_rlp::{BufMut, Encodable, Header as RlpHeader};
 use engine::types::{Receipt, Transaction};
 use revm::context_interface::result::{ExecutionResult, HaltReason};
@@ -34,10 +37,34 @@ pub fn transactions_root(transactions: &[Arc<Transaction>]) -> B256 {
     ordered_trie_root_encoded(&encoded)
 }
 
+/// Blooms of one block's receipts. The same contracts and topics log again and again, so their hashes
+/// are kept: a look-up costs a tenth of a hash.
+#[derive(Debug, Default)]
+struct Blooms {
+    addresses: AddressMap<B256>,
+    topics: B256Map<B256>,
+}
+
+impl Blooms {
+    fn of(&mut self, receipt: &Receipt) -> Bloom {
+        let mut bloom = Bloom::ZERO;
+        for log in &receipt.logs {
+            let hash = self.addresses.entry(log.address).or_insert_with(|| keccak256(log.address));
+            bloom.accrue(BloomInput::Hash(*hash));
+            for topic in log.topics() {
+                let hash = self.topics.entry(*topic).or_insert_with(|| keccak256(topic));
+                bloom.accrue(BloomInput::Hash(*hash));
+            }
+        }
+        bloom
+    }
+}
+
 /// Root of the receipts trie and the bloom over all logs; each receipt's bloom is computed once.
 #[must_use]
 pub fn receipts_root(receipts: &[Receipt]) -> (B256, Bloom) {
-    let with_bloom: Vec<_> = receipts.iter().map(|receipt| (receipt, receipt.bloom())).collect();
+    let mut blooms = Blooms::default();
+    let with_bloom: Vec<_> = receipts.iter().map(|receipt| (receipt, blooms.of(receipt))).collect();
     let bloom = with_bloom.iter().fold(Bloom::ZERO, |all, (_, bloom)| all | *bloom);
     let root = ordered_trie_root_with_encoder(&with_bloom, |(receipt, bloom), out| encode_receipt(receipt, bloom, out));
     (root, bloom)

@@ -28,6 +28,8 @@ const GAS_LIMIT_BOUND: u64 = 1024;
 const GAS_LIMIT_MIN: u64 = 5_000;
 /// The greatest gas limit Ethereum allows.
 const GAS_LIMIT_MAX: u64 = (1 << 63) - 1;
+/// EIP-2718 type of a blob transaction.
+pub(crate) const BLOB_TYPE: u8 = 3;
 /// Milliseconds in a second.
 const SECOND_MS: u64 = 1_000;
 
@@ -231,9 +233,11 @@ impl HeaderRules {
         if used > max {
             return Err(differs("blob_gas_used", used, format!("at most {max}")));
         }
-        let blob = block.body.transactions.iter().position(|transaction| transaction.type_byte() == 3);
+        let blob = block.body.transactions.iter().position(|transaction| transaction.type_byte() == BLOB_TYPE);
         match blob {
-            Some(index) if !self.blobs => Err(differs(&format!("type of transaction {index}"), 3, "0, 1, 2 or 4")),
+            Some(index) if !self.blobs => {
+                Err(differs(&format!("type of transaction {index}"), BLOB_TYPE, "0, 1, 2 or 4"))
+            }
             _ => Ok(()),
         }
     }

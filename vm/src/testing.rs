@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use alloy_consensus::{Header, Sealable, Sealed, SignableTransaction, TxEip1559, TxEip7702, TxLegacy};
+use alloy_consensus::{Header, Sealable, Sealed, SignableTransaction, TxEip1559, TxEip4844, TxEip7702, TxLegacy};
 use alloy_eips::{
     eip2718::Encodable2718,
     eip2935, eip4788, eip7002, eip7251,
@@ -180,6 +180,24 @@ pub(crate) fn delegate(sender: Address, nonce: u64) -> Arc<Transaction> {
         ..TxEip7702::default()
     };
     known(tx.into_signed(signature()).into(), sender)
+}
+
+/// A blob transaction, which no Sluice block may carry.
+pub(crate) fn blob(sender: Address, nonce: u64) -> Arc<Transaction> {
+    let mut hash = B256::repeat_byte(5);
+    hash.0[0] = 1;
+    let tx = TxEip4844 {
+        chain_id: 7,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 100 * GWEI,
+        max_priority_fee_per_gas: GWEI,
+        to: BOB,
+        blob_versioned_hashes: vec![hash],
+        max_fee_per_blob_gas: GWEI,
+        ..TxEip4844::default()
+    };
+    known(Envelope::Eip4844(tx.into_signed(signature())), sender)
 }
 
 /// Candidates in a given order; remembers who was skipped.

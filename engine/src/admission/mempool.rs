@@ -394,7 +394,7 @@ impl Inner {
             let Some(&(pending, rank, address)) = self.tails.first() else {
                 return Err(AdmissionError::PoolFull);
             };
-            if address == newcomer.sender() || (pending && (!executable || rank >= fee)) || (!pending && !executable) {
+            if !executable || address == newcomer.sender() || (pending && rank >= fee) {
                 return Err(AdmissionError::PoolFull);
             }
             self.evict_tail(address);

@@ -2,7 +2,10 @@
 //!
 //! It gives the pipeline real layers, nonces and balances without an EVM: no fees, no gas but 21,000 each.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::hash_map::Entry,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
 
@@ -25,11 +28,13 @@ fn load<'a>(
     view: &dyn StateView,
     address: alloy_primitives::Address,
 ) -> Result<&'a mut AccountChange, ExecutionError> {
-    if !changes.accounts.contains_key(&address) {
-        let before = view.account(address)?;
-        changes.accounts.insert(address, AccountChange { before, after: before, ..AccountChange::default() });
+    match changes.accounts.entry(address) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(unknown) => {
+            let before = view.account(address)?;
+            Ok(unknown.insert(AccountChange { before, after: before, ..AccountChange::default() }))
+        }
     }
-    Ok(changes.accounts.get_mut(&address).expect("just inserted"))
 }
 
 /// Applies one transaction; `false` if its nonce or funds do not fit.

@@ -55,7 +55,13 @@ const QUANTITIES: [&str; 9] = [
 
 impl<'de> Deserialize<'de> for CallArguments {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let fields = Map::deserialize(deserializer)?;
+        let mut fields = Map::deserialize(deserializer)?;
+        // web3.py writes the type as a number, which geth, that ignores the field, never notices.
+        if let Some(Value::Number(kind)) = fields.get("type")
+            && let Some(kind) = kind.as_u64()
+        {
+            fields.insert("type".to_owned(), Value::String(format!("{kind:#x}")));
+        }
         for name in QUANTITIES {
             match fields.get(name) {
                 None | Some(Value::Null) => {}
@@ -155,9 +161,17 @@ impl Node {
         Place { height, block: CallBlock { header, overrides: BlockOverride::default() } }
     }
 
+    /// As [`Node::next_place`], a second later: the transaction may land in the next second, and a
+    /// contract that keeps price sums or interest writes them once in every second it is used.
+    pub(super) fn later_place(&self) -> Place {
+        let mut place = self.next_place();
+        place.block.header.timestamp = place.block.header.timestamp.saturating_add(1);
+        place
+    }
+
     fn estimate_place(&self, block: Option<BlockId>) -> Result<Place, Refusal> {
         match block.map(|id| id.0) {
-            None | Some(BlockRef::Latest | BlockRef::Pending) => Ok(self.next_place()),
+            None | Some(BlockRef::Latest | BlockRef::Pending) => Ok(self.later_place()),
             Some(_) => self.place(block),
         }
     }
@@ -277,7 +291,8 @@ mod tests {
         for field in QUANTITIES {
             assert!(parse(&format!(r#"{{"{field}":null}}"#)).is_ok(), "{field}");
             assert!(parse(&format!(r#"{{"{field}":"0x1"}}"#)).is_ok(), "{field}");
-            for bad in ["\"\"", "\"0x\"", "\"1\"", "\"+0x1\"", "\"0x+1\"", "\"0x01\"", "1", "[]", "\"0x1z\""] {
+            assert_eq!(parse(&format!(r#"{{"{field}":1}}"#)).is_ok(), field == "type", "{field}");
+            for bad in ["\"\"", "\"0x\"", "\"1\"", "\"+0x1\"", "\"0x+1\"", "\"0x01\"", "-1", "[]", "\"0x1z\""] {
                 assert!(parse(&format!(r#"{{"{field}":{bad}}}"#)).is_err(), "{field} {bad}");
             }
             assert!(parse(&format!(r#"{{"{field}":"{largest}f"}}"#)).is_err(), "{field}");

@@ -174,7 +174,7 @@ async fn send_transaction(params: Params<'static>, node: Arc<Node>) -> Result<Js
     let worker = Arc::clone(&node);
     let signed = node
         .calls
-        .run(Some(CALL_TIME_MAX), move |cancel| {
+        .run(params.len_bytes(), Some(CALL_TIME_MAX), move |cancel| {
             let nonce = worker.nonce_for(&call)?;
             let envelope = worker.sign(call, nonce, cancel)?;
             debug_assert_eq!(envelope.nonce(), nonce, "filling keeps the nonce");

@@ -141,7 +141,7 @@ async fn fee_history(params: &Params<'_>, node: Arc<Node>) -> Result<Json, Refus
     let request = HistoryRequest::read(params)?;
     let worker = Arc::clone(&node);
     let lane = if request.blocks <= SHORT_HISTORY_BLOCKS { &node.reads } else { &node.calls };
-    lane.run(Some(CALL_TIME_MAX), move |cancel| {
+    lane.run(params.len_bytes(), Some(CALL_TIME_MAX), move |cancel| {
         let gone = || cancel.load(std::sync::atomic::Ordering::Relaxed);
         worker.json(&history(&worker, &request, &gone)?)
     })

@@ -163,7 +163,7 @@ impl Node {
     }
 
     fn estimate(&self, call: CallArguments, cancel: &AtomicBool) -> Result<u64, Refusal> {
-        let place = self.next_place();
+        let place = self.later_place();
         let request = call.into_call(self, place.block)?;
         self.query.estimate_gas(place.height, &request, cancel).map_err(|error| error::call(error, request.gas))
     }

@@ -21,7 +21,10 @@ use ::metrics::{Gauge, counter, gauge};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::error::{Refusal, busy, internal, out_of_time};
+use super::{
+    error::{Refusal, busy, internal, out_of_time},
+    limits::LANE_BYTES_MAX,
+};
 use crate::metrics;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -41,7 +44,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(usize, Job)>,
+    bytes: usize,
     closed: bool,
 }
 
@@ -61,26 +65,28 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Runs `job` on a thread of this lane. The flag it is given is set when the time is up or
-    /// nobody waits for the answer any more.
+    /// Runs `job`, which holds `bytes` of parameters, on a thread of this lane. The flag it is given
+    /// is set when the time is up or nobody waits for the answer any more.
     ///
     /// # Errors
     /// `busy` if the queue is full; what the job refuses; `out_of_time` after `time_max`, the wait
     /// in the queue included.
     pub(super) async fn run<R: Send + 'static>(
         &self,
+        bytes: usize,
         time_max: Option<Duration>,
         job: impl FnOnce(&AtomicBool) -> Result<R, Refusal> + Send + 'static,
     ) -> Result<R, Refusal> {
         let (sender, receiver) = oneshot::channel();
         let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let cancelled = Arc::clone(&cancel.0);
-        self.push(Box::new(move || {
+        let run = Box::new(move || {
             if !cancelled.load(Ordering::Relaxed) {
                 // A caller that is gone wants no answer.
                 let _ = sender.send(job(&cancelled));
             }
-        }))?;
+        });
+        self.push(bytes, run)?;
         let answer = match time_max {
             Some(time) => tokio::time::timeout(time, receiver).await.map_err(|_| out_of_time())?,
             None => receiver.await,
@@ -88,14 +94,16 @@ impl Lane {
         answer.unwrap_or_else(|_| Err(internal(&"the thread of a call ended without an answer")))
     }
 
-    fn push(&self, job: Job) -> Result<(), Refusal> {
+    fn push(&self, bytes: usize, job: Job) -> Result<(), Refusal> {
         {
             let mut queue = self.shared.queue.lock();
-            if queue.jobs.len() >= self.queue_max {
+            let after = queue.bytes.saturating_add(bytes);
+            if queue.jobs.len() >= self.queue_max || after > LANE_BYTES_MAX {
                 counter!(metrics::RPC_TURNED_AWAY, "reason" => self.name).increment(1);
                 return Err(busy());
             }
-            queue.jobs.push_back(job);
+            queue.bytes = after;
+            queue.jobs.push_back((bytes, job));
             self.shared.depth.increment(1);
         }
         self.shared.filled.notify_one();
@@ -128,7 +136,8 @@ fn serve(shared: &Shared) {
                 if queue.closed {
                     return;
                 }
-                if let Some(job) = queue.jobs.pop_front() {
+                if let Some((bytes, job)) = queue.jobs.pop_front() {
+                    queue.bytes = queue.bytes.saturating_sub(bytes);
                     break job;
                 }
                 shared.filled.wait(&mut queue);
@@ -152,9 +161,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_lane_is_busy_and_recovers() {
         let lane = Lane::start("test", 1, 1).unwrap();
-        let (release, held) = mpsc::channel::<()>();
-        let (started, running) = mpsc::channel::<()>();
-        let first = lane.run(None, move |_| {
+        let (release, held) = mpsc::sync_channel::<()>(1);
+        let (started, running) = mpsc::sync_channel::<()>(1);
+        let first = lane.run(0, None, move |_| {
             started.send(()).unwrap();
             held.recv().unwrap();
             Ok(1)
@@ -163,21 +172,29 @@ mod tests {
         // Polled once, the first job is on its thread; the second fills the queue; the third is refused.
         assert!(futures_poll(first.as_mut()).is_none());
         running.recv().unwrap();
-        let second = lane.run(None, |_| Ok(2));
+        let second = lane.run(0, None, |_| Ok(2));
         tokio::pin!(second);
         assert!(futures_poll(second.as_mut()).is_none());
-        assert_eq!(lane.run(None, |_| Ok(3)).await.unwrap_err().code(), -32005);
+        assert_eq!(lane.run(0, None, |_| Ok(3)).await.unwrap_err().code(), -32005);
         release.send(()).unwrap();
         assert_eq!(first.await.unwrap(), 1);
         assert_eq!(second.await.unwrap(), 2);
     }
 
     #[tokio::test]
+    async fn the_bytes_that_wait_are_bounded() {
+        let lane = Lane::start("test", 1, 100).unwrap();
+        assert_eq!(lane.run(LANE_BYTES_MAX, None, |_| Ok(1)).await.unwrap(), 1);
+        assert_eq!(lane.run(LANE_BYTES_MAX + 1, None, |_| Ok(2)).await.unwrap_err().code(), -32005);
+        assert_eq!(lane.run(LANE_BYTES_MAX, None, |_| Ok(3)).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
     async fn a_caller_that_leaves_cancels_its_job() {
         let lane = Lane::start("test", 1, 4).unwrap();
-        let (sender, seen) = mpsc::channel();
-        let (started, running) = mpsc::channel::<()>();
-        let call = lane.run(None, move |cancel| {
+        let (sender, seen) = mpsc::sync_channel(1);
+        let (started, running) = mpsc::sync_channel::<()>(1);
+        let call = lane.run(0, None, move |cancel| {
             started.send(()).unwrap();
             while !cancel.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
@@ -202,17 +219,17 @@ mod tests {
             }
             Ok(())
         };
-        let refusal = lane.run(Some(Duration::from_millis(1)), endless).await.unwrap_err();
+        let refusal = lane.run(0, Some(Duration::from_millis(1)), endless).await.unwrap_err();
         assert!(refusal.message().starts_with("execution aborted (timeout"), "{refusal:?}");
-        assert_eq!(lane.run(None, |_| Ok(1)).await.unwrap(), 1);
+        assert_eq!(lane.run(0, None, |_| Ok(1)).await.unwrap(), 1);
     }
 
     #[tokio::test]
     async fn a_panic_costs_one_answer_only() {
         let lane = Lane::start("test", 1, 4).unwrap();
-        let refusal = lane.run::<()>(None, |_| panic!("a fault in a call")).await.unwrap_err();
+        let refusal = lane.run::<()>(0, None, |_| panic!("a fault in a call")).await.unwrap_err();
         assert_eq!((refusal.code(), refusal.message()), (-32603, "internal error"));
-        assert_eq!(lane.run(None, |_| Ok(1)).await.unwrap(), 1);
+        assert_eq!(lane.run(0, None, |_| Ok(1)).await.unwrap(), 1);
     }
 
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {

@@ -8,6 +8,8 @@
 //! | [`RESPONSE_BYTES_MAX`] | the call, or the rest of the batch, gets an error |
 //! | [`READ_QUEUE_CALLS_MAX`], [`CALL_QUEUE_CALLS_MAX`] | -32005 "busy" |
 //! | [`CALL_TIME_MAX`] | cancelled, -32000 |
+//! | [`LANE_BYTES_MAX`] | -32005 "busy" |
+//! | [`CONNECTION_CALLS_MAX`], [`CONNECTION_BYTES_MAX`] | the client is not read from |
 //! | [`SUBSCRIPTIONS_MAX`], [`FILTERS_MAX`] | refused |
 //! | [`SUBSCRIBER_BYTES_MAX`], [`SUBSCRIBER_MESSAGES_MAX`] | the slow connection is closed |
 //! | [`PENDING_RING_HASHES_MAX`], [`PENDING_RING_TRANSACTIONS_MAX`] | the slow reader loses the oldest |
@@ -28,6 +30,12 @@ pub const BATCH_CALLS_MAX: u32 = 1_000;
 
 /// Subscriptions of one WebSocket connection.
 pub const SUBSCRIPTIONS_MAX: u32 = 64;
+
+/// Calls and batches one connection may have under way; more are not read until some are answered.
+pub const CONNECTION_CALLS_MAX: usize = 1_024;
+
+/// Bytes one connection may have under way: more than one request of the largest size.
+pub const CONNECTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes a WebSocket connection may have waiting for its reader in subscriptions: some thousand heads.
 pub const SUBSCRIBER_BYTES_MAX: usize = 1024 * 1024;
@@ -77,6 +85,9 @@ pub const CALL_QUEUE_CALLS_MAX: usize = 512;
 /// Reads waiting for a thread: some 100 milliseconds of work.
 pub const READ_QUEUE_CALLS_MAX: usize = 4_096;
 
+/// Bytes of parameters waiting in one of these queues; a dozen of the largest requests.
+pub const LANE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Threads for reads that may touch the disk; they mostly wait.
 pub const READ_THREADS: usize = 4;
 
@@ -115,4 +126,5 @@ pub fn call_threads() -> usize {
 }
 
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < SOCKET_IDLE_MAX.as_secs());
+const _: () = assert!(CONNECTION_BYTES_MAX as u64 > REQUEST_BYTES_MAX as u64);
 const _: () = assert!(SYNC_TIME_MAX.as_secs() < SOCKET_IDLE_MAX.as_secs());

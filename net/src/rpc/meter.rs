@@ -20,7 +20,7 @@ use jsonrpsee::{
 
 use super::{
     Node,
-    connection::{NoAnswer, Transport},
+    connection::{Connection, NoAnswer, Transport},
     error::{self, Refusal},
     methods::Group,
     send::Sending,
@@ -89,12 +89,19 @@ where
 
     fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let this = self.clone();
-        async move { this.answer(request).await }
+        async move {
+            let _under_way = request.extensions().get::<Arc<Connection>>().map(Connection::begin);
+            this.answer(request).await
+        }
     }
 
     fn batch<'a>(&self, batch: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let this = self.clone();
-        async move { this.answer_batch(batch).await }
+        async move {
+            let first = batch.iter().find_map(|entry| entry.as_ref().ok());
+            let _under_way = first.and_then(|entry| entry.extensions().get::<Arc<Connection>>()).map(Connection::begin);
+            this.answer_batch(batch).await
+        }
     }
 
     /// A call without an id wants no answer, and no method here is worth running without one.

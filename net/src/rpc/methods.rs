@@ -55,8 +55,8 @@ impl Registry {
         method: fn(&Node, Arguments<'_>) -> Result<R, Refusal>,
     ) -> Registered {
         self.module.register_async_method(name, move |params, node, _| async move {
-            let worker = Arc::clone(&node);
-            node.reads.run(None, move |_| worker.answer(&params, |arguments| method(&worker, arguments))).await
+            let (worker, bytes) = (Arc::clone(&node), params.len_bytes());
+            node.reads.run(bytes, None, move |_| worker.answer(&params, |arguments| method(&worker, arguments))).await
         })?;
         Ok(())
     }
@@ -68,9 +68,9 @@ impl Registry {
         method: fn(&Node, Arguments<'_>, &AtomicBool) -> Result<R, Refusal>,
     ) -> Registered {
         self.module.register_async_method(name, move |params, node, _| async move {
-            let worker = Arc::clone(&node);
+            let (worker, bytes) = (Arc::clone(&node), params.len_bytes());
             let job = move |cancel: &AtomicBool| worker.answer(&params, |arguments| method(&worker, arguments, cancel));
-            node.calls.run(Some(CALL_TIME_MAX), job).await
+            node.calls.run(bytes, Some(CALL_TIME_MAX), job).await
         })?;
         Ok(())
     }

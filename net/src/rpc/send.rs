@@ -80,7 +80,7 @@ async fn send_sync(params: Params<'static>, node: Arc<Node>) -> Result<Json, Ref
         return node.json(&convert::receipt(&block, index, node.query.chain()));
     }
     let worker = Arc::clone(&node);
-    let found = node.reads.run(None, move |_| worker.receipt(hash)).await?;
+    let found = node.reads.run(0, None, move |_| worker.receipt(hash)).await?;
     match found {
         Some(receipt) => node.json(&receipt),
         None => Err(not_in_time(hash, start.elapsed().as_millis())),

@@ -157,6 +157,7 @@ async fn serve(stream: TcpStream, service: Service, config: ServerConfig, server
     }
     let (stopped, end) = stop_channel();
     let connection = Arc::new(Connection::new(end.clone()));
+    let socket = Socket::new(stream, Arc::clone(&connection));
     let door = DoorLayer { rules: service.rules, connection };
     let (meters, node) = (service.meters, service.node);
     let rpc = RpcServiceBuilder::new().layer_fn(move |inner| Metered {
@@ -170,7 +171,7 @@ async fn serve(stream: TcpStream, service: Service, config: ServerConfig, server
         .set_http_middleware(tower::ServiceBuilder::new().layer(door))
         .to_service_builder()
         .build(service.methods, stopped.clone());
-    let serving = serve_with_graceful_shutdown(Socket::new(stream), tower, stopped.shutdown());
+    let serving = serve_with_graceful_shutdown(socket, tower, stopped.shutdown());
     let closing = end.clone();
     let ended = async move {
         if let Err(error) = serving.await {

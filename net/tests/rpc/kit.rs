@@ -149,7 +149,7 @@ pub(crate) async fn world(config: RpcConfig) -> World {
     let (_, key) = dev.keys().next().unwrap();
     let node = node(dev.addresses());
     let server = serve(config, rpc_node(&node, Some(dev))).await.unwrap();
-    let address = server.http_addr().or(server.ws_addr()).unwrap();
+    let address = server.http_addr().or_else(|| server.ws_addr()).unwrap();
     let client = RpcClient::new(&format!("http://{address}")).unwrap();
     World { _node: node, server, client, signer: PrivateKeySigner::from_bytes(&key).unwrap() }
 }

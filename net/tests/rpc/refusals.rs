@@ -113,7 +113,7 @@ async fn broken_requests_are_answered_with_the_codes_of_the_protocol() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pseudo_random_bytes_get_answers_and_do_no_harm() {
     let seed = 0x51d7_348d_91b1_65a3_u64;
-    println!("seed {seed:#x}");
+    eprintln!("seed {seed:#x}");
     let mut state = seed;
     let mut next = move || {
         state ^= state << 13;

@@ -32,7 +32,7 @@ pub(crate) enum TrieError {
 }
 
 /// A key as a sequence of nibbles.
-pub(crate) trait Key: Clone + Ord {
+pub(crate) trait Key: Clone + Ord + Send + Sync {
     /// Number of nibbles.
     fn nibbles(&self) -> usize;
     /// The nibble at `index`, below `nibbles()`.
@@ -62,7 +62,7 @@ impl Key for Arc<[u8]> {
 }
 
 /// What a leaf holds.
-pub(crate) trait Value: Clone + PartialEq {
+pub(crate) trait Value: Clone + PartialEq + Send + Sync {
     /// Appends the bytes that the leaf commits to.
     fn payload(&self, out: &mut Vec<u8>);
     /// Bytes of memory beyond the value's own size, for accounting.
@@ -171,7 +171,7 @@ pub(crate) enum Kind {
 }
 
 /// Where nodes that are not in memory come from.
-pub(crate) trait Source<K, V> {
+pub(crate) trait Source<K, V>: Sync {
     /// The body at `position`, `None` where there is none.
     ///
     /// # Errors
@@ -337,15 +337,12 @@ impl<K: Key, V: Value> Node<K, V> {
     }
 }
 
-/// Encodes the branch node of a body, its extension left out.
-pub(crate) fn encode_branch<K: Key, V: Value>(branch: &Branch<K, V>, hasher: &mut Hasher, out: &mut Vec<u8>) {
-    let start = out.len();
+/// Encodes the branch node of a body, its extension left out, into an empty buffer; returns where it begins.
+pub(crate) fn encode_branch<K: Key, V: Value>(branch: &Branch<K, V>, hasher: &mut Hasher, out: &mut Vec<u8>) -> usize {
+    out.resize(rlp::LIST_ROOM, 0);
     for child in &branch.children {
         match child {
-            Some(child) => {
-                let reference = child.reference(hasher);
-                rlp::reference(out, &reference);
-            }
+            Some(child) => rlp::reference(out, &child.reference(hasher)),
             None => out.push(0x80),
         }
     }
@@ -358,49 +355,51 @@ pub(crate) fn encode_branch<K: Key, V: Value>(branch: &Branch<K, V>, hasher: &mu
         }
         None => out.push(0x80),
     }
-    rlp::close_list(out, start);
+    rlp::finish_list(out)
 }
 
-/// Encodes an extension node over a branch.
-pub(crate) fn encode_extension(prefix: &[u8], branch: &NodeRef, out: &mut Vec<u8>) {
-    let start = out.len();
+/// Encodes an extension node over a branch into an empty buffer; returns where it begins.
+pub(crate) fn encode_extension(prefix: &[u8], branch: &NodeRef, out: &mut Vec<u8>) -> usize {
+    out.resize(rlp::LIST_ROOM, 0);
     rlp::hex_prefix(out, prefix.iter().copied(), prefix.len(), false);
     rlp::reference(out, branch);
-    rlp::close_list(out, start);
+    rlp::finish_list(out)
 }
 
-/// Encodes a leaf.
-pub(crate) fn encode_leaf<K: Key, V: Value>(key: &K, depth: usize, value: &V, hasher: &mut Hasher, out: &mut Vec<u8>) {
-    let start = out.len();
+/// Encodes a leaf into an empty buffer; returns where it begins.
+pub(crate) fn encode_leaf<K: Key, V: Value>(
+    (key, depth): (&K, usize),
+    value: &V,
+    hasher: &mut Hasher,
+    out: &mut Vec<u8>,
+) -> usize {
+    out.resize(rlp::LIST_ROOM, 0);
     let rest = key.nibbles() - depth;
     rlp::hex_prefix(out, (depth..key.nibbles()).map(|index| key.nibble(index)), rest, true);
     let mut payload = hasher.buffer();
     value.payload(&mut payload);
     rlp::string(out, &payload);
     hasher.give_back(payload);
-    rlp::close_list(out, start);
+    rlp::finish_list(out)
 }
 
 /// The reference that a parent of this body holds.
 pub(crate) fn encoded_reference<K: Key, V: Value>(body: &Body<K, V>, hasher: &mut Hasher) -> NodeRef {
     let mut out = hasher.buffer();
-    let reference = match body {
-        Body::Leaf { key, depth, value } => {
-            encode_leaf(key, *depth, value, hasher, &mut out);
-            NodeRef::of(&out, hasher)
-        }
+    let begin = match body {
+        Body::Leaf { key, depth, value } => encode_leaf((key, *depth), value, hasher, &mut out),
         Body::Branch(branch) => {
-            encode_branch(branch, hasher, &mut out);
-            let inner = NodeRef::of(&out, hasher);
+            let begin = encode_branch(branch, hasher, &mut out);
             if branch.prefix.is_empty() {
-                inner
+                begin
             } else {
+                let inner = NodeRef::of(&out[begin..], hasher);
                 out.clear();
-                encode_extension(&branch.prefix, &inner, &mut out);
-                NodeRef::of(&out, hasher)
+                encode_extension(&branch.prefix, &inner, &mut out)
             }
         }
     };
+    let reference = NodeRef::of(&out[begin..], hasher);
     hasher.give_back(out);
     reference
 }

@@ -9,9 +9,9 @@ use alloy_primitives::Bytes;
 
 use super::node::{Body, Hasher, Key, Link, NodeRef, Source, TrieError, Value, encode_branch, encode_extension, encode_leaf};
 
-fn list(encoded: Vec<u8>, nodes: &mut Vec<Bytes>) {
+fn list(encoded: &[u8], nodes: &mut Vec<Bytes>) {
     if nodes.is_empty() || encoded.len() >= 32 {
-        nodes.push(encoded.into());
+        nodes.push(Bytes::copy_from_slice(encoded));
     }
 }
 
@@ -33,16 +33,18 @@ pub(crate) fn prove<K: Key, V: Value>(
         let mut encoded = Vec::new();
         match &*body {
             Body::Leaf { key: found, depth, value } => {
-                encode_leaf(found, *depth, value, &mut hasher, &mut encoded);
-                list(encoded, &mut nodes);
+                let begin = encode_leaf((found, *depth), value, &mut hasher, &mut encoded);
+                list(&encoded[begin..], &mut nodes);
                 return Ok(((found == key).then(|| value.clone()), nodes));
             }
             Body::Branch(branch) => {
-                encode_branch(branch, &mut hasher, &mut encoded);
+                let begin = encode_branch(branch, &mut hasher, &mut encoded);
+                let encoded = &encoded[begin..];
                 if !branch.prefix.is_empty() {
                     let mut extension = Vec::new();
-                    encode_extension(&branch.prefix, &NodeRef::of(&encoded, &mut hasher), &mut extension);
-                    list(extension, &mut nodes);
+                    let inner = NodeRef::of(encoded, &mut hasher);
+                    let begin = encode_extension(&branch.prefix, &inner, &mut extension);
+                    list(&extension[begin..], &mut nodes);
                     let rest = key.nibbles() - path.len();
                     let matches = rest >= branch.prefix.len()
                         && branch.prefix.iter().enumerate().all(|(i, nibble)| key.nibble(path.len() + i) == *nibble);

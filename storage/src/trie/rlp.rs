@@ -32,12 +32,30 @@ pub(crate) fn integer(out: &mut Vec<u8>, big_endian: &[u8]) {
     string(out, &big_endian[zeros..]);
 }
 
-/// Wraps everything behind `start` into a list.
+/// Wraps everything behind `start` into a list; for the few bytes of an account.
 pub(crate) fn close_list(out: &mut Vec<u8>, start: usize) {
     let payload = out.len() - start;
-    let mut head = Vec::with_capacity(5);
+    let mut head = Vec::with_capacity(9);
     header(&mut head, 0xc0, payload);
     out.splice(start..start, head);
+}
+
+/// Room in front of a list for its own header.
+pub(crate) const LIST_ROOM: usize = 9;
+
+/// Writes the header of the list whose payload stands behind [`LIST_ROOM`] bytes; returns where it begins.
+pub(crate) fn finish_list(out: &mut [u8]) -> usize {
+    let payload = out.len() - LIST_ROOM;
+    if payload < 56 {
+        out[LIST_ROOM - 1] = 0xc0_u8.wrapping_add(payload.to_be_bytes()[size_of::<usize>() - 1]);
+        return LIST_ROOM - 1;
+    }
+    let bytes = payload.to_be_bytes();
+    let count = bytes.len() - bytes.iter().take_while(|byte| **byte == 0).count();
+    let begin = LIST_ROOM - 1 - count;
+    out[begin + 1..LIST_ROOM].copy_from_slice(&bytes[bytes.len() - count..]);
+    out[begin] = 0xf7_u8.wrapping_add(count.to_be_bytes()[size_of::<usize>() - 1]);
+    begin
 }
 
 /// Appends nibbles in hex-prefix encoding as a byte string.

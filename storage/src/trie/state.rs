@@ -4,9 +4,12 @@
 //! slot to its wipe. The incarnation's storage id is local to this node and assigned by the first
 //! checkpoint that writes it, so speculative tries need no ids and wiping an account costs nothing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
 };
 
 use alloy_primitives::{Address, B256, U256};
@@ -231,25 +234,76 @@ impl StateTrie {
         let mut order: Vec<(B256, &AccountChange)> =
             changes.accounts.iter().map(|(address, change)| (hash_address(*address, &mut hasher), change)).collect();
         order.sort_unstable_by_key(|(hashed, _)| *hashed);
-        let mut items = Vec::with_capacity(order.len());
-        for (hashed, change) in order {
-            let Some(account) = change.after else {
-                items.push((hashed, None));
-                continue;
-            };
-            let base = if change.wiped {
-                StorageTrie::default()
-            } else {
-                self.leaf(&hashed, source)?.map(|leaf| leaf.storage).unwrap_or_default()
-            };
-            let storage =
-                if change.slots.is_empty() { base } else { base.apply(change.slots.iter(), source, &mut hasher)? };
-            items.push((hashed, Some(AccountLeaf { account, storage })));
-        }
+        let items = self.leaves(&order, source)?;
         let root = update::apply(self.root.as_ref(), &items, &AccountSource(source))?;
         let hash = root.as_ref().map_or(EMPTY_ROOT_HASH, |root| root.reference(&mut hasher).root_hash());
         Ok(Self { root, hash })
     }
+}
+
+/// An account that changes, by its hash.
+type Changed<'c> = (B256, &'c AccountChange);
+/// Its leaf afterwards.
+type Leaf = update::Item<B256, AccountLeaf>;
+
+impl StateTrie {
+    /// The new leaves of changed accounts, their storage hashed; over threads if there is much of it.
+    fn leaves(&self, order: &[Changed<'_>], source: &dyn StateSource) -> Result<Vec<Leaf>, TrieError> {
+        let slots: usize = order.iter().map(|(_, change)| change.slots.len()).sum();
+        let threads = update::threads_for(slots).min(order.len());
+        let work = |part: &[Changed<'_>]| -> Result<Vec<Leaf>, TrieError> {
+            let mut hasher = Hasher::default();
+            part.iter().map(|(hashed, change)| Ok((*hashed, self.changed(hashed, change, source, &mut hasher)?))).collect()
+        };
+        if threads < 2 {
+            return work(order);
+        }
+        thread::scope(|scope| {
+            let mut parts = split(order, slots.saturating_add(order.len()).div_ceil(threads)).into_iter();
+            let own = parts.next().unwrap_or_default();
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
+            let mut leaves = work(own)?;
+            for other in others {
+                leaves.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(leaves)
+        })
+    }
+
+    /// One account after its change, `None` when it is gone.
+    fn changed(
+        &self,
+        hashed: &B256,
+        change: &AccountChange,
+        source: &dyn StateSource,
+        hasher: &mut Hasher,
+    ) -> Result<Option<AccountLeaf>, TrieError> {
+        let Some(account) = change.after else { return Ok(None) };
+        let base = if change.wiped {
+            StorageTrie::default()
+        } else {
+            self.leaf(hashed, source)?.map(|leaf| leaf.storage).unwrap_or_default()
+        };
+        let storage = if change.slots.is_empty() { base } else { base.apply(change.slots.iter(), source, hasher)? };
+        Ok(Some(AccountLeaf { account, storage }))
+    }
+}
+
+/// Cuts changes into runs of about `weight` accounts and slots.
+fn split<'o, 'c>(order: &'o [Changed<'c>], weight: usize) -> Vec<&'o [Changed<'c>]> {
+    let mut parts = Vec::new();
+    let (mut start, mut sum) = (0, 0);
+    for (index, (_, change)) in order.iter().enumerate() {
+        sum += 1 + change.slots.len();
+        if sum >= weight {
+            parts.push(&order[start..=index]);
+            (start, sum) = (index + 1, 0);
+        }
+    }
+    if start < order.len() {
+        parts.push(&order[start..]);
+    }
+    parts
 }
 
 /// keccak256 of an address, counted.

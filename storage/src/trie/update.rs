@@ -2,11 +2,17 @@
 //!
 //! One descent serves the whole batch: each node on a changed path is rebuilt exactly once, each
 //! node beside it is shared. A trie in which nothing changed comes back as the same node, so the
-//! caller can compare pointers.
+//! caller can compare pointers. A large batch is split over threads at the root's children, which
+//! change and hash their subtrees apart from one another.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
-use super::node::{Body, Branch, Key, Link, Node, Source, TrieError, Value};
+use super::node::{Body, Branch, Hasher, Key, Link, Node, Source, TrieError, Value};
+
+/// Changes below which one thread is faster than starting another.
+const PARALLEL_ITEMS_MIN: usize = 512;
+/// Most threads for one batch.
+const THREADS_MAX: usize = 8;
 
 /// A change of one key: its new value, `None` to delete it.
 pub(crate) type Item<K, V> = (K, Option<V>);
@@ -21,7 +27,8 @@ pub(crate) fn apply<K: Key, V: Value>(
     source: &dyn Source<K, V>,
 ) -> Result<Option<Link<K, V>>, TrieError> {
     debug_assert!(items.is_sorted_by(|left, right| left.0 < right.0), "keys must rise");
-    Updater { source, path: Vec::with_capacity(64) }.apply(root, items)
+    let threads = threads_for(items.len());
+    Updater { source, path: Vec::with_capacity(64), threads }.apply(root, items)
 }
 
 /// The value at `key`.
@@ -59,6 +66,15 @@ pub(crate) fn find<K: Key, V: Value>(
     Ok(None)
 }
 
+/// Threads worth their start for this many changes.
+pub(crate) fn threads_for(items: usize) -> usize {
+    if items < PARALLEL_ITEMS_MIN {
+        return 1;
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    cores.min(THREADS_MAX).min(items / (PARALLEL_ITEMS_MIN / 2))
+}
+
 fn same<K, V>(left: Option<&Link<K, V>>, right: Option<&Link<K, V>>) -> bool {
     match (left, right) {
         (None, None) => true,
@@ -67,9 +83,16 @@ fn same<K, V>(left: Option<&Link<K, V>>, right: Option<&Link<K, V>>) -> bool {
     }
 }
 
+/// The changes below one child.
+type Group<'i, K, V> = (u8, &'i [Item<K, V>]);
+/// Children after a change, by nibble.
+type Children<K, V> = Vec<(u8, Option<Link<K, V>>)>;
+
 struct Updater<'a, K, V> {
     source: &'a dyn Source<K, V>,
     path: Vec<u8>,
+    /// Threads that may work on this batch; 1 below the root's children.
+    threads: usize,
 }
 
 impl<K: Key, V: Value> Updater<'_, K, V> {
@@ -158,16 +181,16 @@ impl<K: Key, V: Value> Updater<'_, K, V> {
             changed.get_or_insert_with(|| branch.clone()).value = entry;
             rest = others;
         }
+        let mut groups = Vec::with_capacity(16);
         while let Some((first, _)) = rest.first() {
             let nibble = first.nibble(inner);
             let (group, others) = rest.split_at(rest.partition_point(|(key, _)| key.nibble(inner) <= nibble));
             rest = others;
+            groups.push((nibble, group));
+        }
+        for (nibble, new) in self.apply_to_groups(branch, &groups)? {
             let index = usize::from(nibble);
-            let old = branch.children[index].as_ref();
-            self.path.push(nibble);
-            let new = self.apply(old, group)?;
-            self.path.pop();
-            if !same(old, new.as_ref()) {
+            if !same(branch.children[index].as_ref(), new.as_ref()) {
                 changed.get_or_insert_with(|| branch.clone()).children[index] = new;
             }
         }
@@ -176,6 +199,50 @@ impl<K: Key, V: Value> Updater<'_, K, V> {
             None => Ok(Some(Arc::clone(node))),
             Some(branch) => self.normalise(branch),
         }
+    }
+
+    /// Applies each group to its child of `branch`.
+    fn apply_to_groups(&mut self, branch: &Branch<K, V>, groups: &[Group<'_, K, V>]) -> Result<Children<K, V>, TrieError> {
+        let child = |nibble: u8| branch.children[usize::from(nibble)].as_ref();
+        let items: usize = groups.iter().map(|(_, group)| group.len()).sum();
+        let threads = self.threads.min(groups.len()).min(threads_for(items));
+        if threads < 2 {
+            let mut children = Vec::with_capacity(groups.len());
+            for (nibble, group) in groups {
+                self.path.push(*nibble);
+                let new = self.apply(child(*nibble), group);
+                self.path.pop();
+                children.push((*nibble, new?));
+            }
+            return Ok(children);
+        }
+        let (source, path) = (self.source, &self.path);
+        let work = |part: &[Group<'_, K, V>]| -> Result<Children<K, V>, TrieError> {
+            let mut hasher = Hasher::default();
+            let mut updater = Updater { source, path: path.clone(), threads: 1 };
+            let mut children = Vec::with_capacity(part.len());
+            for (nibble, group) in part {
+                updater.path.push(*nibble);
+                let new = updater.apply(child(*nibble), group);
+                updater.path.pop();
+                let new = new?;
+                if let Some(new) = &new {
+                    new.reference(&mut hasher);
+                }
+                children.push((*nibble, new));
+            }
+            Ok(children)
+        };
+        thread::scope(|scope| {
+            let mut parts = groups.chunks(groups.len().div_ceil(threads));
+            let own = parts.next().unwrap_or_default();
+            let others: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
+            let mut children = work(own)?;
+            for other in others {
+                children.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(children)
+        })
     }
 
     /// Gives a branch that may have lost children the one form the trie allows.

@@ -20,7 +20,8 @@ impl Machine {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = text("/proc/cpuinfo");
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let mut averages = text("/proc/loadavg").split_whitespace().map_while(|word| word.parse().ok()).collect::<Vec<_>>();
+        let mut averages =
+            text("/proc/loadavg").split_whitespace().map_while(|word| word.parse().ok()).collect::<Vec<_>>();
         averages.resize(3, 0.0);
         Self {
             cpu: cpu.map_or_else(|| "unknown".to_owned(), |(_, name)| name.to_owned()),

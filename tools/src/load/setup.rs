@@ -1,10 +1,6 @@
 //! Brings a chain into the state that a plan starts from, and finds out what its operations cost there.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bench::{
     Kind, Phase, Plan,
@@ -117,4 +113,3 @@ pub(crate) async fn gas_limits(chain: &Chain, plan: &Plan) -> eyre::Result<GasLi
     }
     Ok(limits)
 }
-

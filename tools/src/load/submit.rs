@@ -154,8 +154,10 @@ impl Connection {
     }
 
     async fn send(&mut self, batch: Vec<(u32, usize)>) {
-        let raws: Vec<String> =
-            batch.iter().map(|(index, _)| hex::encode_prefixed(&self.board.transactions[*index as usize].raw)).collect();
+        let raws: Vec<String> = batch
+            .iter()
+            .map(|(index, _)| hex::encode_prefixed(&self.board.transactions[*index as usize].raw))
+            .collect();
         let now = self.board.start.elapsed();
         for (index, _) in &batch {
             self.board.sent[*index as usize].set(now);

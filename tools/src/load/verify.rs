@@ -210,7 +210,8 @@ fn check_block(block: &BlockSummary, receipts: &[Receipt], problems: &mut Proble
             && used > 0
             && receipt.cumulative_gas_used.to::<u64>() == gas;
         let logs_right = receipt.logs.iter().all(|log| {
-            let right = log.log_index.to::<u64>() == logs && log.transaction_hash == *hash && log.block_hash == block.hash;
+            let right =
+                log.log_index.to::<u64>() == logs && log.transaction_hash == *hash && log.block_hash == block.hash;
             logs += 1;
             right
         });

@@ -19,7 +19,7 @@ pub(crate) enum Item {
     /// A string of bytes.
     String(Bytes),
     /// A list of items.
-    List(Vec<Item>),
+    List(Vec<Self>),
 }
 
 impl Encodable for Item {

@@ -47,8 +47,8 @@ impl TrieState {
     pub(crate) fn genesis(alloc: &BTreeMap<Address, GenesisAccount>) -> Self {
         let mut state = Self::default();
         for (address, genesis) in alloc {
-            let mut entry = Entry::default();
-            entry.account = Account { nonce: genesis.nonce, balance: genesis.balance, code_hash: KECCAK256_EMPTY };
+            let account = Account { nonce: genesis.nonce, balance: genesis.balance, code_hash: KECCAK256_EMPTY };
+            let mut entry = Entry { account, ..Entry::default() };
             if !genesis.code.is_empty() {
                 entry.account.code_hash = keccak256(&genesis.code);
                 state.codes.insert(entry.account.code_hash, genesis.code.clone());

@@ -10,7 +10,8 @@ use engine::{
 
 use super::*;
 use crate::testing::{
-    ALICE, BOB, GAS_LIMIT, GWEI, POOR, PROPOSER, Queue, REVERT, STORE, World, delegate, legacy, send, transfer,
+    ALICE, BOB, GAS_LIMIT, GWEI, LOOP, POOR, PROPOSER, Queue, REVERT, STORE, World, blob, delegate, legacy, send,
+    transfer,
 };
 
 fn word(value: u64) -> Bytes {
@@ -181,6 +182,19 @@ fn a_changed_body_is_refused() {
 }
 
 #[test]
+fn a_blob_makes_a_sluice_block_invalid() {
+    let world = World::with(Fork::Osaka, []);
+    let mut block = (*build(&world, mixed()).block).clone();
+    block.body.transactions = vec![blob(ALICE, 0)];
+    let root = outcome::transactions_root(&block.body.transactions);
+    let change = |header: &mut Header| {
+        header.transactions_root = root;
+        header.blob_gas_used = Some(131_072);
+    };
+    assert_eq!(refusal(&world, resealed(&block, change)), "blob_gas_used is 131072, must be at most 0");
+}
+
+#[test]
 fn a_transaction_that_is_not_valid_makes_the_block_invalid() {
     let world = World::new(Fork::Osaka);
     let mut block = (*build(&world, mixed()).block).clone();
@@ -207,6 +221,8 @@ fn candidates_that_cannot_be_included_are_passed_over() {
     let executor = RevmExecutor::new(world.chain.clone());
     let good = [transfer(ALICE, 0, BOB, U256::from(1)), transfer(BOB, 0, ALICE, U256::from(1))];
     let mut queue = Queue::of([
+        // Not allowed here.
+        blob(PROPOSER, 0),
         // Cannot pay.
         transfer(POOR, 0, BOB, U256::from(1)),
         // Never offered: its sender is skipped.
@@ -224,7 +240,7 @@ fn candidates_that_cannot_be_included_are_passed_over() {
     let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0;
     let nonces: Vec<_> = built.block.body.transactions.iter().map(|tx| (tx.sender(), tx.envelope().nonce())).collect();
     assert_eq!(nonces, [(ALICE, 0), (ALICE, 1), (BOB, 0)]);
-    assert_eq!(queue.skipped, [POOR, BOB, ALICE].into_iter().collect());
+    assert_eq!(queue.skipped, [PROPOSER, POOR, BOB, ALICE].into_iter().collect());
     execute(&world, (*built.block).clone()).unwrap();
 }
 
@@ -234,7 +250,7 @@ fn a_build_ends_when_the_gas_is_used_up_or_its_time() {
     let executor = RevmExecutor::new(world.chain.clone());
     // 16 million gas each, reserved and not used up: the third does not fit beside two that used 21,000.
     let big = |sender, nonce| send(sender, nonce, STORE.into(), U256::ZERO, Bytes::new(), 16_000_000);
-    let burner = |sender, nonce| send(sender, nonce, crate::testing::LOOP.into(), U256::ZERO, Bytes::new(), 16_000_000);
+    let burner = |sender, nonce| send(sender, nonce, LOOP.into(), U256::ZERO, Bytes::new(), 16_000_000);
     let mut queue = Queue::of([burner(ALICE, 0), big(BOB, 0), transfer(ALICE, 1, BOB, U256::ZERO)]);
     let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0;
     assert_eq!(built.block.body.transactions.len(), 2);

@@ -1,0 +1,64 @@
+//! A whole node over a lab's chain, without sockets.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use engine::{
+    admission::PoolLimits,
+    ordering::Idle,
+    pipeline::{Config, Node},
+    ports::{Delivery, Message, Network},
+    types::RawTransaction,
+};
+
+use crate::lab::Lab;
+
+/// A network of one.
+struct Nobody;
+
+impl Network for Nobody {
+    fn broadcast(&self, _message: &Message) -> Delivery {
+        Delivery::Sent
+    }
+
+    fn peer_count(&self) -> usize {
+        0
+    }
+}
+
+/// Starts the stages; an idle node makes no blocks.
+pub(crate) fn start(lab: &Lab, slot_time: Duration, admission_workers: usize) -> Node {
+    let config = Config {
+        slot_time,
+        build_time: slot_time,
+        idle: Idle::Wait,
+        beneficiary: Default::default(),
+        extra_data: Default::default(),
+        admission_workers,
+        pool: PoolLimits::default(),
+    };
+    Node::start(config, lab.store.clone(), lab.executor.clone(), Arc::new(Nobody)).expect("the threads start")
+}
+
+/// Hands transactions in and waits until all of them are admitted.
+pub(crate) fn admit(node: &Node, raws: &[RawTransaction]) {
+    let (answer, answers) = mpsc::sync_channel(raws.len());
+    for raw in raws {
+        let answer = answer.clone();
+        let answer = Box::new(move |result| answer.send(result).expect("the bench waits for all"));
+        node.admission.submit(raw.clone(), answer);
+    }
+    for _ in raws {
+        answers.recv().expect("a worker answers").expect("the plan signs what is valid");
+    }
+}
+
+/// The next transactions of the shape, as clients send them.
+pub(crate) fn raws(lab: &mut Lab, count: usize) -> Vec<RawTransaction> {
+    lab.signed(count).into_iter().map(|signed| RawTransaction(signed.raw)).collect()
+}
+
+/// So long that a bench ends before the next block.
+pub(crate) const NEVER: Duration = Duration::from_secs(3_600);
