@@ -23,7 +23,6 @@ impl Rng {
     }
 
     /// A number below `bound`, 0 for a bound of 0; the bias is below 2^-32 for bounds that fit 32 bits.
-    #[expect(clippy::cast_possible_truncation, reason = "the high half of a product of two 64-bit numbers has 64 bits")]
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.next_u64() as u128 * bound as u128) >> 64) as u64
     }

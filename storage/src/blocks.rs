@@ -52,6 +52,8 @@ impl Outdated {
 
 /// The chain of committed blocks.
 pub(crate) struct Blocks {
+    /// Block 0, which no segment holds.
+    genesis: Arc<CommittedBlock>,
     recent: RwLock<Recent>,
     rows: RwLock<Arc<Snapshot>>,
     segments: Arc<Segments>,
@@ -77,7 +79,7 @@ pub(crate) fn decode(bytes: &[u8], height: Height) -> Result<Stored, Fault> {
 impl Blocks {
     /// The chain up to a block whose rows are written; `trie` is that of the checkpoint, at or above it.
     pub(crate) fn new(
-        tip: Arc<CommittedBlock>,
+        (genesis, tip): (Arc<CommittedBlock>, Arc<CommittedBlock>),
         trie: (Height, Arc<StateTrie>),
         transactions: u64,
         rows: Snapshot,
@@ -90,7 +92,7 @@ impl Blocks {
             heights: B256Map::default(),
             transactions,
         };
-        Self { recent: RwLock::new(recent), rows: RwLock::new(Arc::new(rows)), segments }
+        Self { genesis, recent: RwLock::new(recent), rows: RwLock::new(Arc::new(rows)), segments }
     }
 
     /// Appends a committed block; `trie` is `None` for a height below the applied one.
@@ -142,6 +144,19 @@ impl Blocks {
         recent.tries.get(index).map(|(_, trie)| Arc::clone(trie))
     }
 
+    /// The trie of the lowest height that has one, with that height.
+    pub(crate) fn oldest_trie(&self) -> (Height, Arc<StateTrie>) {
+        self.recent.read().tries.front().cloned().expect("there is always a trie")
+    }
+
+    /// Adds the trie of the height below the lowest that has one.
+    pub(crate) fn push_oldest_trie(&self, height: Height, trie: Arc<StateTrie>) {
+        let mut recent = self.recent.write();
+        if recent.tries.front().is_some_and(|(oldest, _)| oldest.previous() == Some(height)) {
+            recent.tries.push_front((height, trie));
+        }
+    }
+
     fn recent_block(&self, height: Height) -> Option<Arc<CommittedBlock>> {
         let recent = self.recent.read();
         let first = recent.blocks.front()?.height();
@@ -173,7 +188,11 @@ impl Blocks {
         let bytes = self.segments.get(position.segment)?.read(position.offset, length)?;
         let stored = decode(&bytes, height)?;
         if stored.block.hash() != position.hash {
-            return Err(Fault::corrupt(format!("block {height} has hash {}, not {}", stored.block.hash(), position.hash)));
+            return Err(Fault::corrupt(format!(
+                "block {height} has hash {}, not {}",
+                stored.block.hash(),
+                position.hash
+            )));
         }
         Ok(Some(stored))
     }
@@ -182,6 +201,9 @@ impl Blocks {
     pub(crate) fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, Fault> {
         if let Some(block) = self.recent_block(height) {
             return Ok(Some(block));
+        }
+        if height == Height::GENESIS {
+            return Ok(Some(Arc::clone(&self.genesis)));
         }
         if height > self.tip().height() {
             return Ok(None);

@@ -117,8 +117,7 @@ impl Sink<B256, AccountLeaf> for Batch<'_> {
             return Ok(());
         };
         self.storage(old.map(|leaf| &leaf.storage), &leaf.storage)?;
-        let row =
-            AccountRow { account: leaf.account, storage_id: leaf.storage.id(), storage_root: leaf.storage.hash };
+        let row = AccountRow { account: leaf.account, storage_id: leaf.storage.id(), storage_root: leaf.storage.hash };
         self.accounts.push((key.to_vec(), Some(row.encode())));
         Ok(())
     }

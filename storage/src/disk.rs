@@ -112,9 +112,7 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
         metrics::FSYNC.increment();
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|error| DiskError::new("syncing", dir, &error))
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| DiskError::new("syncing", dir, &error))
     }
 }
 

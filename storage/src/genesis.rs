@@ -11,7 +11,9 @@ use alloy_primitives::{Address, B256, KECCAK256_EMPTY, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use engine::{
     genesis::{ChainSpec, GenesisAccount},
-    types::{Account, AccountChange, Block, BlockBody, CommittedBlock, ConsensusHeader, Height, SlotChange, StateChanges},
+    types::{
+        Account, AccountChange, Block, BlockBody, CommittedBlock, ConsensusHeader, Height, SlotChange, StateChanges,
+    },
 };
 
 use crate::{
@@ -36,9 +38,10 @@ pub fn changes(alloc: &BTreeMap<Address, GenesisAccount>) -> StateChanges {
             changes.codes.insert(code_hash, genesis.code.clone());
         }
         let after = Some(Account { nonce: genesis.nonce, balance: genesis.balance, code_hash });
-        let slots = genesis.storage.iter().map(|(key, value)| {
-            (*key, SlotChange { before: alloy_primitives::U256::ZERO, after: *value })
-        });
+        let slots = genesis
+            .storage
+            .iter()
+            .map(|(key, value)| (*key, SlotChange { before: alloy_primitives::U256::ZERO, after: *value }));
         let change = AccountChange { before: None, after, wiped: false, slots: slots.collect() };
         changes.accounts.insert(*address, change);
     }
@@ -82,14 +85,9 @@ pub(crate) fn load(env: &Env, chain: &ChainSpec, fail: &FailPoints) -> Result<()
 
 fn fill(env: &Env, chain: &ChainSpec, new: &StateTrie, fail: &FailPoints) -> Result<(), Fault> {
     let mut txn = env.write()?;
-    for table in [
-        tables::ACCOUNT,
-        tables::STORAGE,
-        tables::ACCOUNT_NODE,
-        tables::STORAGE_NODE,
-        tables::CODE,
-        tables::GARBAGE,
-    ] {
+    for table in
+        [tables::ACCOUNT, tables::STORAGE, tables::ACCOUNT_NODE, tables::STORAGE_NODE, tables::CODE, tables::GARBAGE]
+    {
         txn.clear(table)?;
     }
     txn.commit()?;

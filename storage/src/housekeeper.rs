@@ -21,6 +21,9 @@ use crate::{
     segment,
 };
 
+/// Jobs that may wait.
+const JOBS_MAX: usize = 64;
+
 /// Something to do beside the finality path.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -101,14 +104,15 @@ impl Housekeeper {
         }
     }
 
-    /// Does `job` soon.
+    /// Does `job` soon; at once if too many wait already.
     pub(crate) fn submit(&self, job: Job) {
-        if self.background {
-            self.state.lock().jobs.push_back(job);
-            self.changed.notify_all();
-        } else {
-            job();
+        let mut state = self.state.lock();
+        if !self.background || state.stop || state.jobs.len() >= JOBS_MAX {
+            drop(state);
+            return job();
         }
+        state.jobs.push_back(job);
+        self.changed.notify_all();
     }
 
     /// Ends the thread after the jobs it has; the spare stays for nobody.
@@ -135,11 +139,9 @@ impl Housekeeper {
                 state.wanted = false;
                 state.writing = true;
                 drop(state);
-                let outcome = self
-                    .fail
-                    .hit("segment.spare")
-                    .map_err(Fault::Failed)
-                    .and_then(|()| Ok(segment::write_zeros(&*self.disk, &self.dir.join("spare.seg"), self.segment_bytes)?));
+                let outcome = self.fail.hit("segment.spare").map_err(Fault::Failed).and_then(|()| {
+                    Ok(segment::write_zeros(&*self.disk, &self.dir.join("spare.seg"), self.segment_bytes)?)
+                });
                 state = self.state.lock();
                 state.writing = false;
                 match outcome {

@@ -130,7 +130,11 @@ impl TransactionIndex {
     }
 
     /// Where the transaction with this hash is.
-    pub(crate) fn find(&self, hash: &B256, rebuild: &dyn Fn(u32) -> Result<Arc<SegmentFile>, Fault>) -> Result<Option<Place>, Fault> {
+    pub(crate) fn find(
+        &self,
+        hash: &B256,
+        rebuild: &dyn Fn(u32) -> Result<Arc<SegmentFile>, Fault>,
+    ) -> Result<Option<Place>, Fault> {
         if let Some(place) = self.open.read().places.get(hash) {
             return Ok(Some(*place));
         }
@@ -179,7 +183,8 @@ fn collect(segment: &SegmentFile, end: u64) -> Result<Places, Fault> {
     while offset < end {
         let Entry::Record(header, payload) = segment.entry(offset)? else { break };
         if header.kind == record::Kind::Block {
-            let damaged = || Fault::corrupt(format!("block {} in {} does not decode", header.height, segment.path.display()));
+            let damaged =
+                || Fault::corrupt(format!("block {} in {} does not decode", header.height, segment.path.display()));
             let block = header.unpack(&payload).ok_or_else(damaged)?;
             let hashes = transaction_hashes(&block).map_err(|_| damaged())?;
             places.extend((0..).zip(hashes).map(|(index, hash)| (hash, (header.height, index))));

@@ -27,6 +27,8 @@ const KEY_BYTES_MAX: usize = 128;
 const GROWTH_BYTES: isize = 16 << 20;
 /// Read transactions per snapshot.
 const LANES: usize = 8;
+/// Read transactions in all: a thousand snapshots, most of them held by views that are far behind.
+const READERS_MAX: u64 = 8_192;
 
 /// Why the key-value store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +41,18 @@ pub(crate) struct KvError {
 
 impl KvError {
     fn new(action: &'static str, table: impl Into<String>, reason: impl ToString) -> Self {
-        Self { action, table: table.into(), reason: reason.to_string() }
+        Self { action, table: table.into(), reason: in_words(reason.to_string()) }
     }
 }
+
+/// MDBX hands errors of the system on as bare numbers.
+fn in_words(reason: String) -> String {
+    let code = reason.strip_prefix("unknown error code: ").and_then(|code| code.parse().ok());
+    code.map_or(reason, |code| std::io::Error::from_raw_os_error(code).to_string())
+}
+
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 /// A table of an environment: its place in the list the environment was opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +71,7 @@ impl Env {
         let fail = |error: mdbx::MdbxError| KvError::new("opening", path.display().to_string(), error);
         let env = Environment::builder()
             .set_max_dbs(names.len())
-            .set_max_readers(1_024)
+            .set_max_readers(READERS_MAX)
             .set_geometry(Geometry {
                 size: Some(0..map_bytes_max),
                 growth_step: Some(GROWTH_BYTES),
@@ -239,7 +250,7 @@ impl WriteTxn<'_> {
     }
 
     /// All rows of a small table.
-    pub(crate) fn rows(&self, table: Table, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KvError> {
+    pub(crate) fn rows(&self, table: Table, limit: usize) -> Result<Vec<Row>, KvError> {
         let fail = |error: mdbx::ReadError| self.fail("scanning", table, error);
         let mut cursor = self.txn.cursor(self.env.tables[table.0]).map_err(|error| fail(error.into()))?;
         let mut rows = Vec::new();

@@ -30,6 +30,7 @@ mod overlay;
 mod rebuild;
 mod record;
 mod recovery;
+mod rewind;
 mod segment;
 mod snapshot;
 mod tables;
@@ -37,6 +38,7 @@ pub mod trie;
 mod view;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, clippy::print_stdout, reason = "small random numbers; seeds are printed")]
 mod tests;
 
 pub use error::OpenError;

@@ -152,8 +152,7 @@ fn build(
 ) -> Result<Database, OpenError> {
     let indexed = read_indexed(&chain_env, &chain)?;
     let next_storage_id = read_next_storage_id(&state)?;
-    let snapshots =
-        Snapshots::new(StateSnapshot::new(state.snapshot().map_err(Fault::from)?, applied.height));
+    let snapshots = Snapshots::new(StateSnapshot::new(state.snapshot().map_err(Fault::from)?, applied.height));
     let scan = recovery::scan(&chain_env, &mut appender, &chain, applied.height.min(indexed), applied, indexed)?;
     let files = Files {
         disk: Arc::clone(&appender.disk),
@@ -165,7 +164,7 @@ fn build(
     let trie = Arc::new(StateTrie::stored(applied.root));
     let rows = chain_env.snapshot().map_err(Fault::from)?;
     let blocks = Blocks::new(
-        Arc::clone(&scan.base),
+        (Arc::new(genesis::block(&chain)), Arc::clone(&scan.base)),
         (applied.height, Arc::clone(&trie)),
         scan.transactions,
         rows,
@@ -187,6 +186,7 @@ fn build(
         codes: RwLock::new(Codes::default()),
         appender: Mutex::new(appender),
         checkpointed: Mutex::new(Checkpointed { applied, trie, next_storage_id }),
+        rewinding: Mutex::new(()),
         dirty: Mutex::new(Dirty::default()),
         dirty_changed: parking_lot::Condvar::new(),
         failed: std::sync::OnceLock::new(),
@@ -195,8 +195,7 @@ fn build(
     });
     recovery::replay(&inner, scan, applied)?;
     inner.housekeeper.prepare_spare();
-    let checkpointer =
-        if inner.config.background { Some(checkpoint::start(Arc::clone(&inner))?) } else { None };
+    let checkpointer = if inner.config.background { Some(checkpoint::start(Arc::clone(&inner))?) } else { None };
     Ok(Database { inner, checkpointer: Mutex::new(checkpointer) })
 }
 

@@ -99,12 +99,7 @@ fn at<T: Copy>(versions: &[Version<T>], height: Height) -> Result<Version<T>, Op
 
 impl Overlay {
     /// Adds a block's changes; heights rise. `ended` tells which rows a wiped account had.
-    pub(crate) fn insert(
-        &self,
-        height: Height,
-        changes: &Arc<StateChanges>,
-        mut ended: impl FnMut(&Address) -> Ended,
-    ) {
+    pub(crate) fn insert(&self, height: Height, changes: &Arc<StateChanges>, mut ended: impl FnMut(&Address) -> Ended) {
         for (address, _) in changes.accounts.iter().filter(|(_, change)| change.wiped || change.after.is_none()) {
             let wipe = Wipe { height, ended: ended(address), deferred: Vec::new() };
             self.wipes.entry(*address).or_default().push(wipe);
@@ -288,7 +283,15 @@ impl Overlay {
         self.wipe_epoch.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// The changes of the block at `height`.
+    pub(crate) fn changes_at(&self, height: Height) -> Option<Arc<StateChanges>> {
+        let kept = self.kept.lock();
+        let index = usize::try_from(height.0.checked_sub(kept.front()?.0.0)?).ok()?;
+        kept.get(index).map(|(_, changes)| Arc::clone(changes))
+    }
+
     /// Number of keys with versions.
+    #[cfg(test)]
     pub(crate) fn keys(&self) -> usize {
         self.accounts.len() + self.slots.len()
     }

@@ -4,10 +4,7 @@
 //! alloy's hash builder, which shares no code with ours; only what changed since the checkpoint is
 //! held in memory.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-};
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use alloy_primitives::{B256, U256, keccak256};
 use alloy_rlp::Encodable;
@@ -118,7 +115,8 @@ fn add_account(
     let wiped = change.as_ref().is_some_and(|change| change.wiped);
     let id = row.map_or(0, |row| row.storage_id);
     let storage_root = storage_root(snapshot, if wiped { 0 } else { id }, change.map(|change| change.slots))?;
-    let leaf = TrieAccount { nonce: account.nonce, balance: account.balance, storage_root, code_hash: account.code_hash };
+    let leaf =
+        TrieAccount { nonce: account.nonce, balance: account.balance, storage_root, code_hash: account.code_hash };
     builder.add_leaf(Nibbles::unpack(key), &alloy_rlp::encode(leaf));
     Ok(())
 }

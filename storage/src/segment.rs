@@ -93,7 +93,14 @@ impl SegmentFile {
         let mut parse = || {
             let (major, _minor, chain_id) = (fields.u16()?, fields.u16()?, fields.u64()?);
             let genesis = fields.hash()?;
-            Some((major, Identity { chain_id, genesis }, fields.u32()?, Height(fields.u64()?), fields.u64()?, fields.u32()?))
+            Some((
+                major,
+                Identity { chain_id, genesis },
+                fields.u32()?,
+                Height(fields.u64()?),
+                fields.u64()?,
+                fields.u32()?,
+            ))
         };
         let (major, found, stored, first_height, size, crc) = parse().expect("the buffer has the header's length");
         if !bytes.starts_with(MAGIC) || crc32c::crc32c(&bytes[..HEADER_LENGTH - 4]) != crc {

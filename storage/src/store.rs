@@ -33,7 +33,7 @@ use crate::{
     index::TransactionIndex,
     kv::Env,
     overlay::Overlay,
-    rebuild,
+    rebuild, rewind,
     segment::{Appender, Segments},
     snapshot::Snapshots,
     trie::{
@@ -143,6 +143,8 @@ pub(crate) struct Inner {
     pub(crate) codes: RwLock<Codes>,
     pub(crate) appender: Mutex<Appender>,
     pub(crate) checkpointed: Mutex<Checkpointed>,
+    /// Held while tries of heights before the start are made.
+    pub(crate) rewinding: Mutex<()>,
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) dirty_changed: Condvar,
     pub(crate) failed: OnceLock<Fault>,
@@ -160,7 +162,9 @@ impl Inner {
     pub(crate) fn poison(&self, fault: Fault) -> Fault {
         tracing::error!(%fault, "the store takes no further block");
         let first = self.failed.get_or_init(|| fault).clone();
-        // Whoever waits for a checkpoint must not wait for ever.
+        // Whoever waits for a checkpoint must not wait for ever; with the lock, none is between its look
+        // at the failure and its wait.
+        drop(self.dirty.lock());
         self.dirty_changed.notify_all();
         first
     }
@@ -297,7 +301,7 @@ impl Store for Database {
     }
 
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {
-        let trie = self.inner.blocks.trie(height).ok_or(StoreError::Unavailable(height))?;
+        let trie = rewind::trie_at(&self.inner, height).ok_or(StoreError::Unavailable(height))?;
         let newest = self.inner.blocks.tip().height() == height;
         let told = |error: TrieError| match error {
             TrieError::Mismatch { .. } if !newest => StoreError::Unavailable(height),

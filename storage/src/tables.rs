@@ -245,11 +245,8 @@ mod tests {
             assert_eq!(alloy_primitives::hex::encode(row.encode()), hex);
             assert_eq!(AccountRow::decode(&row.encode()), Some(row));
         };
-        let empty = AccountRow {
-            account: Account::default(),
-            storage_id: 0,
-            storage_root: alloy_trie::EMPTY_ROOT_HASH,
-        };
+        let empty =
+            AccountRow { account: Account::default(), storage_id: 0, storage_root: alloy_trie::EMPTY_ROOT_HASH };
         check(empty.clone(), "00");
         let payer = Account { nonce: 5, balance: U256::from(0x1234), ..Account::default() };
         check(AccountRow { account: payer, ..empty }, "030000000000000005021234");
@@ -268,7 +265,8 @@ mod tests {
             first_transaction: 9,
             transactions: 2,
         };
-        let hex = format!("{}0000000300000000000010000000006400000000000000090000000 2", "aa".repeat(32)).replace(' ', "");
+        let hex =
+            format!("{}0000000300000000000010000000006400000000000000090000000 2", "aa".repeat(32)).replace(' ', "");
         assert_eq!(alloy_primitives::hex::encode(position.encode()), hex);
         assert_eq!(Position::decode(&position.encode()), Some(position));
     }

@@ -3,10 +3,7 @@
 //! Reads go: overlay, then the snapshot the view was opened on. The overlay answers for everything
 //! that changed within the kept heights, so the snapshot may be older or newer than the view.
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256, map::AddressMap};
 use engine::{
@@ -19,6 +16,7 @@ use crate::{
     error::Fault,
     metrics,
     overlay::SlotRead,
+    rewind,
     snapshot::StateSnapshot,
     store::Inner,
     tables,
@@ -48,8 +46,7 @@ impl View {
         let snapshot = inner.snapshots.current();
         let pinned = height.min(snapshot.applied);
         inner.overlay.pin(pinned);
-        let view =
-            Self { inner: Arc::clone(inner), height, pinned, snapshot, storage_ids: RwLock::default() };
+        let view = Self { inner: Arc::clone(inner), height, pinned, snapshot, storage_ids: RwLock::default() };
         view.check().map_err(|_| StoreError::Unavailable(height))?;
         Ok(view)
     }
@@ -79,7 +76,7 @@ impl View {
     }
 
     fn trie(&self) -> Result<Arc<StateTrie>, StateError> {
-        self.inner.blocks.trie(self.height).ok_or(StateError::Unavailable(self.height))
+        rewind::trie_at(&self.inner, self.height).ok_or(StateError::Unavailable(self.height))
     }
 }
 

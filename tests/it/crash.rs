@@ -75,7 +75,7 @@ fn what_a_client_saw_as_final_survives_a_kill_at_any_moment() {
 }
 
 /// Small segments, so that a short run rolls several of them over.
-const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "65536"];
+pub(crate) const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "65536"];
 
 /// Starts a node that ends itself at `armed`, loads it, and tells whether the point was reached.
 fn run_into(folder: &Path, armed: &str, client: &mut Client, rng: &mut Rng) -> bool {

@@ -10,7 +10,7 @@ use tests::{
     rng::Rng,
 };
 
-use crate::crash::check_root;
+use crate::crash::{SMALL_SEGMENTS, check_root};
 
 fn skipped(test: &str) -> bool {
     let skip = std::env::var("SLUICE_FAULTS").as_deref() != Ok("1");
@@ -59,15 +59,15 @@ fn a_full_disk_stops_the_node_and_harms_nothing() {
     let mut rng = Rng::seeded("full disk", 3);
     let home = tempfile::tempdir().expect("a folder");
     let disk = home.path().join("disk");
-    let mount = Mount::tmpfs(&disk, 160);
+    let mount = Mount::tmpfs(&disk, 96);
     let folder = disk.join("data");
     let mut client = Client::default();
-    let mut node = Node::dev(&folder, &[]);
+    let mut node = Node::dev(&folder, &SMALL_SEGMENTS);
     client.send(&node, &mut rng, 50).expect("accepted");
     client.look(&node);
     // Whatever room is left is taken by somebody else; the node goes on until it needs more.
     let filler = disk.join("filler");
-    let _ = std::fs::write(&filler, vec![1; 160 << 20]);
+    let _ = std::fs::write(&filler, vec![1; 96 << 20]);
     for _ in 0..400 {
         if client.send(&node, &mut rng, 100).is_err() || node.wait(Duration::ZERO).is_some() {
             break;
@@ -80,7 +80,7 @@ fn a_full_disk_stops_the_node_and_harms_nothing() {
     assert!(log.contains("No space left") || log.contains("ENOSPC") || log.contains("full"), "{log}");
     std::fs::remove_file(&filler).expect("ours");
     mount.resize(400);
-    let node = Node::dev(&folder, &[]);
+    let node = Node::dev(&folder, &SMALL_SEGMENTS);
     client.check(&node);
     drop(node);
     check_root(&folder);

@@ -9,12 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::rpc::Rpc;
 
 /// A running node; killed when dropped.
 #[derive(Debug)]
 pub struct Node {
     child: Child,
+    /// The node's own process, which is a child of `child` when that is a tracer.
+    process: Pid,
     /// Where JSON-RPC is served over HTTP.
     pub http: String,
     /// Where it is served over WebSocket.
@@ -92,8 +96,8 @@ impl Node {
                 url.clone_into(&mut ws);
             }
             if let Some(http) = line.strip_prefix("JSON-RPC   ") {
-                let (http, rpc) = (http.to_owned(), Rpc::new(http));
-                return Ok(Self { child, http, ws, rpc, started_in: begun.elapsed() });
+                let (http, rpc, process) = (http.to_owned(), Rpc::new(http), process_of(&child));
+                return Ok(Self { child, process, http, ws, rpc, started_in: begun.elapsed() });
             }
         }
         let status = child.wait().expect("it ends");
@@ -111,7 +115,7 @@ impl Node {
     /// # Panics
     /// If it cannot be killed.
     pub fn kill(&mut self) {
-        self.child.kill().expect("our own child");
+        kill_process(self.process, Signal::KILL).expect("our own child");
         let _ = self.child.wait();
     }
 
@@ -120,8 +124,7 @@ impl Node {
     /// # Panics
     /// If it does not end within half a minute.
     pub fn stop(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+        kill_process(self.process, Signal::TERM).expect("our own child");
         self.wait(Duration::from_secs(30)).expect("it stops when asked")
     }
 
@@ -130,9 +133,8 @@ impl Node {
     /// # Panics
     /// If it lives on for half a minute.
     pub fn stop_or_dead(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
         // An error means that it has ended already.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = kill_process(self.process, Signal::TERM);
         self.wait(Duration::from_secs(30)).expect("it stops when asked")
     }
 
@@ -156,7 +158,18 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(self.process, Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
+}
+
+/// The node's own process: the child of a tracer, else the process that was started.
+fn process_of(started: &Child) -> Pid {
+    let pid = started.id();
+    let traced = std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "strace");
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let child = children.split_whitespace().next().and_then(|child| child.parse().ok()).and_then(Pid::from_raw);
+    child.filter(|_| traced).unwrap_or_else(|| Pid::from_child(started))
 }

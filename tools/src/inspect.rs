@@ -1,6 +1,6 @@
 //! Looks into a data folder that no node uses.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use engine::{genesis::ChainSpec, ports::Store as _};
 use eyre::WrapErr;
@@ -38,7 +38,7 @@ fn root(args: &FolderArgs) -> eyre::Result<ExitCode> {
     let report = json!({
         "height": tip.height().0, "hash": tip.hash(), "root": rebuilt, "header_root": stated, "match": rebuilt == stated,
     });
-    println!("{report}");
+    writeln!(std::io::stdout(), "{report}")?;
     store.close().wrap_err("cannot close the data folder")?;
     Ok(if rebuilt == stated { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,7 @@
 //! The wiring: which hand serves which port, in the order in which a node starts and stops.
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -94,7 +95,8 @@ pub(crate) fn init(args: &InitArgs) -> eyre::Result<()> {
     let store = Database::open(config, chain.clone())
         .wrap_err_with(|| format!("cannot create {}", args.datadir.display()))?;
     store.close().wrap_err("cannot close the data folder")?;
-    println!("{} holds chain {} with genesis {}", args.datadir.display(), chain.chain_id, chain.genesis_hash());
+    let folder = args.datadir.display();
+    writeln!(std::io::stdout(), "{folder} holds chain {} with genesis {}", chain.chain_id, chain.genesis_hash())?;
     Ok(())
 }
 
@@ -164,26 +166,24 @@ fn announce(
     server: &RpcServer,
     accounts: Option<&DevAccounts>,
 ) {
-    println!("Sluice {} on chain {}", env!("CARGO_PKG_VERSION"), chain.chain_id);
-    println!("genesis    {}", chain.genesis_hash());
-    println!("data       {}", folder.path().display());
+    let mut lines = vec![
+        format!("Sluice {} on chain {}", env!("CARGO_PKG_VERSION"), chain.chain_id),
+        format!("genesis    {}", chain.genesis_hash()),
+        format!("data       {}", folder.path().display()),
+    ];
     if let Some(accounts) = accounts {
-        println!("\nDevelopment accounts, 10000 ETH each; their keys are public, never use them elsewhere:");
-        println!("mnemonic   {DEV_PHRASE}");
-        for (index, (address, key)) in accounts.keys().enumerate() {
-            println!("({index}) {address} key {key}");
-        }
-        println!();
+        lines.push("\nDevelopment accounts, 10000 ETH each; their keys are public, never use them elsewhere:".to_owned());
+        lines.push(format!("mnemonic   {DEV_PHRASE}"));
+        let keys = accounts.keys().enumerate();
+        lines.extend(keys.map(|(index, (address, key))| format!("({index}) {address} key {key}")));
+        lines.push(String::new());
     }
-    if let Some(address) = args.metrics {
-        println!("metrics    http://{address}/metrics");
-    }
-    if let Some(address) = server.ws_addr() {
-        println!("WebSocket  ws://{address}");
-    }
-    if let Some(address) = server.http_addr() {
-        println!("JSON-RPC   http://{address}");
-    }
+    let metrics = args.metrics.map(|address| format!("metrics    http://{address}/metrics"));
+    let ws = server.ws_addr().map(|address| format!("WebSocket  ws://{address}"));
+    let http = server.http_addr().map(|address| format!("JSON-RPC   http://{address}"));
+    lines.extend([metrics, ws, http].into_iter().flatten());
+    // Nobody has to listen.
+    let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
 }
 
 async fn stop_signal() {

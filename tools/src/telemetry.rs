@@ -12,7 +12,9 @@ const EXPORT_EVERY: Duration = Duration::from_millis(500);
 /// Starts logging to standard error.
 pub(crate) fn logs(filter: &str, json: bool) -> eyre::Result<()> {
     let filter = EnvFilter::try_new(filter).wrap_err("--log")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written must not end the node.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if json {
         builder.json().flatten_event(true).init();
     } else {

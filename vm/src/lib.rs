@@ -11,7 +11,7 @@
 //! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
 //! - [`outcome`]: receipts, blooms, roots.
 //! - [`database`]: a block's view of the state, as revm reads and writes it; [`code`]: analysed code.
-//! - [`env`]: revm's block, chain and transaction settings.
+//! - [`mod@env`]: revm's block, chain and transaction settings.
 //! - [`call`]: eth_call, gas estimation, access lists.
 //! - [`intrinsic`]: what can be said about a transaction without any state.
 

@@ -25,7 +25,7 @@ pub fn receipt(transaction: &Transaction, result: ExecutionResult<HaltReason>, g
         success,
         gas_used,
         cumulative_gas_used: gas_used_before.saturating_add(gas_used),
-        contract: transaction.created_address(),
+        contract: transaction.created_address().filter(|_| success),
         logs: if success { result.into_logs() } else { Vec::new() },
     }
 }

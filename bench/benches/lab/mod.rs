@@ -51,7 +51,7 @@ impl Lab {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo made the folder");
         let config = storage::Config { segment_bytes: 16 << 20, ..storage::Config::dev(folder.path()) };
         let store = Arc::new(Database::open(config, chain.clone()).expect("a new folder can be opened"));
-        let executor = Arc::new(RevmExecutor::new(chain.clone()));
+        let executor = Arc::new(RevmExecutor::new(chain));
         let nonces = vec![0; plan.accounts.count()];
         let mut lab = Self { plan, executor, store, nonces, sent: 0, _folder: folder };
         lab.set_up();
@@ -91,7 +91,7 @@ impl Lab {
     pub(crate) fn build(&self, transactions: &[Arc<Transaction>]) -> BuiltBlock {
         let tip = self.store.tip();
         let view = self.store.view(tip.height()).expect("the tip's state is kept");
-        let mut candidates = Queue(transactions.to_vec().into_iter());
+        let mut candidates = Queue(transactions.iter());
         let settings = self.settings();
         self.executor
             .build(&*view, &tip.block.header, &settings, &mut candidates, &|| false)
@@ -134,11 +134,11 @@ pub(crate) fn finalized(BuiltBlock(executed): BuiltBlock) -> FinalizedBlock {
 }
 
 /// Candidates in a given order.
-pub(crate) struct Queue(std::vec::IntoIter<Arc<Transaction>>);
+struct Queue<'a>(std::slice::Iter<'a, Arc<Transaction>>);
 
-impl Candidates for Queue {
+impl Candidates for Queue<'_> {
     fn next(&mut self) -> Option<Arc<Transaction>> {
-        self.0.next()
+        self.0.next().cloned()
     }
 
     fn skip_sender(&mut self, sender: Address) {

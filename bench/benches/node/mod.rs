@@ -59,6 +59,3 @@ pub(crate) fn admit(node: &Node, raws: &[RawTransaction]) {
 pub(crate) fn raws(lab: &mut Lab, count: usize) -> Vec<RawTransaction> {
     lab.signed(count).into_iter().map(|signed| RawTransaction(signed.raw)).collect()
 }
-
-/// So long that a bench ends before the next block.
-pub(crate) const NEVER: Duration = Duration::from_secs(3_600);

@@ -87,7 +87,7 @@ impl FaultyDisk {
             let mut bytes = std::mem::take(&mut file.durable);
             for (offset, data) in file.pending.drain(..) {
                 for (index, sector) in data.chunks(SECTOR).enumerate() {
-                    if next(&mut seed) % 2 == 0 {
+                    if next(&mut seed).is_multiple_of(2) {
                         write_to(&mut bytes, offset + index * SECTOR, sector);
                     }
                 }
@@ -95,7 +95,7 @@ impl FaultyDisk {
             file.live.clone_from(&bytes);
             file.durable = bytes;
         }
-        if next(&mut seed) % 2 == 0 {
+        if next(&mut seed).is_multiple_of(2) {
             state.live = state.durable.clone();
         } else {
             state.durable = state.live.clone();

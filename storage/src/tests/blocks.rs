@@ -106,12 +106,8 @@ fn blocks_out_of_order_of_another_parent_or_with_another_root_are_refused_and_ha
     world.commit(&store, 2).unwrap();
     let (blocks, _) = world.group(&store, 3);
     let out_of_order = store.commit(&blocks[1..]).unwrap_err();
-    assert!(
-        matches!(out_of_order, StoreError::OutOfOrder { got: Height(4), tip: Height(2) }),
-        "{out_of_order}"
-    );
-    let changes = StateChanges::default();
-    let orphan = block_after(&store, &world.blocks[1], None, changes.clone(), Vec::new());
+    assert!(matches!(out_of_order, StoreError::OutOfOrder { got: Height(4), tip: Height(2) }), "{out_of_order}");
+    let orphan = block_after(&store, &world.blocks[1], None, StateChanges::default(), Vec::new());
     assert!(store.commit(&[orphan]).is_err());
     let mut foreign = blocks[0].clone();
     foreign.executed.trie = TrieHandle(Arc::new(7u8));
@@ -201,10 +197,29 @@ fn proofs_verify_at_kept_heights_with_an_evicted_trie() {
         store.close().unwrap();
         let store = open_on(&disk, settings, &world.chain).unwrap();
         check_proof(&store, &world, world.tip());
-        assert!(matches!(
-            store.proof(Height(world.tip().0 + 1), address(0), &[]),
-            Err(StoreError::Unavailable(_))
-        ));
+        assert!(matches!(store.proof(Height(world.tip().0 + 1), address(0), &[]), Err(StoreError::Unavailable(_))));
+    }
+}
+
+#[test]
+fn heights_from_before_a_restart_have_proofs_unless_a_wipe_took_slots() {
+    for (seed, wipes) in [(17, false), (18, false), (19, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let mut world = World::new(seed);
+        world.wipes = wipes;
+        let settings = Config { trie_bytes_max: 0, ..config(dir.path()) };
+        let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+        world.commit(&store, 150).unwrap();
+        store.close().unwrap();
+        let store = open_on(&disk, settings, &world.chain).unwrap();
+        world.commit(&store, 3).unwrap();
+        for height in (world.tip().0 - 128..=world.tip().0).rev() {
+            match store.proof(Height(height), address(0), &[]) {
+                Ok(_) => check_proof(&store, &world, Height(height)),
+                Err(error) => assert!(wipes && matches!(error, StoreError::Unavailable(_)), "{error}"),
+            }
+        }
     }
 }
 

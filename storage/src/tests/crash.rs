@@ -96,7 +96,11 @@ fn a_failed_sync_or_write_poisons_the_store_for_ever() {
         let settings = Config { segment_bytes: 8_192, ..config(dir.path()) };
         let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
         world.commit(&store, 2).unwrap();
-        if sync { disk.fail_sync(nth) } else { disk.fail_write(nth) }
+        if sync {
+            disk.fail_sync(nth)
+        } else {
+            disk.fail_write(nth)
+        }
         let error = loop {
             if let Err(error) = world.commit(&store, 2) {
                 break error;

@@ -1,11 +1,6 @@
 //! A chain of fake blocks with a plain model of its state at every height.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use alloy_consensus::{Header, Sealable, SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
@@ -60,7 +55,8 @@ pub(crate) fn chain() -> Arc<ChainSpec> {
         .map(|index| (address(index), GenesisAccount { balance: U256::from(1_000), ..GenesisAccount::default() }))
         .collect();
     let storage = (0..40u64).map(|slot| (U256::from(slot), U256::from(slot % 5))).collect();
-    let contract = GenesisAccount { nonce: 1, code: Bytes::from_static(&[0x60, 0, 0xff]), storage, balance: U256::ZERO };
+    let contract =
+        GenesisAccount { nonce: 1, code: Bytes::from_static(&[0x60, 0, 0xff]), storage, balance: U256::ZERO };
     alloc.insert(address(3), contract);
     chain_with(alloc)
 }
@@ -71,7 +67,8 @@ pub(crate) fn state_of(chain: &ChainSpec) -> State {
         balance: genesis.balance,
         code_hash: if genesis.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&genesis.code) },
     };
-    let slots = |genesis: &GenesisAccount| genesis.storage.clone().into_iter().filter(|(_, value)| !value.is_zero()).collect();
+    let slots =
+        |genesis: &GenesisAccount| genesis.storage.clone().into_iter().filter(|(_, value)| !value.is_zero()).collect();
     chain.alloc.iter().map(|(address, genesis)| (*address, (account(genesis), slots(genesis)))).collect()
 }
 
@@ -84,16 +81,21 @@ pub(crate) fn root_of(state: &State) -> B256 {
         }
         if pairs.is_empty() { EMPTY_ROOT_HASH } else { builder.root() }
     };
-    root(state
-        .iter()
-        .map(|(address, (account, slots))| {
-            let storage_root = root(
-                slots.iter().map(|(key, value)| (keccak256(key.to_be_bytes::<32>()), alloy_rlp::encode(value))).collect(),
-            );
-            let Account { nonce, balance, code_hash } = *account;
-            (keccak256(address), alloy_rlp::encode(TrieAccount { nonce, balance, storage_root, code_hash }))
-        })
-        .collect())
+    root(
+        state
+            .iter()
+            .map(|(address, (account, slots))| {
+                let storage_root = root(
+                    slots
+                        .iter()
+                        .map(|(key, value)| (keccak256(key.to_be_bytes::<32>()), alloy_rlp::encode(value)))
+                        .collect(),
+                );
+                let Account { nonce, balance, code_hash } = *account;
+                (keccak256(address), alloy_rlp::encode(TrieAccount { nonce, balance, storage_root, code_hash }))
+            })
+            .collect(),
+    )
 }
 
 pub(crate) fn config(dir: &Path) -> Config {
@@ -178,7 +180,7 @@ pub(crate) fn block_after(
 }
 
 /// A random change of `state`, applied to it, with the record a block would carry.
-pub(crate) fn random_changes(state: &mut State, random: &mut u64) -> StateChanges {
+pub(crate) fn random_changes(state: &mut State, random: &mut u64, wipes: bool) -> StateChanges {
     let mut changes = StateChanges::default();
     for _ in 0..next(random) % 6 {
         let who = address(next(random) % 12);
@@ -187,7 +189,7 @@ pub(crate) fn random_changes(state: &mut State, random: &mut u64) -> StateChange
         }
         let before = state.get(&who).cloned();
         let mut change = AccountChange { before: before.as_ref().map(|entry| entry.0), ..AccountChange::default() };
-        let roll = next(random) % 12;
+        let roll = if wipes { next(random) % 12 } else { 2 + next(random) % 10 };
         if roll == 0 && before.is_some() {
             change.wiped = true;
             state.remove(&who);
@@ -230,6 +232,8 @@ pub(crate) struct World {
     pub(crate) states: Vec<State>,
     pub(crate) blocks: Vec<Arc<CommittedBlock>>,
     pub(crate) random: u64,
+    /// Whether accounts are wiped and deleted as well.
+    pub(crate) wipes: bool,
 }
 
 impl World {
@@ -237,7 +241,7 @@ impl World {
         let chain = chain();
         let states = vec![state_of(&chain)];
         let blocks = vec![Arc::new(genesis::block(&chain))];
-        Self { chain, states, blocks, random: seed.wrapping_mul(0x1234_5678_9abc_def1) }
+        Self { chain, states, blocks, random: seed.wrapping_mul(0x1234_5678_9abc_def1), wipes: true }
     }
 
     pub(crate) fn roll(&mut self, sides: u64) -> u64 {
@@ -251,10 +255,15 @@ impl World {
         let mut trie: Option<TrieHandle> = None;
         let (mut blocks, mut states) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let changes = random_changes(&mut state, &mut self.random);
+            let changes = random_changes(&mut state, &mut self.random, self.wipes);
             let transactions = (0..self.roll(4)).map(|_| transaction(next(&mut self.random) >> 8)).collect();
             let block = block_after(store, &parent, trie.as_ref(), changes, transactions);
-            assert_eq!(block.executed.block.header.state_root, root_of(&state), "root of block {}", parent.height().next());
+            assert_eq!(
+                block.executed.block.header.state_root,
+                root_of(&state),
+                "root of block {}",
+                parent.height().next()
+            );
             trie = Some(block.executed.trie.clone());
             let committed =
                 CommittedBlock { block: block.executed.block.clone(), receipts: block.executed.receipts.clone() };
@@ -300,9 +309,7 @@ impl World {
             let height = block.height();
             assert_eq!(store.header(height).unwrap().as_ref(), Some(&block.block.header), "header {height}");
             assert_eq!(store.height_of(block.hash()).unwrap(), Some(height));
-            if height > Height::GENESIS {
-                assert_eq!(store.block(height).unwrap().as_ref(), Some(block), "block {height}");
-            }
+            assert_eq!(store.block(height).unwrap().as_ref(), Some(block), "block {height}");
             for (index, transaction) in block.block.body.transactions.iter().enumerate() {
                 assert_eq!(store.transaction_position(transaction.hash()).unwrap(), Some((height, index)));
             }

@@ -1,9 +1,21 @@
 //! Random blocks against a plain model, with checkpoints, reopening and crashes between them.
 
-use engine::{ports::{StateError, Store}, types::Height};
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use super::kit::{FaultyDisk, World, config, open_on};
-use crate::Database;
+use alloy_primitives::U256;
+use engine::{
+    ports::{StateError, Store, StoreError},
+    types::{Account, AccountChange, Height, SlotChange, StateChanges},
+};
+use parking_lot::RwLock;
+
+use super::kit::{FaultyDisk, World, address, block_after, config, next, open_on, state_of};
+use crate::{Database, tables};
 
 /// Ends a store as a crash would: no checkpoint, nothing flushed.
 pub(crate) fn crash(store: Database) {
@@ -78,7 +90,7 @@ fn a_view_keeps_its_state_while_checkpoints_pass_until_it_is_far_behind() {
     let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
     world.commit(&store, 3).unwrap();
     let view = store.view(Height(2)).unwrap();
-    let (who, key) = (super::kit::address(3), alloy_primitives::U256::from(7));
+    let (who, key) = (address(3), U256::from(7));
     let expected = (view.account(who).unwrap(), view.slot(who, key).unwrap());
     for _ in 0..40 {
         world.commit(&store, 8).unwrap();
@@ -95,11 +107,133 @@ fn a_view_keeps_its_state_while_checkpoints_pass_until_it_is_far_behind() {
 }
 
 #[test]
-fn a_wipe_hides_old_slots_at_once_and_keeps_them_for_older_heights() {
-    use alloy_primitives::{U256, map::HashMap};
-    use engine::types::{AccountChange, SlotChange, StateChanges};
+fn readers_see_one_state_while_blocks_and_checkpoints_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut settings = config(dir.path());
+    settings.background = true;
+    settings.checkpoint.interval = Duration::from_millis(1);
+    settings.trie_bytes_max = 0;
+    let world = RwLock::new(World::new(6));
+    let store = open_on(&disk, settings, &world.read().chain.clone()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3u64 {
+            let (store, world, done) = (&store, &world, &done);
+            scope.spawn(move || read_random_heights(store, world, done, reader));
+        }
+        for _ in 0..300 {
+            let (blocks, states) = world.write().group(&store, 1);
+            let committed = store.commit(&blocks).unwrap();
+            let mut world = world.write();
+            world.states.extend(states);
+            world.blocks.extend(committed);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(store.checkpointed() > Height::GENESIS);
+    world.read().check(&store);
+}
 
-    use super::kit::{address, block_after, state_of};
+fn read_random_heights(store: &Database, world: &RwLock<World>, done: &AtomicBool, mut random: u64) {
+    let mut reads = 0;
+    while !done.load(Ordering::Relaxed) || reads < 20 {
+        let tip = world.read().tip();
+        let height = Height(tip.0.saturating_sub(next(&mut random) % 100));
+        // The writer goes on between any two of these reads.
+        let view = store.view(height).unwrap();
+        let state = world.read().states[height.0 as usize].clone();
+        for who in (0..13).map(address) {
+            assert_eq!(view.account(who).unwrap(), state.get(&who).map(|entry| entry.0));
+            for key in (0..21).map(U256::from) {
+                let value = state.get(&who).and_then(|entry| entry.1.get(&key)).copied().unwrap_or_default();
+                assert_eq!(view.slot(who, key).unwrap(), value, "{who} {key} at {height}");
+            }
+        }
+        let proof = store.proof(height, address(3), &[U256::from(1)]);
+        match proof {
+            Ok(proof) => assert_eq!(proof.account, state.get(&address(3)).map(|entry| entry.0)),
+            Err(error) => assert!(matches!(error, StoreError::Unavailable(_)) && height < tip, "{error}"),
+        }
+        reads += 1;
+    }
+}
+
+#[test]
+fn slots_that_no_checkpoint_ever_wrote_stay_readable_below_their_wipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = super::kit::chain();
+    let who = address(50);
+    let account = Account { nonce: 1, ..Account::default() };
+    let store = open_on(&FaultyDisk::default(), config(dir.path()), &chain).unwrap();
+    let commit = |change: Option<AccountChange>| {
+        let mut changes = StateChanges::default();
+        changes.accounts.extend(change.map(|change| (who, change)));
+        store.commit(&[block_after(&store, &store.tip(), None, changes, Vec::new())]).unwrap();
+    };
+    let written = |after: u64| {
+        let slot = SlotChange { before: U256::ZERO, after: U256::from(after) };
+        let slots = [(U256::from(1), slot)].into_iter().collect();
+        Some(AccountChange { before: None, after: Some(account), wiped: false, slots })
+    };
+    for height in 1..=260 {
+        commit(match height {
+            5 => written(7),
+            140 => Some(AccountChange { before: Some(account), after: None, wiped: true, ..Default::default() }),
+            150 => written(9),
+            _ => None,
+        });
+    }
+    for _ in 0..2 {
+        store.checkpoint().unwrap();
+        for (height, value) in [(135, 7), (139, 7), (140, 0), (149, 0), (150, 9), (260, 9)] {
+            let view = store.view(Height(height)).unwrap();
+            assert_eq!(view.slot(who, U256::from(1)).unwrap(), U256::from(value), "at {height}");
+        }
+        commit(None);
+    }
+    for _ in 0..200 {
+        commit(None);
+    }
+    store.checkpoint().unwrap();
+    assert_eq!(store.inner.overlay.keys(), 0);
+    assert_eq!(store.view(store.tip().height()).unwrap().slot(who, U256::from(1)).unwrap(), U256::from(9));
+}
+
+#[test]
+fn ended_storage_is_deleted_once_no_height_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(8);
+    let store = open_on(&FaultyDisk::default(), config(dir.path()), &world.chain).unwrap();
+    let advance = |world: &mut World| {
+        for _ in 0..60 {
+            world.commit(&store, 5).unwrap();
+            store.checkpoint().unwrap();
+        }
+    };
+    let ids = |table| {
+        let mut ids = BTreeSet::new();
+        let visit = |key: &[u8], _: &[u8]| {
+            ids.insert(key[..8].to_vec());
+            ControlFlow::Continue(())
+        };
+        store.inner.snapshots.current().rows().scan(table, &[0], visit).unwrap();
+        ids
+    };
+    advance(&mut world);
+    assert!(!ids(tables::GARBAGE).is_empty(), "the test wipes accounts");
+    world.wipes = false;
+    advance(&mut world);
+    assert!(ids(tables::GARBAGE).is_empty());
+    // What is left belongs to accounts that exist.
+    assert!(ids(tables::STORAGE).len() <= world.states.last().unwrap().len());
+    world.check(&store);
+}
+
+#[test]
+fn a_wipe_hides_old_slots_at_once_and_keeps_them_for_older_heights() {
+    use alloy_primitives::map::HashMap;
+
     for checkpoints in 0..8u32 {
         let dir = tempfile::tempdir().unwrap();
         let chain = super::kit::chain();

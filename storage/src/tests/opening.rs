@@ -17,8 +17,11 @@ fn a_folder_of_another_genesis_is_refused_by_both_hashes() {
     open_on(&disk, config(dir.path()), &ours).unwrap().close().unwrap();
     let theirs = chain_with(Default::default());
     let error = open_on(&disk, config(dir.path()), &theirs).unwrap_err();
-    let expected =
-        OpenError::WrongGenesis { dir: dir.path().to_owned(), found: ours.genesis_hash(), expected: theirs.genesis_hash() };
+    let expected = OpenError::WrongGenesis {
+        dir: dir.path().to_owned(),
+        found: ours.genesis_hash(),
+        expected: theirs.genesis_hash(),
+    };
     assert_eq!(error, expected);
     let text = error.to_string();
     assert!(text.contains(&ours.genesis_hash().to_string()) && text.contains(&theirs.genesis_hash().to_string()));

@@ -85,9 +85,7 @@ impl<K: Key, V: Value> Walk<'_, K, V> {
         Ok(match cursor {
             None => None,
             Some(Cursor::Inside(body, skip)) => Some(Open { body, skip, start: false }),
-            Some(Cursor::Node(node)) => {
-                Some(Open { body: node.body(&self.path, self.source)?, skip: 0, start: true })
-            }
+            Some(Cursor::Node(node)) => Some(Open { body: node.body(&self.path, self.source)?, skip: 0, start: true }),
         })
     }
 

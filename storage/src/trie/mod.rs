@@ -35,4 +35,5 @@ pub(crate) mod update;
 pub use memory::MemoryTrie;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small random numbers")]
 mod tests;

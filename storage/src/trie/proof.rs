@@ -7,7 +7,9 @@
 
 use alloy_primitives::Bytes;
 
-use super::node::{Body, Hasher, Key, Link, NodeRef, Source, TrieError, Value, encode_branch, encode_extension, encode_leaf};
+use super::node::{
+    Body, Hasher, Key, Link, NodeRef, Source, TrieError, Value, encode_branch, encode_extension, encode_leaf,
+};
 
 fn list(encoded: &[u8], nodes: &mut Vec<Bytes>) {
     if nodes.is_empty() || encoded.len() >= 32 {

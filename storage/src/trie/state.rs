@@ -253,7 +253,9 @@ impl StateTrie {
         let threads = update::threads_for(slots).min(order.len());
         let work = |part: &[Changed<'_>]| -> Result<Vec<Leaf>, TrieError> {
             let mut hasher = Hasher::default();
-            part.iter().map(|(hashed, change)| Ok((*hashed, self.changed(hashed, change, source, &mut hasher)?))).collect()
+            part.iter()
+                .map(|(hashed, change)| Ok((*hashed, self.changed(hashed, change, source, &mut hasher)?)))
+                .collect()
         };
         if threads < 2 {
             return work(order);

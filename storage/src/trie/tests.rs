@@ -1,9 +1,6 @@
 //! Roots against a second implementation, on random sequences of changes.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_rlp::Encodable;
@@ -89,7 +86,7 @@ fn keys_of_any_length_give_the_defined_root() {
         for step in 0..60 {
             let length = next(&mut random) % 4 + u64::from(step % 7 == 0) * (next(&mut random) % 40);
             let key: Vec<u8> = (0..length).map(|_| (next(&mut random) % 3 * 15) as u8).collect();
-            if next(&mut random) % 3 == 0 {
+            if next(&mut random).is_multiple_of(3) {
                 trie.remove(&key);
                 model.remove(&key);
             } else {
@@ -121,10 +118,7 @@ fn ethereum_examples_give_their_roots() {
         root(&[("do", "verb"), ("horse", "stallion"), ("doge", "coin"), ("dog", "puppy")]),
         "0x5991bb8c6514148a29db676a14ac506cd2cd5775ace63c30a4fe457715e9ac84"
     );
-    assert_eq!(
-        root(&[("A", &"a".repeat(50))]),
-        "0xd23786fb4a010da3ce639d66d5e904a11dbc02746d1ce25029e53290cabf28ab"
-    );
+    assert_eq!(root(&[("A", &"a".repeat(50))]), "0xd23786fb4a010da3ce639d66d5e904a11dbc02746d1ce25029e53290cabf28ab");
 }
 
 /// Tables in memory, as the checkpoint writes them.
@@ -223,7 +217,7 @@ fn random_batches_match_the_hash_builder_and_survive_storing() {
             assert_eq!(root_of(before.0.as_ref()), before.1);
             let dropped = [(key(&mut random, spread), Some(U256::from(7)))];
             drop(update::apply(trie.as_ref(), &dropped, &stored).unwrap());
-            if next(&mut random) % 3 == 0 {
+            if next(&mut random).is_multiple_of(3) {
                 diff(checkpoint.as_ref(), trie.as_ref(), &stored, false, &mut &stored).unwrap();
                 assert_eq!(stored.0.lock().leaves, model, "seed {seed}, step {step}");
                 checkpoint.clone_from(&trie);
@@ -260,7 +254,8 @@ fn forget(root: Option<&Link<B256, U256>>) {
 fn a_damaged_record_is_noticed() {
     let stored = Stored::default();
     let mut random = 1;
-    let mut items: Vec<_> = (0..200).map(|_| (B256::from(U256::from(next(&mut random)) << 192), Some(U256::ONE))).collect();
+    let mut items: Vec<_> =
+        (0..200).map(|_| (B256::from(U256::from(next(&mut random)) << 192), Some(U256::ONE))).collect();
     items.sort_unstable();
     let trie = update::apply(None, &items, &NoSource).unwrap();
     let root = root_of(trie.as_ref());
@@ -268,8 +263,7 @@ fn a_damaged_record_is_noticed() {
     let damaged = stored.0.lock().nodes.values_mut().next_back().map(|row| *row.last_mut().unwrap() ^= 1);
     assert!(damaged.is_some());
     let trie = super::node::Node::root(root);
-    let found: Result<Vec<_>, _> =
-        items.iter().map(|(key, _)| update::find(trie.as_ref(), key, &stored)).collect();
+    let found: Result<Vec<_>, _> = items.iter().map(|(key, _)| update::find(trie.as_ref(), key, &stored)).collect();
     assert!(matches!(found, Err(TrieError::Mismatch { .. })));
 }
 
@@ -288,8 +282,63 @@ fn proofs_of_presence_and_absence_verify() {
         for key in model.keys().chain(&others) {
             let (value, nodes): (Option<U256>, Vec<Bytes>) = prove(trie.as_ref(), key, &NoSource).unwrap();
             assert_eq!(value.as_ref(), model.get(key));
-            verify_proof(root, Nibbles::unpack(key), value.map(|value| alloy_rlp::encode(value)), &nodes)
+            verify_proof(root, Nibbles::unpack(key), value.map(alloy_rlp::encode), &nodes)
                 .unwrap_or_else(|error| panic!("seed {seed}, key {key}: {error}"));
         }
     }
+}
+
+#[test]
+fn large_batches_over_threads_match_the_hash_builder() {
+    for seed in 0..4 {
+        let mut random = seed;
+        let mut model: BTreeMap<B256, U256> = BTreeMap::new();
+        let mut trie: Option<Link<B256, U256>> = None;
+        for step in 0..6 {
+            let mut items = BTreeMap::new();
+            for _ in 0..4_000 {
+                let key = keccak256((next(&mut random) % 6_000).to_be_bytes());
+                let value = (next(&mut random) % 4 > 0).then(|| U256::from(next(&mut random) % 300 + 1));
+                items.insert(key, value);
+            }
+            for (key, value) in &items {
+                match value {
+                    Some(value) => model.insert(*key, *value),
+                    None => model.remove(key),
+                };
+            }
+            let items: Vec<_> = items.into_iter().collect();
+            trie = update::apply(trie.as_ref(), &items, &NoSource).unwrap();
+            assert_eq!(root_of(trie.as_ref()), built_root(&model), "seed {seed}, step {step}");
+        }
+        let gone: Vec<_> = model.keys().map(|key| (*key, None)).collect();
+        assert!(update::apply(trie.as_ref(), &gone, &NoSource).unwrap().is_none());
+    }
+}
+
+#[test]
+fn the_genesis_root_of_many_accounts_matches_alloy() {
+    use alloy_primitives::Address;
+    use engine::genesis::GenesisAccount;
+
+    let mut random = 9;
+    let alloc: BTreeMap<Address, GenesisAccount> = (0..3_000u64)
+        .map(|index| {
+            let slots = next(&mut random) % 5 * u64::from(index % 3 == 0) + 900 * u64::from(index == 7);
+            let storage = (0..slots).map(|slot| (U256::from(slot), U256::from(next(&mut random) % 3))).collect();
+            let balance = U256::from(next(&mut random));
+            (
+                Address::from_word(B256::from(U256::from(index))),
+                GenesisAccount { balance, storage, ..Default::default() },
+            )
+        })
+        .collect();
+    let expected = alloy_trie::root::state_root_unhashed(alloc.iter().map(|(address, account)| {
+        let slots = account.storage.iter().filter(|(_, value)| !value.is_zero());
+        let storage_root =
+            alloy_trie::root::storage_root_unhashed(slots.map(|(key, value)| (B256::from(*key), *value)));
+        let account = alloy_trie::TrieAccount { balance: account.balance, storage_root, ..Default::default() };
+        (*address, account)
+    }));
+    assert_eq!(crate::genesis::state_root(&alloc), expected);
 }

@@ -5,7 +5,10 @@
 //! caller can compare pointers. A large batch is split over threads at the root's children, which
 //! change and hash their subtrees apart from one another.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 use super::node::{Body, Branch, Hasher, Key, Link, Node, Source, TrieError, Value};
 
@@ -71,7 +74,9 @@ pub(crate) fn threads_for(items: usize) -> usize {
     if items < PARALLEL_ITEMS_MIN {
         return 1;
     }
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    // Asking the system reads files, so once is enough.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from));
     cores.min(THREADS_MAX).min(items / (PARALLEL_ITEMS_MIN / 2))
 }
 
@@ -202,7 +207,11 @@ impl<K: Key, V: Value> Updater<'_, K, V> {
     }
 
     /// Applies each group to its child of `branch`.
-    fn apply_to_groups(&mut self, branch: &Branch<K, V>, groups: &[Group<'_, K, V>]) -> Result<Children<K, V>, TrieError> {
+    fn apply_to_groups(
+        &mut self,
+        branch: &Branch<K, V>,
+        groups: &[Group<'_, K, V>],
+    ) -> Result<Children<K, V>, TrieError> {
         let child = |nibble: u8| branch.children[usize::from(nibble)].as_ref();
         let items: usize = groups.iter().map(|(_, group)| group.len()).sum();
         let threads = self.threads.min(groups.len()).min(threads_for(items));

@@ -99,11 +99,11 @@ impl Chain {
         self.ask("eth_getBlockByNumber", json!(["latest", false])).await
     }
 
-    /// Receipts of a block; asked for one by one where the node does not give them together.
+    /// Receipts of a block; asked for one by one where they are too many for the node, or for its time.
     pub(crate) async fn receipts(&self, block: &BlockSummary) -> eyre::Result<Vec<Receipt>> {
         match self.client.call("eth_getBlockReceipts", json!([block.number])).await {
             Ok(receipts) => Ok(receipts),
-            Err(ClientError::Call { .. }) => {
+            Err(ClientError::Call { .. } | ClientError::Transport(_)) => {
                 let calls = block.transactions.iter().map(|hash| ("eth_getTransactionReceipt", json!([hash])));
                 self.many(calls.collect()).await
             }

@@ -107,27 +107,33 @@ impl Drive {
             while tasks.try_join_next().is_some() {}
             // Read before the chain is looked at: what is accepted later may be in a later block.
             let finished = tasks.is_empty().then(|| board.accepted_count.load(Ordering::Relaxed));
-            let height = chain.height().await?;
-            while next <= height {
-                let Some(block) = chain.block(next).await? else { break };
-                note(board, &block);
-                blocks.push(block);
-                next += 1;
-            }
+            let failure = catch_up(chain, board, &mut blocks, &mut next).await.err();
             let accepted = board.accepted_count.load(Ordering::Relaxed);
             let included = board.included_count.load(Ordering::Relaxed);
             progress.show(accepted, included);
-            if finished.is_some_and(|accepted| included >= accepted) {
+            if failure.is_none() && finished.is_some_and(|accepted| included >= accepted) {
                 return Ok((blocks, false));
             }
             if moved.0 != included + accepted {
                 moved = (included + accepted, Instant::now());
             } else if moved.1.elapsed() > self.stall {
-                return Ok((blocks, true));
+                return failure.map_or(Ok((blocks, true)), Err);
             }
             tokio::time::sleep(self.poll).await;
         }
     }
+}
+
+/// Reads the blocks that came since the last look; a node that is too busy to answer is asked again.
+async fn catch_up(chain: &Chain, board: &Board, blocks: &mut Vec<BlockSummary>, next: &mut u64) -> eyre::Result<()> {
+    let height = chain.height().await?;
+    while *next <= height {
+        let Some(block) = chain.block(*next).await? else { break };
+        note(board, &block);
+        blocks.push(block);
+        *next += 1;
+    }
+    Ok(())
 }
 
 fn note(board: &Board, block: &BlockSummary) {

@@ -78,23 +78,33 @@ impl Sent<'_> {
             if block.transactions.is_empty() {
                 continue;
             }
-            let receipts = ahead.next().await?;
-            check_block(block, &receipts, problems);
-            for receipt in &receipts {
-                if let Some(index) = index.get(&receipt.transaction_hash) {
-                    self.check_receipt(*index, block, receipt, problems);
-                    inclusions.push(Inclusion {
-                        index: *index,
-                        timestamp: block.timestamp.to(),
-                        gas_used: receipt.gas_used.to(),
-                        fee: receipt.effective_gas_price * U256::from(receipt.gas_used),
-                        succeeded: receipt.status.to::<u64>() == 1,
-                    });
-                }
-            }
+            self.compare(block, &ahead.next().await?, &index, &mut inclusions, problems);
         }
         self.check_counts(&inclusions, problems);
         Ok(inclusions)
+    }
+
+    /// Compares the receipts of one block.
+    fn compare(
+        &self,
+        block: &BlockSummary,
+        receipts: &[Receipt],
+        index: &HashMap<B256, usize>,
+        inclusions: &mut Vec<Inclusion>,
+        problems: &mut Problems,
+    ) {
+        check_block(block, receipts, problems);
+        for receipt in receipts {
+            let Some(index) = index.get(&receipt.transaction_hash) else { continue };
+            self.check_receipt(*index, block, receipt, problems);
+            inclusions.push(Inclusion {
+                index: *index,
+                timestamp: block.timestamp.to(),
+                gas_used: receipt.gas_used.to(),
+                fee: receipt.effective_gas_price * U256::from(receipt.gas_used),
+                succeeded: receipt.status.to::<u64>() == 1,
+            });
+        }
     }
 
     /// Asks for some transactions by hash, as a wallet does.
@@ -175,7 +185,7 @@ struct Ahead<'a> {
 }
 
 /// Blocks whose receipts are asked for at a time: for some nodes that is long work of one core.
-const BLOCKS_AHEAD: usize = 4;
+const BLOCKS_AHEAD: usize = 2;
 
 impl<'a> Ahead<'a> {
     fn new(chain: &'a Chain, blocks: &'a [BlockSummary]) -> Self {
@@ -223,3 +233,6 @@ fn check_block(block: &BlockSummary, receipts: &[Receipt], problems: &mut Proble
         problems.add("wrong receipt", || format!("block {number} used {} gas, its receipts {gas}", block.gas_used));
     }
 }
+
+#[cfg(test)]
+mod tests;
