@@ -159,7 +159,7 @@ fn each_bad_request_gets_a_code_of_json_rpc() {
 #[test]
 fn sizes_and_batches_are_bounded_and_the_node_serves_on() {
     let (_home, node) = node();
-    let (status, text) = node.rpc.post(vec![b' '; 20_000_000]).unwrap_or((413, "cut".to_owned()));
+    let (status, text) = node.rpc.post(vec![b' '; 20_000_000]).unwrap_or_else(|| (413, "cut".to_owned()));
     assert!(status == 413 || text.contains("error"), "{status} {text}");
     let one = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#;
     let batch = |count: usize| format!("[{}]", vec![one; count].join(","));

@@ -1,5 +1,7 @@
 //! Properties of the whole, in one test binary.
 
+#![allow(clippy::print_stdout, reason = "a long test tells what it did")]
+
 mod crash;
 mod faults;
 mod hostile;

@@ -27,10 +27,12 @@ fn dependencies(room: &str, section: &str) -> BTreeSet<String> {
     for line in manifest.lines() {
         if line.starts_with('[') {
             inside = line == format!("[{section}]");
-        } else if inside && let Some(name) = line.split(['=', '.', ' ']).next().filter(|name| !name.is_empty()) {
-            if !name.starts_with('#') {
-                names.insert(name.to_owned());
-            }
+        } else if inside
+            && let Some(name) = line.split(['=', '.', ' ']).next()
+            && !name.is_empty()
+            && !name.starts_with('#')
+        {
+            names.insert(name.to_owned());
         }
     }
     names
@@ -156,8 +158,8 @@ fn functions(text: &str) -> Vec<(String, usize)> {
             continue;
         }
         let indent = line.len() - code.len();
-        let closes = |candidate: &&str| candidate.trim_end() == format!("{}}}", " ".repeat(indent));
-        if let Some(length) = lines[start..].iter().position(|candidate| closes(&candidate)) {
+        let closes = |candidate: &str| candidate.trim_end() == format!("{}}}", " ".repeat(indent));
+        if let Some(length) = lines[start..].iter().position(|candidate| closes(candidate)) {
             found.push((code.split('(').next().unwrap_or(code).to_owned(), length + 1));
         }
     }

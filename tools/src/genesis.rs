@@ -113,7 +113,7 @@ pub(crate) fn parse(text: &str) -> eyre::Result<ChainSpec> {
         let nonce = account.nonce.unwrap_or_default();
         alloc.insert(*address, GenesisAccount { nonce, balance: account.balance, code, storage });
     }
-    let base_fee = u64::try_from(genesis.base_fee_per_gas.unwrap_or(u128::from(GWEI_TO_WEI)))
+    let base_fee = u64::try_from(genesis.base_fee_per_gas.unwrap_or_else(|| u128::from(GWEI_TO_WEI)))
         .map_err(|_| eyre!("baseFeePerGas is larger than 64 bits"))?;
     let header = Header {
         parent_hash: genesis.parent_hash.unwrap_or_default(),

@@ -51,7 +51,11 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:8545", value_name = "URL")]
     rpc: Vec<String>,
     /// What is sent.
-    #[arg(long, default_value = "mixed", value_parser = PossibleValuesParser::new(Shape::ALL.map(Shape::name)).map(|name| shape(&name)))]
+    #[arg(
+        long,
+        default_value = "mixed",
+        value_parser = PossibleValuesParser::new(Shape::ALL.map(Shape::name)).map(|name| shape(&name))
+    )]
     shape: Shape,
     /// Transactions to send; default 10,000, or what --duration and --rate give.
     #[arg(long, value_name = "N")]
@@ -81,7 +85,12 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
     pairs: u16,
     /// Lending markets of `lend` and `mixed`.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(MARKETS_MAX)), value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MARKETS_MAX)),
+        value_name = "N"
+    )]
     markets: u16,
     /// Key of the account that pays for everything; default is the first development account.
     #[arg(long, default_value = DEV_KEY, hide_default_value = true, value_name = "HEX")]

@@ -277,8 +277,8 @@ impl Report {
     fn print_failures(&self) {
         let Counts { reverted, lost, duplicated, wrong, refused, retried, .. } = self.counts;
         println!(
-            "failures       {lost} lost, {duplicated} duplicated, {wrong} wrong, {reverted} reverted, {refused} refused; \
-             {retried} sent again"
+            "failures       {lost} lost, {duplicated} duplicated, {wrong} wrong, {reverted} reverted, \
+             {refused} refused; {retried} sent again"
         );
         for (reason, count) in &self.refusals {
             println!("refused        {count} times: {reason}");

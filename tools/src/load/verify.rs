@@ -160,10 +160,13 @@ impl Sent<'_> {
     fn check_counts(&self, inclusions: &[Inclusion], problems: &mut Problems) {
         let mut seen = vec![0_u32; self.transactions.len()];
         let mut next_nonce = HashMap::new();
+        for sent in self.transactions {
+            next_nonce.entry(sent.from).or_insert(sent.nonce);
+        }
         for inclusion in inclusions {
             seen[inclusion.index] += 1;
             let sent = &self.transactions[inclusion.index];
-            let expected = next_nonce.entry(sent.from).or_insert(sent.nonce);
+            let Some(expected) = next_nonce.get_mut(&sent.from) else { continue };
             if sent.nonce != *expected {
                 problems.add("order", || format!("{} has nonce {}, {expected} was next", sent.hash, sent.nonce));
             }
