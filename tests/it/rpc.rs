@@ -4,7 +4,7 @@ use alloy_primitives::{Address, U256};
 use serde_json::{Value, json};
 use tests::{
     node::Node,
-    rpc::quantity,
+    rpc::{Rpc, quantity},
     wallet::{account, hash, hex_of, transfer},
 };
 
@@ -98,4 +98,41 @@ fn old_blocks_and_block_0_stay_readable_when_they_leave_memory() {
     let first = read("0x1");
     assert_eq!(first["parentHash"], genesis["hash"]);
     assert_eq!(read("0x2")["parentHash"], first["hash"]);
+}
+
+/// A counter of the metrics page.
+fn counter(page: &str, name: &str) -> u64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    line.trim().parse().expect("a count")
+}
+
+#[test]
+fn each_admitted_transaction_costs_one_recovery() {
+    let home = tempfile::tempdir().expect("a folder");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let address = format!("127.0.0.1:{port}");
+    let node = Node::dev(&home.path().join("data"), &["--metrics", &address]);
+    let sent: Vec<_> = (0..50).map(|nonce| transfer(&account(1), nonce, Address::ZERO)).collect();
+    for raw in &sent {
+        node.rpc.call("eth_sendRawTransaction", json!([hex_of(raw)]));
+    }
+    for raw in &sent {
+        assert_eq!(until_receipt(&node, &json!(hash(raw)))["status"], "0x1");
+    }
+    let page = Rpc::new(&format!("http://{address}/metrics"));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let text = page.get().expect("a page");
+        if counter(&text, "engine_tx_committed_total") == 50 {
+            assert_eq!(counter(&text, "engine_signature_recovered_total"), 50);
+            assert_eq!(counter(&text, "engine_tx_admitted_total"), 50);
+            let blocks = counter(&text, "engine_block_committed_total");
+            assert!(counter(&text, "storage_fsync_total") <= 2 * blocks + 20, "at most two syncs a block");
+            for name in ["storage_keccak_total", "storage_segment_bytes_total", "vm_gas_used_total"] {
+                assert!(counter(&text, name) > 0, "{name}");
+            }
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{text}");
+    }
 }

@@ -42,6 +42,12 @@ impl Rpc {
         self.post_with(body, &[])
     }
 
+    /// Gets the page; `None` if the connection broke.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        self.runtime.block_on(async { self.client.get(&self.url).send().await.ok()?.text().await.ok() })
+    }
+
     /// Posts a body with extra headers.
     #[must_use]
     pub fn post_with(&self, body: impl Into<reqwest::Body>, headers: &[(&str, &str)]) -> Option<(u16, String)> {

@@ -16,16 +16,10 @@ use alloy_consensus::{
     EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header,
     constants::{EMPTY_WITHDRAWALS, GWEI_TO_WEI},
 };
-use alloy_eips::{
-    eip2935, eip4788, eip7002, eip7251,
-    eip7685::EMPTY_REQUESTS_HASH,
-    eip7840::BlobParams,
-};
+use alloy_eips::{eip2935, eip4788, eip7002, eip7251, eip7685::EMPTY_REQUESTS_HASH, eip7840::BlobParams};
 use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, B64, B256, Bytes, U256, address, hex};
-use engine::genesis::{
-    BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams,
-};
+use engine::genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams};
 use eyre::{WrapErr, bail, eyre};
 use serde::Deserialize;
 
@@ -138,10 +132,7 @@ pub(crate) fn dev(chain_id: u64, gas_limit: u64, accounts: &[Address]) -> eyre::
     let mut alloc = BTreeMap::from([
         (eip4788::BEACON_ROOTS_ADDRESS, code(eip4788::BEACON_ROOTS_CODE.clone(), 1)),
         (eip2935::HISTORY_STORAGE_ADDRESS, code(eip2935::HISTORY_STORAGE_CODE.clone(), 1)),
-        (
-            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
-            code(eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE.clone(), 1),
-        ),
+        (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, code(eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE.clone(), 1)),
         (
             eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
             code(eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE.clone(), 1),
@@ -251,7 +242,9 @@ fn schedule(config: &ChainConfig) -> eyre::Result<ForkSchedule> {
         let Some(time) = time else { continue };
         let name = format!("bpo{}", index.saturating_add(1));
         let params = config.blob_schedule.get(&name).copied();
-        schedule.blobs.push((time, params.ok_or_else(|| eyre!("config.{name}Time is set but blobSchedule.{name} is not"))?));
+        schedule
+            .blobs
+            .push((time, params.ok_or_else(|| eyre!("config.{name}Time is set but blobSchedule.{name} is not"))?));
     }
     Ok(schedule)
 }

@@ -92,8 +92,8 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
 pub(crate) fn init(args: &InitArgs) -> eyre::Result<()> {
     let chain = Arc::new(genesis::load(&args.chain)?);
     let config = storage::Config::new(&args.datadir);
-    let store = Database::open(config, chain.clone())
-        .wrap_err_with(|| format!("cannot create {}", args.datadir.display()))?;
+    let store =
+        Database::open(config, chain.clone()).wrap_err_with(|| format!("cannot create {}", args.datadir.display()))?;
     store.close().wrap_err("cannot close the data folder")?;
     let folder = args.datadir.display();
     writeln!(std::io::stdout(), "{folder} holds chain {} with genesis {}", chain.chain_id, chain.genesis_hash())?;
@@ -159,20 +159,16 @@ fn rpc_config(args: &NodeArgs) -> RpcConfig {
 }
 
 /// Prints where the node serves; with --dev also the accounts and their keys.
-fn announce(
-    args: &NodeArgs,
-    chain: &ChainSpec,
-    folder: &Folder,
-    server: &RpcServer,
-    accounts: Option<&DevAccounts>,
-) {
+fn announce(args: &NodeArgs, chain: &ChainSpec, folder: &Folder, server: &RpcServer, accounts: Option<&DevAccounts>) {
     let mut lines = vec![
         format!("Sluice {} on chain {}", env!("CARGO_PKG_VERSION"), chain.chain_id),
         format!("genesis    {}", chain.genesis_hash()),
         format!("data       {}", folder.path().display()),
     ];
     if let Some(accounts) = accounts {
-        lines.push("\nDevelopment accounts, 10000 ETH each; their keys are public, never use them elsewhere:".to_owned());
+        lines.push(
+            "\nDevelopment accounts, 10000 ETH each; their keys are public, never use them elsewhere:".to_owned(),
+        );
         lines.push(format!("mnemonic   {DEV_PHRASE}"));
         let keys = accounts.keys().enumerate();
         lines.extend(keys.map(|(index, (address, key))| format!("({index}) {address} key {key}")));

@@ -60,6 +60,31 @@ fn a_group_torn_at_any_byte_leaves_whole_blocks_and_a_usable_store() {
 }
 
 #[test]
+fn what_recovery_cut_off_never_comes_back_behind_a_new_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(25);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 1).unwrap();
+    let path = dir.path().join("segments/00000000.seg");
+    let start = disk.bytes(&path).iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (blocks, _) = world.group(&store, 2);
+    store.commit(&blocks).unwrap();
+    crash(store);
+    // A sector of the first block of the group did not reach the disk; the second block is whole.
+    let mut bytes = disk.bytes(&path);
+    bytes[start + 30] ^= 1;
+    disk.set_bytes(&path, bytes);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    assert_eq!(store.tip().height(), Height(1));
+    store.commit(&blocks[..1]).unwrap();
+    crash(store);
+    // The same bytes again, so the second block would follow them without a gap.
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    assert_eq!(store.tip().height(), Height(2));
+}
+
+#[test]
 fn a_flipped_bit_in_an_acknowledged_group_is_corruption() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();

@@ -201,6 +201,37 @@ fn slots_that_no_checkpoint_ever_wrote_stay_readable_below_their_wipe() {
 }
 
 #[test]
+fn an_account_that_comes_back_unchanged_keeps_all_its_storage() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let chain = super::kit::chain();
+    let who = address(3);
+    let (account, slots) = state_of(&chain)[&who].clone();
+    let store = open_on(&disk, config(dir.path()), &chain).unwrap();
+    let commit = |change: AccountChange| {
+        let mut changes = StateChanges::default();
+        changes.accounts.insert(who, change);
+        store.commit(&[block_after(&store, &store.tip(), None, changes, Vec::new())]).unwrap();
+    };
+    commit(AccountChange { before: Some(account), after: None, wiped: true, ..Default::default() });
+    let again = slots.iter().map(|(key, value)| (*key, SlotChange { before: U256::ZERO, after: *value })).collect();
+    commit(AccountChange { before: None, after: Some(account), wiped: false, slots: again });
+    assert_eq!(store.tip().block.header.state_root, chain.genesis_header.state_root);
+    store.checkpoint().unwrap();
+    let slot = SlotChange { before: slots[&U256::from(1)], after: U256::from(77) };
+    let slots_changed = [(U256::from(1), slot)].into_iter().collect();
+    commit(AccountChange { before: Some(account), after: Some(account), wiped: false, slots: slots_changed });
+    store.close().unwrap();
+    let store = open_on(&disk, config(dir.path()), &chain).unwrap();
+    assert_eq!(store.rebuild_root().unwrap(), store.tip().block.header.state_root);
+    let view = store.view(store.tip().height()).unwrap();
+    for (key, value) in slots {
+        let expected = if key == U256::from(1) { U256::from(77) } else { value };
+        assert_eq!(view.slot(who, key).unwrap(), expected, "slot {key}");
+    }
+}
+
+#[test]
 fn ended_storage_is_deleted_once_no_height_needs_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(8);
