@@ -28,7 +28,6 @@ use crate::{
     disk::{Disk, FolderLock, RealDisk},
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
-    genesis,
     housekeeper::Housekeeper,
     index::TransactionIndex,
     kv::Env,
@@ -37,7 +36,8 @@ use crate::{
     segment::{Appender, Segments},
     snapshot::Snapshots,
     trie::{
-        node::{Hasher, TrieError},
+        encode::Hasher,
+        node::TrieError,
         proof::prove,
         state::{AccountSource, StorageSource, hash_address},
     },
@@ -280,10 +280,6 @@ impl Store for Database {
     }
 
     fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError> {
-        if height == Height::GENESIS {
-            // Block 0 is in no segment: it follows from the genesis values.
-            return Ok(Some(Arc::new(genesis::block(&self.inner.chain))));
-        }
         Ok(self.inner.blocks.block(height)?)
     }
 

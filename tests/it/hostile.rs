@@ -40,43 +40,60 @@ fn each_bad_transaction_gets_the_words_and_code_that_geth_gives() {
     node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&good)]));
 
     refused(&node, &good, -32000, "nonce too low");
-    refused(&node, &sign(&key, TxEip1559 { chain_id: 1, ..base(1) }), -32000, "invalid chain id");
-    refused(&node, &sign(&key, TxEip1559 { gas_limit: 20_999, ..base(1) }), -32000, "intrinsic gas too low");
+    refused(&node, &sign(&key, base(u64::MAX)), -32000, "nonce has max value");
+    refused(&node, &sign(&key, base(1_000_000)), -32000, "nonce too high");
+    let poor = alloy_signer_local::PrivateKeySigner::random();
+    refused(&node, &transfer(&poor, 0, Address::ZERO), -32000, "insufficient funds for gas * price + value");
+
+    let waiting = sign(&key, base(2));
+    node.rpc.call("eth_sendRawTransaction", json!([hex_of(&waiting)]));
+    refused(&node, &waiting, -32000, "already known");
+    let same_nonce = sign(&key, TxEip1559 { gas_limit: 21_001, ..base(2) });
+    refused(&node, &same_nonce, -32000, "replacement transaction underpriced");
+    let receipt = node.rpc.call("eth_getTransactionReceipt", json!([hash(&waiting)]));
+    assert_eq!(receipt, Value::Null, "a transaction behind a gap waits");
+}
+
+#[test]
+fn each_malformed_transaction_gets_the_words_and_code_that_geth_gives() {
+    let (_home, node) = node();
+    let key = account(0);
+    let base = |nonce| TxEip1559 { to: to(), ..template(nonce) };
+    refused(&node, &sign(&key, TxEip1559 { chain_id: 1, ..base(0) }), -32000, "invalid chain id");
+    refused(&node, &sign(&key, TxEip1559 { gas_limit: 20_999, ..base(0) }), -32000, "intrinsic gas too low");
     refused(
         &node,
-        &sign(&key, TxEip1559 { max_fee_per_gas: 1, max_priority_fee_per_gas: 1, ..base(1) }),
+        &sign(&key, TxEip1559 { max_fee_per_gas: 1, max_priority_fee_per_gas: 1, ..base(0) }),
         -32000,
         "transaction underpriced",
     );
-    refused(&node, &sign(&key, TxEip1559 { gas_limit: 300_000_001, ..base(1) }), -32000, "exceeds block gas limit");
+    refused(&node, &sign(&key, TxEip1559 { gas_limit: 300_000_001, ..base(0) }), -32000, "exceeds block gas limit");
     refused(
         &node,
-        &sign(&key, TxEip1559 { gas_limit: 16_777_217, ..base(1) }),
+        &sign(&key, TxEip1559 { gas_limit: 16_777_217, ..base(0) }),
         -32000,
         "transaction gas limit too high",
     );
     refused(
         &node,
-        &sign(&key, TxEip1559 { max_priority_fee_per_gas: 200_000_000_000, ..base(1) }),
+        &sign(&key, TxEip1559 { max_priority_fee_per_gas: 200_000_000_000, ..base(0) }),
         -32000,
         "max priority fee per gas higher than max fee per gas",
     );
     refused(
         &node,
-        &sign(&key, TxEip1559 { value: U256::MAX >> 8, ..base(1) }),
+        &sign(&key, TxEip1559 { value: U256::MAX >> 8, ..base(0) }),
         -32000,
         "insufficient funds for gas * price + value",
     );
-    refused(&node, &sign(&key, base(u64::MAX)), -32000, "nonce has max value");
-    refused(&node, &sign(&key, base(1_000_000)), -32000, "nonce too high");
-    let create = TxEip1559 { to: TxKind::Create, input: vec![0; 49_153].into(), gas_limit: 5_000_000, ..base(1) };
+    let create = TxEip1559 { to: TxKind::Create, input: vec![0; 49_153].into(), gas_limit: 5_000_000, ..base(0) };
     refused(&node, &sign(&key, create), -32000, "max initcode size exceeded");
-    refused(&node, &sign(&key, TxEip1559 { input: vec![1; 131_072].into(), ..base(1) }), -32000, "oversized data");
-    let old = TxLegacy { nonce: 1, gas_limit: 21_000, gas_price: 100_000_000_000, to: to(), ..TxLegacy::default() };
+    refused(&node, &sign(&key, TxEip1559 { input: vec![1; 131_072].into(), ..base(0) }), -32000, "oversized data");
+    let old = TxLegacy { nonce: 0, gas_limit: 21_000, gas_price: 100_000_000_000, to: to(), ..TxLegacy::default() };
     refused(&node, &sign(&key, old), -32000, "only replay-protected (EIP-155) transactions allowed over RPC");
     let listed = TxEip2930 {
         chain_id: CHAIN_ID,
-        nonce: 1,
+        nonce: 0,
         gas_limit: 21_000,
         gas_price: 100_000_000_000,
         ..TxEip2930::default()
@@ -84,27 +101,13 @@ fn each_bad_transaction_gets_the_words_and_code_that_geth_gives() {
     refused(&node, &sign(&key, listed), -32000, "intrinsic gas too low");
     let set_code = TxEip7702 {
         chain_id: CHAIN_ID,
-        nonce: 1,
+        nonce: 0,
         gas_limit: 90_000,
         max_fee_per_gas: 100_000_000_000,
         ..TxEip7702::default()
     };
     refused(&node, &sign(&key, set_code), -32000, "EIP-7702 transaction with empty auth list");
     refused(&node, &blob(&key), -32000, "transaction type not supported");
-    let poor = alloy_signer_local::PrivateKeySigner::random();
-    refused(&node, &transfer(&poor, 0, Address::ZERO), -32000, "insufficient funds for gas * price + value");
-
-    let waiting = sign(&key, base(2));
-    node.rpc.call("eth_sendRawTransaction", json!([hex_of(&waiting)]));
-    refused(&node, &waiting, -32000, "already known");
-    refused(
-        &node,
-        &sign(&key, TxEip1559 { gas_limit: 21_001, ..base(2) }),
-        -32000,
-        "replacement transaction underpriced",
-    );
-    let receipt = node.rpc.call("eth_getTransactionReceipt", json!([hash(&waiting)]));
-    assert_eq!(receipt, Value::Null, "a transaction behind a gap waits");
 }
 
 fn blob(key: &alloy_signer_local::PrivateKeySigner) -> Bytes {

@@ -130,7 +130,8 @@ fn every_file_opens_with_what_it_promises() {
 fn lines_are_ascii_and_fit() {
     for (name, text) in all_sources() {
         for (number, line) in (1..).zip(text.lines()) {
-            let data = line.contains("hex!(") || line.contains('"');
+            // Strings and rows of tables cannot be broken.
+            let data = line.contains("hex!(") || line.contains('"') || line.contains("//! |");
             assert!(line.len() <= LINE_MAX || data, "{name}:{number} has {} characters", line.len());
             assert!(line.is_ascii() || data, "{name}:{number} is not ASCII");
             assert!(!line.ends_with(' '), "{name}:{number} ends in a space");

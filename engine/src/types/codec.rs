@@ -3,7 +3,8 @@
 //! Everything is RLP. Layouts:
 //!
 //! ```text
-//! block    [consensus header, Ethereum header, [encoded tx as string, ..], senders: 20 bytes each, withdrawals or empty string]
+//! block    [consensus header, Ethereum header, [encoded tx as string, ..], senders (20 bytes each),
+//!           withdrawals or empty string]
 //! receipts [[type, success, gas used, cumulative gas, contract or empty, [log, ..]], ..]
 //! changes  [[[address, before, after, wiped, [[slot, before, after], ..]], ..], [code, ..]]
 //! account  [nonce, balance, code hash], or the empty string where there is none

@@ -100,7 +100,11 @@ fn a_cut_or_lengthened_record_is_refused() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0..400_usize, to in any::<u8>()) {
+    fn no_bytes_make_a_decoder_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        at in 0..400_usize,
+        to in any::<u8>(),
+    ) {
         let _ = codec::decode_block(&bytes);
         let _ = codec::decode_changes(&bytes);
         let _ = codec::decode_receipts(&bytes);

@@ -70,7 +70,7 @@ impl Connection {
         UnderWay(Arc::clone(self))
     }
 
-    /// Whether nothing more may be read for now.
+    /// Whether nothing more may be read yet.
     fn is_full(&self) -> bool {
         self.calls.load(Ordering::Relaxed) >= CONNECTION_CALLS_MAX
             || self.read_bytes.load(Ordering::Relaxed) >= CONNECTION_BYTES_MAX

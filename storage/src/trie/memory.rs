@@ -9,7 +9,8 @@ use alloy_primitives::{B256, Bytes};
 use alloy_trie::EMPTY_ROOT_HASH;
 
 use super::{
-    node::{Hasher, Link, NoSource},
+    encode::Hasher,
+    node::{Link, NoSource},
     proof, update,
 };
 

@@ -23,6 +23,7 @@
 //! Source: Ethereum Yellow Paper, appendix D.
 
 pub(crate) mod diff;
+pub(crate) mod encode;
 pub(crate) mod evict;
 pub mod memory;
 pub(crate) mod node;

@@ -7,8 +7,9 @@
 
 use alloy_primitives::Bytes;
 
-use super::node::{
-    Body, Hasher, Key, Link, NodeRef, Source, TrieError, Value, encode_branch, encode_extension, encode_leaf,
+use super::{
+    encode::{Hasher, NodeRef, encode_branch, encode_extension, encode_leaf},
+    node::{Body, Key, Link, Source, TrieError, Value},
 };
 
 fn list(encoded: &[u8], nodes: &mut Vec<Bytes>) {

@@ -11,7 +11,10 @@
 //! node itself. The position of a record is where its extension begins, so one read gives both the
 //! extension and the branch.
 
-use super::node::{Body, Branch, Key, Kind, Node, NodeRef, Value};
+use super::{
+    encode::NodeRef,
+    node::{Body, Branch, Key, Kind, Node, Value},
+};
 
 /// Packs nibbles two to a byte.
 pub(crate) fn pack(nibbles: &[u8], out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 //!
 //! Source: Ethereum Yellow Paper, appendix B (RLP) and appendix C (hex-prefix encoding).
 
-use super::node::NodeRef;
+use super::encode::NodeRef;
 
 fn header(out: &mut Vec<u8>, short: u8, payload: usize) {
     let bytes = payload.to_be_bytes();

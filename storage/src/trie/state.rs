@@ -17,7 +17,8 @@ use alloy_trie::EMPTY_ROOT_HASH;
 use engine::types::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
 
 use super::{
-    node::{Body, Hasher, Kind, Link, Source, TrieError, Value},
+    encode::Hasher,
+    node::{Body, Kind, Link, Source, TrieError, Value},
     rlp, update,
 };
 

@@ -10,7 +10,10 @@ use std::{
     thread,
 };
 
-use super::node::{Body, Branch, Hasher, Key, Link, Node, Source, TrieError, Value};
+use super::{
+    encode::Hasher,
+    node::{Body, Branch, Key, Link, Node, Source, TrieError, Value},
+};
 
 /// Changes below which one thread is faster than starting another.
 const PARALLEL_ITEMS_MIN: usize = 512;

@@ -1,3 +1,5 @@
+//! The market model against cases worked out by hand.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Receipts and balances that are wrong in one place each are noticed.
+
 use std::convert::Infallible;
 
 use bench::{Settings, Shape, shapes::Scale, sign::GasLimits, sign::sign};
