@@ -283,19 +283,23 @@ impl Stages {
             mix_hash: keccak256(parent.inner().mix_hash),
         };
         let base_fee = chain.base_fee.next(parent.inner());
-        let mut candidates = Counted { inner: PoolCandidates::new(&self.pool, base_fee), exhausted: false };
+        let inner = PoolCandidates::new(&self.pool, base_fee);
+        let mut candidates = Counted { inner, exhausted: false, skipped: false };
         let until = now_instant().checked_add(order.deadline);
         let stop = || until.is_some_and(|until| now_instant() >= until);
         let block =
             self.executor.build(&*view, &parent, &settings, &mut candidates, &stop).map_err(|error| failed(&error))?;
-        Ok((block, !candidates.exhausted))
+        // What was passed over for lack of room fits the next block; a block that took nothing promises nothing.
+        let progress = !block.0.block.body.transactions.is_empty();
+        Ok((block, !candidates.exhausted || (candidates.skipped && progress)))
     }
 }
 
-/// Tells whether a build ended because nothing was left to offer.
+/// Tells whether a build ended because nothing was left to offer, and whether it passed anything over.
 struct Counted<'pool> {
     inner: PoolCandidates<'pool>,
     exhausted: bool,
+    skipped: bool,
 }
 
 impl Candidates for Counted<'_> {
@@ -306,6 +310,7 @@ impl Candidates for Counted<'_> {
     }
 
     fn skip_sender(&mut self, sender: Address) {
+        self.skipped = true;
         self.inner.skip_sender(sender);
     }
 }

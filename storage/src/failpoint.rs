@@ -2,7 +2,7 @@
 //!
 //! A test starts a process with `name:count` in [`crate::Config::fail_point`]; the process aborts the
 //! `count`-th time it comes by. Nothing runs after an abort: no destructor, no flush. Tests in this
-//! crate use [`Action::Fail`] instead, which makes the operation fail as a dead process would leave it.
+//! crate use an action of their own instead, which makes the operation fail as a dead process would leave it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

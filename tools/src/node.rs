@@ -25,6 +25,10 @@ use crate::{
     genesis, telemetry,
 };
 
+/// Least time from one block to the next on a development chain: an idle chain makes a block as soon as a
+/// transaction arrives, a busy one does not make a block for each.
+const DEV_SLOT_TIME: Duration = Duration::from_millis(10);
+
 /// Longest a leader builds when nothing else limits it.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -132,7 +136,7 @@ fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
     let idle_interval = Duration::from_millis(chain.ordering.idle_interval_ms);
     let (slot_time, build_time, idle) = match (args.dev, args.dev_block_time) {
         (true, Some(interval)) => (interval, interval.min(BUILD_TIME_MAX), Idle::EmptyAfter(interval)),
-        (true, None) => (Duration::ZERO, slot_time, Idle::Wait),
+        (true, None) => (DEV_SLOT_TIME, slot_time, Idle::Wait),
         (false, _) => (slot_time, slot_time, Idle::EmptyAfter(idle_interval)),
     };
     let genesis_recipient = chain.ordering.validators.first().map(|validator| validator.fee_recipient);

@@ -20,10 +20,14 @@ use crate::{
 
 /// A transaction with a signature of its own, and the sender that the curve makes of it.
 fn transaction(index: u64, nonce: u64) -> (Bytes, Address) {
+    transaction_with_gas(index, nonce, 21_000)
+}
+
+fn transaction_with_gas(index: u64, nonce: u64, gas_limit: u64) -> (Bytes, Address) {
     let tx = TxEip1559 {
         chain_id: 9,
         nonce,
-        gas_limit: 21_000,
+        gas_limit,
         max_fee_per_gas: 1_000_000_000,
         to: TxKind::Call(Address::repeat_byte(1)),
         value: U256::from(index),
@@ -129,4 +133,23 @@ fn a_failed_commit_stops_the_node_and_announces_nothing() {
     let failure = running.node.wait();
     assert_eq!(failure, Some(PipelineError::Commit("storage failed: told to fail".to_owned())));
     assert!(running.blocks.try_recv().is_err() && running.network.0.lock().is_empty());
+}
+
+/// A sender whose transaction found no room in a block was forgotten until somebody sent another one.
+#[test]
+fn what_found_no_room_gets_the_next_block_without_being_asked_for() {
+    let transactions: Vec<_> = (0..400).map(|index| transaction_with_gas(index, 0, 16_000_000)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let running = start(&senders);
+    for (raw, _) in &transactions {
+        // Faster than blocks are made, so that most wait when the last one arrives.
+        let answer = Box::new(|result: Result<B256, AdmissionError>| assert_ne!(B256::ZERO, result.expect("valid")));
+        running.node.admission.submit(RawTransaction(raw.clone()), answer);
+    }
+    let mut included = 0;
+    while included < transactions.len() {
+        let block = running.blocks.recv_timeout(Duration::from_secs(10)).expect("blocks keep coming");
+        included += block.block.body.transactions.len();
+    }
+    assert_eq!(running.node.query.pool_status().pending, 0);
 }

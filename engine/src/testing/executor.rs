@@ -1,6 +1,6 @@
 //! A toy executor: every transaction moves value and nothing else.
 //!
-//! It gives the pipeline real layers, nonces and balances without an EVM: no fees, no gas but 21,000 each.
+//! It gives the pipeline real layers, nonces and balances without an EVM: no fees, and each uses the gas it asks for.
 
 use std::{
     collections::hash_map::Entry,
@@ -15,7 +15,7 @@ use crate::{
     types::{Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction},
 };
 
-/// Gas of a transfer.
+/// Least gas of a transaction.
 const TRANSFER_GAS: u64 = 21_000;
 
 /// Moves value from sender to recipient, in order of nonce.
@@ -68,15 +68,17 @@ impl Executor for ToyExecutor {
         let mut gas_used = 0_u64;
         while !stop() && gas_used.saturating_add(TRANSFER_GAS) <= settings.gas_limit {
             let Some(tx) = candidates.next() else { break };
-            if !apply(&mut changes, view, &tx)? {
+            let gas = tx.envelope().gas_limit();
+            let fits = gas <= settings.gas_limit.saturating_sub(gas_used);
+            if !fits || !apply(&mut changes, view, &tx)? {
                 candidates.skip_sender(tx.sender());
                 continue;
             }
-            gas_used = gas_used.saturating_add(TRANSFER_GAS);
+            gas_used = gas_used.saturating_add(gas);
             receipts.push(Receipt {
                 type_byte: tx.type_byte(),
                 success: true,
-                gas_used: TRANSFER_GAS,
+                gas_used: gas,
                 cumulative_gas_used: gas_used,
                 contract: None,
                 logs: Vec::new(),

@@ -57,6 +57,28 @@ fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
 }
 
 #[test]
+fn no_damaged_byte_of_an_old_block_is_ever_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(20);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 3).unwrap();
+    store.close().unwrap();
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    let position = store.inner.blocks.position(Height(2)).unwrap().unwrap();
+    let path = dir.path().join("segments/00000000.seg");
+    let whole = disk.bytes(&path);
+    for at in position.offset as usize..position.offset as usize + position.length as usize {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        disk.set_bytes(&path, bytes);
+        assert!(matches!(store.block(Height(2)), Err(StoreError::Corrupt(_))), "byte {at}");
+    }
+    disk.set_bytes(&path, whole);
+    assert_eq!(store.block(Height(2)).unwrap().as_ref(), Some(&world.blocks[2]));
+}
+
+#[test]
 fn a_block_larger_than_a_segment_gets_a_segment_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();

@@ -8,7 +8,7 @@ use engine::{
 };
 
 use super::{
-    kit::{FaultyDisk, World, config, open_on},
+    kit::{FaultyDisk, World, address, config, open_on},
     model::crash,
 };
 use crate::{Config, Database, OpenError, failpoint::FAIL_POINTS};
@@ -29,8 +29,10 @@ fn a_group_torn_at_any_byte_leaves_whole_blocks_and_a_usable_store() {
     let end = after.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     crash(store);
 
+    // Every byte of the group's first block, and every seventh of its second.
+    let first = start + (end - start) * 3 / 5;
     let mut tips = Vec::new();
-    for cut in start..=end {
+    for cut in (start..first).chain((first..end).step_by(7)).chain([end]) {
         let torn = disk.fork();
         let mut bytes = after.clone();
         bytes[cut..].fill(0);
@@ -82,6 +84,23 @@ fn what_recovery_cut_off_never_comes_back_behind_a_new_block() {
     // The same bytes again, so the second block would follow them without a gap.
     let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
     assert_eq!(store.tip().height(), Height(2));
+}
+
+#[test]
+fn changes_that_lead_to_another_root_than_the_header_says_are_corruption() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(26);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    let (mut blocks, _) = world.group(&store, 1);
+    let mut changes = (*blocks[0].executed.changes).clone();
+    let change = changes.accounts.entry(address(1)).or_default();
+    change.after = Some(engine::types::Account { nonce: 99, ..Default::default() });
+    blocks[0].executed.changes = std::sync::Arc::new(changes);
+    store.commit(&blocks).unwrap();
+    crash(store);
+    let error = open_on(&disk, config(dir.path()), &world.chain).unwrap_err();
+    assert!(matches!(&error, OpenError::Corrupt(text) if text.contains("state root")), "{error}");
 }
 
 #[test]

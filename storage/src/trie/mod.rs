@@ -1,6 +1,6 @@
 //! The state commitment: Ethereum's Merkle Patricia trie, copy-on-write, resolved lazily.
 //!
-//! A trie is a [`node::Link`] to its root. Updating builds new nodes along the changed paths and
+//! A trie is a `node::Link` to its root. Updating builds new nodes along the changed paths and
 //! shares everything else, so every block's layer holds a whole trie and dropping the layer drops
 //! exactly the nodes it added. A node that is not in memory is known by its reference (hash, or the
 //! bytes themselves below 32) and is read from MDBX on first use, then checked against that
