@@ -20,10 +20,9 @@
 //! (then 1 length byte and that many bytes), 2 it has code (then 32 bytes), 3 it has a storage id
 //! (then id 8 bytes and root 32 bytes).
 //!
-//! `meta` of both environments: `schema` (major u16, minor u16), `chain_id` u64, `genesis` 32 bytes.
-//! `meta` of `state`: `applied` (height u64, block hash 32, state root 32; absent until the genesis
-//! state is complete), `next_storage_id` u64. `meta` of `chain`: `indexed` height u64 (all lower
-//! heights have their rows), `segment_bytes` u64.
+//! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `genesis` hash 32, `indexed`
+//! height u64 (it and all lower heights have their rows). `meta` of `state`: `applied` (height u64, block
+//! hash 32, state root 32; absent until the genesis state is complete), `next_storage_id` u64.
 
 use alloy_primitives::{B256, KECCAK256_EMPTY, U256};
 use engine::types::{Account, Height};

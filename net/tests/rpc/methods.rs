@@ -160,7 +160,9 @@ async fn fees_are_suggested_and_remembered() {
     assert_eq!(history["oldestBlock"], "0x2");
     assert_eq!(history["baseFeePerGas"].as_array().unwrap().len(), 3);
     assert_eq!(history["baseFeePerBlobGas"].as_array().unwrap().len(), 3);
-    assert_eq!(history["gasUsedRatio"], json!([0.00007, 0.00007]));
+    // The toy uses all the gas a transaction asks for.
+    let ratio = 1_000_000.0 / 300_000_000.0;
+    assert_eq!(history["gasUsedRatio"], json!([ratio, ratio]));
     assert_eq!(history["blobGasUsedRatio"], json!([0.0, 0.0]));
     let tip = "0xf4240";
     assert_eq!(history["reward"], json!([[tip, tip, tip], [tip, tip, tip]]));
