@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use alloy_consensus::Header;
 use alloy_eips::eip7840::BlobParams;
-use alloy_primitives::{Address, B256, Bytes, U256, address};
+use alloy_primitives::{Address, B256, Bytes, U256, address, keccak256};
+use alloy_rlp::Encodable;
 
 use crate::limits;
 
@@ -222,6 +223,11 @@ impl Default for OrderingParams {
     }
 }
 
+/// Bytes of a compressed point of G1.
+const BLS_PUBKEY_BYTES: usize = 48;
+/// Bytes of a compressed point of G2.
+const BLS_SIGNATURE_BYTES: usize = 96;
+
 /// An account of block 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GenesisAccount {
@@ -329,10 +335,7 @@ impl ChainSpec {
             let count = u64::try_from(ordering.validators.len()).unwrap_or(u64::MAX);
             return parameter("config.sluice.validators", count, "at most 300");
         }
-        if let Some(idle) = ordering.validators.iter().position(|validator| validator.stake == 0) {
-            let value = format!("0 for validator {idle}");
-            return Err(GenesisError::Parameter { field: "stake", value, reason: "must be at least 1" });
-        }
+        self.check_validators()?;
         if self.forks.base < Fork::Paris {
             let value = self.forks.base.name().to_owned();
             return Err(GenesisError::Parameter {
@@ -342,6 +345,27 @@ impl ChainSpec {
             });
         }
         self.check_system_contracts()
+    }
+
+    fn check_validators(&self) -> Result<(), GenesisError> {
+        for (index, validator) in self.ordering.validators.iter().enumerate() {
+            let refuse = |field, value: String, reason| {
+                let value = format!("{value} for validator {index}");
+                Err(GenesisError::Parameter { field, value, reason })
+            };
+            if validator.stake == 0 {
+                return refuse("stake", "0".to_owned(), "must be at least 1");
+            }
+            for (field, bytes, length, reason) in [
+                ("bls_pubkey", &validator.bls_pubkey, BLS_PUBKEY_BYTES, "must be 48 bytes"),
+                ("proof_of_possession", &validator.proof_of_possession, BLS_SIGNATURE_BYTES, "must be 96 bytes"),
+            ] {
+                if bytes.len() != length {
+                    return refuse(field, format!("{} bytes", bytes.len()), reason);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every fork the schedule ever reaches must find its contracts in block 0.
@@ -364,6 +388,51 @@ impl ChainSpec {
     #[must_use]
     pub fn genesis_hash(&self) -> B256 {
         self.genesis_header.hash_slow()
+    }
+
+    /// keccak256 over everything that two nodes of one chain must agree on: block 0, chain id, forks, fees,
+    /// ordering. A data folder belongs to one digest.
+    ///
+    /// Encoding: RLP lists one behind the other: identity, base fee, one per fork time, one per blob schedule
+    /// entry, ordering, one per validator.
+    #[must_use]
+    pub fn digest(&self) -> B256 {
+        let mut out = Vec::new();
+        let mut list = |items: &[&dyn Encodable]| {
+            let payload_length = items.iter().map(|item| item.length()).sum();
+            alloy_rlp::Header { list: true, payload_length }.encode(&mut out);
+            items.iter().for_each(|item| item.encode(&mut out));
+        };
+        list(&[
+            &self.chain_id,
+            &self.genesis_hash(),
+            &self.forks.base.name(),
+            &self.deposit_contract.unwrap_or_default(),
+        ]);
+        list(&[&self.base_fee.denominator, &self.base_fee.elasticity, &self.base_fee.minimum]);
+        for (fork, time) in &self.forks.times {
+            list(&[&fork.name(), time]);
+        }
+        for (time, blobs) in &self.forks.blobs {
+            list(&[
+                time,
+                &blobs.target_blob_count,
+                &blobs.max_blob_count,
+                &blobs.update_fraction,
+                &blobs.min_blob_fee,
+                &blobs.max_blobs_per_tx,
+                &blobs.blob_base_cost,
+            ]);
+        }
+        let OrderingParams { slot_time_ms, window, delta_ms, epoch_slots, idle_interval_ms, validators } =
+            &self.ordering;
+        list(&[slot_time_ms, window, delta_ms, epoch_slots, idle_interval_ms]);
+        for validator in validators {
+            let GenesisValidator { bls_pubkey, proof_of_possession, identity, addresses, stake, fee_recipient } =
+                validator;
+            list(&[bls_pubkey, proof_of_possession, identity, addresses, stake, fee_recipient]);
+        }
+        keccak256(out)
     }
 
     /// The fork in force at a block time.

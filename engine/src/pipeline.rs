@@ -20,6 +20,7 @@
 mod tests;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering as Atomic},
@@ -29,7 +30,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, Bytes, keccak256};
-use crossbeam::channel::{Receiver, Sender, bounded, never, select};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 use parking_lot::Mutex;
 
 use crate::{
@@ -43,6 +44,9 @@ use crate::{
     query::Query,
     types::{BuiltBlock, FinalizedBlock, ParentRef, Transaction},
 };
+
+/// How long a failure of the store's background work can go unnoticed on an idle chain.
+const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the node is told once.
 #[derive(Clone, Debug)]
@@ -75,6 +79,9 @@ pub enum PipelineError {
     /// A thread could not be started.
     #[error("thread could not be started: {0}")]
     Thread(String),
+    /// A stage broke one of its own invariants; its story is on standard error.
+    #[error("the {0} thread panicked")]
+    Panicked(String),
 }
 
 /// A running node.
@@ -151,16 +158,18 @@ impl Node {
         for (index, worker) in workers.into_iter().enumerate() {
             let stopped = stopped.clone();
             let run = move || worker.run(&stopped, &|work| timed(&metrics::ADMISSION_BUSY, work));
-            threads.push(spawn(format!("admission-{index}"), run)?);
+            threads.push(spawn(format!("admission-{index}"), &fail, run)?);
         }
         let (built, failing) = (inputs.clone(), fail.clone());
         let executing = stages.clone();
-        threads.push(spawn("execution".to_owned(), move || executing.execute_loop(&jobs_out, &built, &failing))?);
-        let committed = inputs;
-        threads.push(spawn("commit".to_owned(), move || commit_loop(&committer, &blocks_out, &committed, &fail))?);
+        let run = move || executing.execute_loop(&jobs_out, &built, &failing);
+        threads.push(spawn("execution".to_owned(), &fail, run)?);
+        let (committed, failing) = (inputs, fail.clone());
+        let run = move || commit_loop(&committer, &blocks_out, &committed, &failing);
+        threads.push(spawn("commit".to_owned(), &fail, run)?);
         let ordering = stages;
         let run = move || ordering.ordering_loop(&inputs_out, &jobs, &blocks, &stopped);
-        threads.push(spawn("ordering".to_owned(), run)?);
+        threads.push(spawn("ordering".to_owned(), &fail, run)?);
 
         let query = Query::new(store, executor, pool, pending);
         let stop = Mutex::new(Some(stop));
@@ -322,8 +331,13 @@ fn commit_loop(
     fail: &Sender<PipelineError>,
 ) {
     let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
-    while let Ok(first) = blocks.recv() {
-        group.push(*first);
+    loop {
+        match blocks.recv_timeout(STORE_CHECK_INTERVAL) {
+            Ok(first) => group.push(*first),
+            // An empty group asks the store whether its background work still succeeds.
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
         group.extend(blocks.try_iter().take(limits::COMMIT_QUEUE_BLOCKS_MAX).map(|block| *block));
         ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(f64::from(u32::try_from(group.len()).unwrap_or(u32::MAX)));
         let mut result = None;
@@ -369,6 +383,17 @@ fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
-    std::thread::Builder::new().name(name).spawn(run).map_err(|error| PipelineError::Thread(error.to_string()))
+/// Starts a stage; if it panics the node stops, for no other stage can know what its state is worth.
+fn spawn(
+    name: String,
+    fail: &Sender<PipelineError>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, PipelineError> {
+    let (stage, fail) = (name.clone(), fail.clone());
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            let _ = fail.try_send(PipelineError::Panicked(stage));
+        }
+    };
+    std::thread::Builder::new().name(name).spawn(guarded).map_err(|error| PipelineError::Thread(error.to_string()))
 }

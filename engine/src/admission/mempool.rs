@@ -186,6 +186,7 @@ impl Mempool {
             if inner.senders.contains_key(address) {
                 let account = change.after.unwrap_or_default();
                 inner.set_account(*address, account);
+                inner.trim(*address, &self.limits);
             }
         }
         inner.export();
@@ -316,13 +317,21 @@ impl Inner {
         }
         let fee = transaction.envelope().effective_gas_price(Some(self.base_fee));
         self.check_funds(known, &account, &transaction, nonce)?;
+        let before = known.and_then(|queue| queue.entries.range(..nonce).next_back());
+        let worth = before.map_or(fee, |(_, entry)| entry.rank.min(fee));
         if let Some(old) = known.and_then(|queue| queue.entries.get(&nonce)) {
             check_bump(&old.transaction, &transaction)?;
+            let grows = transaction.size_bytes().saturating_sub(old.transaction.size_bytes());
+            let executable = known.is_some_and(|queue| nonce < queue.next_nonce());
+            self.make_room(&transaction, (0, grows), worth, executable, limits)?;
         } else {
             let next = known.map_or(account.nonce, Queue::next_nonce);
             check_sender_limits(known, &sender, nonce, next, limits)?;
             let executable = nonce == next;
-            self.make_room(&transaction, fee, executable, limits)?;
+            if !executable {
+                self.make_queued_room(address, worth, limits)?;
+            }
+            self.make_room(&transaction, (1, transaction.size_bytes()), worth, executable, limits)?;
         }
         let size = transaction.size_bytes();
         let queue = self.senders.entry(address).or_insert_with(|| Queue {
@@ -377,29 +386,71 @@ impl Inner {
         Ok(())
     }
 
-    /// Evicts until the newcomer fits, or refuses it.
+    /// The queued budget is full: the cheapest queued tail of another sender leaves if the newcomer pays more.
+    fn make_queued_room(&mut self, sender: Address, worth: u128, limits: &PoolLimits) -> Result<(), AdmissionError> {
+        if self.status.queued < limits.queued_max {
+            return Ok(());
+        }
+        match self.tails.first() {
+            Some(&(false, rank, address)) if rank < worth && address != sender => {
+                self.evict_tail(address);
+                Ok(())
+            }
+            _ => Err(AdmissionError::PoolFull),
+        }
+    }
+
+    /// Evicts until `(count, bytes)` more fit, or refuses and evicts nothing. `worth` is the newcomer's rank.
     fn make_room(
         &mut self,
         newcomer: &PooledTransaction,
-        fee: u128,
+        (count, bytes): (usize, usize),
+        worth: u128,
         executable: bool,
         limits: &PoolLimits,
     ) -> Result<(), AdmissionError> {
-        if !executable && self.status.queued >= limits.queued_max {
-            return Err(AdmissionError::PoolFull);
-        }
-        while self.by_hash.len() >= limits.transactions_max
-            || self.status.bytes.saturating_add(newcomer.size_bytes()) > limits.bytes_max
-        {
-            let Some(&(pending, rank, address)) = self.tails.first() else {
-                return Err(AdmissionError::PoolFull);
+        let mut count_over = self.by_hash.len().saturating_add(count).saturating_sub(limits.transactions_max);
+        let mut bytes_over = self.status.bytes.saturating_add(bytes).saturating_sub(limits.bytes_max);
+        // How many each sender would lose, and the tail it would have then.
+        let mut victims: BTreeMap<Address, usize> = BTreeMap::new();
+        let mut shortened: BTreeSet<TailKey> = BTreeSet::new();
+        let mut untouched = self.tails.iter().copied().peekable();
+        while count_over > 0 || bytes_over > 0 {
+            let from_shortened = match (untouched.peek(), shortened.first()) {
+                (Some(whole), Some(short)) => short < whole,
+                (whole, _) => whole.is_none(),
             };
-            if !executable || address == newcomer.sender() || (pending && rank >= fee) {
+            let cheapest = if from_shortened { shortened.pop_first() } else { untouched.next() };
+            let Some((pending, rank, address)) = cheapest else { return Err(AdmissionError::PoolFull) };
+            let Some(queue) = self.senders.get(&address) else { return Err(AdmissionError::PoolFull) };
+            if address == newcomer.sender() {
+                continue;
+            }
+            if !executable || (pending && rank >= worth) {
                 return Err(AdmissionError::PoolFull);
             }
-            self.evict_tail(address);
+            let taken = victims.entry(address).or_default();
+            let mut tails = queue.entries.values().rev().skip(*taken);
+            let size = tails.next().map_or(0, |entry| entry.transaction.size_bytes());
+            count_over = count_over.saturating_sub(1);
+            bytes_over = bytes_over.saturating_sub(size);
+            *taken = taken.saturating_add(1);
+            shortened.extend(tails.next().map(|entry| (queue.queued() <= *taken, entry.rank, address)));
+        }
+        for (address, count) in victims {
+            (0..count).for_each(|_| self.evict_tail(address));
         }
         Ok(())
+    }
+
+    /// A fall of balance or nonce made transactions wait; those beyond the caps leave, last nonce first.
+    fn trim(&mut self, address: Address, limits: &PoolLimits) {
+        while let Some(queued) = self.senders.get(&address).map(Queue::queued)
+            && queued > 0
+            && (queued > limits.sender_queued_max || self.status.queued > limits.queued_max)
+        {
+            self.evict_tail(address);
+        }
     }
 
     fn evict_tail(&mut self, address: Address) {
@@ -482,8 +533,7 @@ fn check_bump(old: &PooledTransaction, new: &PooledTransaction) -> Result<(), Ad
         envelope.max_priority_fee_per_gas().unwrap_or_else(|| envelope.max_fee_per_gas())
     };
     let fees = enough(old.envelope().max_fee_per_gas(), new.envelope().max_fee_per_gas());
-    let tips = enough(tip(old), tip(new)) || (tip(old) == 0 && tip(new) == 0);
-    if fees && tips { Ok(()) } else { Err(AdmissionError::ReplacementUnderpriced) }
+    if fees && enough(tip(old), tip(new)) { Ok(()) } else { Err(AdmissionError::ReplacementUnderpriced) }
 }
 
 fn check_sender_limits(

@@ -211,6 +211,51 @@ fn bytes_are_bounded_too() {
     assert!(pool.status().bytes <= 1_000);
 }
 
+/// Replacements once grew the pool past its bytes: 131,072 small transactions, each replaced by a large one.
+#[test]
+fn a_replacement_pays_for_the_room_it_takes() {
+    let limits = PoolLimits { bytes_max: 1_200, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10);
+    let small = pooled(sender(1), 0, 100, 10);
+    insert(&pool, small.clone()).expect("fits");
+    for nonce in 0..3 {
+        insert(&pool, pooled(sender(2), nonce, 100, 30)).expect("fits");
+    }
+    let large = pooled_with(sender(1), 0, 110, 20, vec![1; 900].into());
+    assert_eq!(insert(&pool, large), Err(AdmissionError::PoolFull), "it would displace what pays more");
+    assert_eq!(pool.status().pending, 4, "a refusal evicts nothing");
+    assert!(pool.get(small.hash()).is_some());
+    let dear = pooled_with(sender(1), 0, 110, 90, vec![1; 900].into());
+    assert_eq!(insert(&pool, dear), Ok(Inserted::Pending));
+    assert!(pool.status().bytes <= 1_200, "{:?}", pool.status());
+    assert_eq!(offered(&pool, 10)[0], (1, 0));
+}
+
+/// One sender with a long run once turned all of it into queued transactions by sending its balance away.
+#[test]
+fn a_fall_of_balance_does_not_fill_the_queued_budget() {
+    let limits = PoolLimits { sender_queued_max: 3, queued_max: 5, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10);
+    for nonce in 0..20 {
+        insert(&pool, pooled(sender(1), nonce, 100, 1)).expect("payable");
+    }
+    advance(&pool, 2, &[(sender(1), 1, 0)]);
+    assert_eq!((pool.status().pending, pool.status().queued), (0, 3));
+    assert_eq!(pool.content()[&sender(1)].1.iter().map(|tx| tx.envelope().nonce()).collect::<Vec<_>>(), [1, 2, 3]);
+    pool.insert(pooled(sender(2), 7, 100, 1), account(0, BALANCE), Height(2)).expect("there is room for others");
+}
+
+#[test]
+fn a_full_queued_budget_goes_to_who_pays_more() {
+    let limits = PoolLimits { queued_max: 2, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10);
+    insert(&pool, pooled(sender(1), 3, 100, 10)).expect("queued");
+    insert(&pool, pooled(sender(2), 3, 100, 20)).expect("queued");
+    assert_eq!(insert(&pool, pooled(sender(3), 3, 100, 10)), Err(AdmissionError::PoolFull));
+    assert_eq!(insert(&pool, pooled(sender(3), 3, 100, 15)), Ok(Inserted::Queued));
+    assert_eq!(pool.content().keys().copied().collect::<Vec<_>>(), [sender(2), sender(3)]);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Insert { from: u8, nonce: u64, fee: u128, tip: u128 },
@@ -256,6 +301,7 @@ proptest! {
             let queued: usize = content.values().map(|(_, queued)| queued.len()).sum();
             prop_assert_eq!((status.pending, status.queued), (pending, queued));
             prop_assert!(pending + queued <= 12);
+            prop_assert!(queued <= 5);
             for (address, (pending, queued)) in &content {
                 let account = accounts[&address.0[19]].account;
                 let mut cost = U256::ZERO;

@@ -14,7 +14,7 @@ use crate::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ordering::Idle,
     ports::Store,
-    testing::{MemoryStore, RecordingNetwork, ToyExecutor},
+    testing::{MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor},
     types::{CommittedBlock, Envelope, Height, RawTransaction, Transaction},
 };
 
@@ -133,6 +133,23 @@ fn a_failed_commit_stops_the_node_and_announces_nothing() {
     let failure = running.node.wait();
     assert_eq!(failure, Some(PipelineError::Commit("storage failed: told to fail".to_owned())));
     assert!(running.blocks.try_recv().is_err() && running.network.0.lock().is_empty());
+}
+
+#[test]
+fn a_store_that_fails_in_the_background_stops_an_idle_node() {
+    let running = start(&[]);
+    running.store.fail();
+    assert_eq!(running.node.wait(), Some(PipelineError::Commit("storage failed: told to fail".to_owned())));
+}
+
+/// A dead stage once left a node that served and made no blocks, or one that ended as if asked to.
+#[test]
+fn a_stage_that_panics_stops_the_node_and_is_named() {
+    let (raw, sender) = transaction_with_gas(1, 0, PANIC_GAS);
+    let running = start(&[sender]);
+    submit(&running.node, &raw).expect("valid");
+    assert_eq!(running.node.wait(), Some(PipelineError::Panicked("execution".to_owned())));
+    running.node.stop();
 }
 
 /// A sender whose transaction found no room in a block was forgotten until somebody sent another one.

@@ -18,6 +18,9 @@ use crate::{
 /// Least gas of a transaction.
 const TRANSFER_GAS: u64 = 21_000;
 
+/// A transaction that asks for exactly this much gas makes the toy panic.
+pub const PANIC_GAS: u64 = 21_666;
+
 /// Moves value from sender to recipient, in order of nonce.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToyExecutor;
@@ -69,6 +72,7 @@ impl Executor for ToyExecutor {
         while !stop() && gas_used.saturating_add(TRANSFER_GAS) <= settings.gas_limit {
             let Some(tx) = candidates.next() else { break };
             let gas = tx.envelope().gas_limit();
+            assert_ne!(gas, PANIC_GAS, "told to panic");
             let fits = gas <= settings.gas_limit.saturating_sub(gas_used);
             if !fits || !apply(&mut changes, view, &tx)? {
                 candidates.skip_sender(tx.sender());
