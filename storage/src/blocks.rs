@@ -66,9 +66,9 @@ pub(crate) struct Stored {
 }
 
 /// Decodes the records of a block.
-pub(crate) fn decode(bytes: &[u8], height: Height) -> Result<Stored, Fault> {
+pub(crate) fn decode(bytes: &[u8], height: Height, salt: u32) -> Result<Stored, Fault> {
     let damaged = || Fault::corrupt(format!("records of block {height} do not decode"));
-    let payloads = record::split_block(bytes, height).ok_or_else(damaged)?;
+    let payloads = record::split_block(bytes, height, salt).ok_or_else(damaged)?;
     let block = codec::decode_block(&payloads[0]).map_err(|_| damaged())?;
     let receipts = codec::decode_receipts(&payloads[1]).map_err(|_| damaged())?;
     let changes = codec::decode_changes(&payloads[2]).map_err(|_| damaged())?;
@@ -185,8 +185,8 @@ impl Blocks {
     pub(crate) fn stored(&self, height: Height) -> Result<Option<Stored>, Fault> {
         let Some(position) = self.position(height)?.filter(|position| position.length > 0) else { return Ok(None) };
         let length = usize::try_from(position.length).expect("a length of 32 bits fits");
-        let bytes = self.segments.get(position.segment)?.read(position.offset, length)?;
-        let stored = decode(&bytes, height)?;
+        let segment = self.segments.get(position.segment)?;
+        let stored = decode(&segment.read(position.offset, length)?, height, segment.salt)?;
         if stored.block.hash() != position.hash {
             return Err(Fault::corrupt(format!(
                 "block {height} has hash {}, not {}",

@@ -7,6 +7,7 @@
 //! that a commit or a view needs.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Instant,
@@ -266,7 +267,11 @@ fn settle(inner: &Inner, checkpointed: &Checkpointed) {
 pub(crate) fn start(inner: Arc<Inner>) -> Result<JoinHandle<()>, Fault> {
     thread::Builder::new()
         .name("storage-checkpoint".to_owned())
-        .spawn(move || work(&inner))
+        .spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| work(&inner))).is_err() {
+                inner.poison(Fault::Failed("the checkpoint thread panicked".to_owned()));
+            }
+        })
         .map_err(|error| Fault::Failed(format!("starting a thread: {error}")))
 }
 

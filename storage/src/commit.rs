@@ -29,11 +29,12 @@ pub(crate) fn commit(inner: &Arc<Inner>, blocks: &[FinalizedBlock]) -> Result<Ve
     let mut appender = inner.appender.lock();
     let tries = check_order(inner, blocks)?;
     let durable = inner.blocks.tip().height();
+    let style = record::Style { salt: appender.identity.salt, compress: inner.config.compress };
     let encoded: Vec<(Height, Vec<u8>)> = blocks
         .iter()
         .map(|block| {
             let mut bytes = Vec::new();
-            record::append_block(&mut bytes, block, durable, inner.config.compress);
+            record::append_block(&mut bytes, block, durable, style);
             (block.executed.block.height(), bytes)
         })
         .collect();

@@ -13,15 +13,18 @@ pub enum OpenError {
     /// Another process holds the folder.
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
-    /// The folder belongs to another chain.
-    #[error("{dir} holds the chain with genesis {found}, not {expected}")]
-    WrongGenesis {
+    /// The folder belongs to another chain, or to the same one under other parameters.
+    #[error(
+        "{dir} holds another genesis: chain {} with parameters {}, not chain {} with {}",
+        found.0, found.1, expected.0, expected.1
+    )]
+    WrongChain {
         /// The folder.
         dir: PathBuf,
-        /// Genesis hash in the folder.
-        found: B256,
-        /// Genesis hash asked for.
-        expected: B256,
+        /// Chain id and digest in the folder.
+        found: (u64, B256),
+        /// Chain id and digest asked for.
+        expected: (u64, B256),
     },
     /// A newer program wrote the folder.
     #[error("{dir} has schema {}.{}, this program knows up to {}.{}", found.0, found.1, known.0, known.1)]

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every fail point, so that a crash test can visit them all.
-pub const FAIL_POINTS: [&str; 20] = [
+pub const FAIL_POINTS: [&str; 21] = [
     "genesis.identity",
     "genesis.rows",
     "genesis.applied",
@@ -27,6 +27,7 @@ pub const FAIL_POINTS: [&str; 20] = [
     "checkpoint.between",
     "checkpoint.after",
     "recovery.cut",
+    "recovery.confirmed",
     "recovery.apply",
 ];
 

@@ -4,7 +4,7 @@
 //! a file, written once in order of hash and never changed:
 //!
 //! ```text
-//! NNNNNNNN.txi  header page: magic "SLUICTXI" | major u16 | minor u16 | genesis hash 32 | segment u32 | entries u64
+//! NNNNNNNN.txi  header page: magic "SLUICTXI" | major u16 | minor u16 | chain digest 32 | segment u32 | entries u64
 //!               | CRC32C u32 over all before it | zeros
 //!               pages of 4,096 bytes: up to 92 entries (hash 32, height u64, index u32) | zeros
 //!               | entries in page u16 | 38 bytes after the last possible entry | CRC32C u32 of the page
@@ -181,7 +181,13 @@ fn collect(segment: &SegmentFile, end: u64) -> Result<Places, Fault> {
     let mut places = Places::default();
     let mut offset = FIRST_OFFSET;
     while offset < end {
-        let Entry::Record(header, payload) = segment.entry(offset)? else { break };
+        let (header, payload) = match segment.entry(offset)? {
+            Entry::Record(header, payload) => (header, payload),
+            Entry::End => break,
+            Entry::Bad => {
+                return Err(Fault::corrupt(format!("{} is damaged at offset {offset}", segment.path.display())));
+            }
+        };
         if header.kind == record::Kind::Block {
             let damaged =
                 || Fault::corrupt(format!("block {} in {} does not decode", header.height, segment.path.display()));
@@ -201,7 +207,7 @@ impl Files {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&SCHEMA.0.to_be_bytes());
         out.extend_from_slice(&SCHEMA.1.to_be_bytes());
-        out.extend_from_slice(self.identity.genesis.as_slice());
+        out.extend_from_slice(self.identity.chain_digest.as_slice());
         out.extend_from_slice(&segment.to_be_bytes());
         out.extend_from_slice(&entries.to_be_bytes());
         out.extend_from_slice(&crc32c::crc32c(&out).to_be_bytes());

@@ -3,7 +3,11 @@
 //! Every step can be interrupted and done again; none assumes that the one before it left more than
 //! what it made durable.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    path::Path,
+    sync::Arc,
+};
 
 use alloy_primitives::B256;
 use engine::{genesis::ChainSpec, types::Height};
@@ -53,9 +57,8 @@ pub(crate) fn open(
     let lock =
         FolderLock::take(&config.dir).map_err(Fault::from)?.ok_or_else(|| OpenError::Locked(config.dir.clone()))?;
 
-    let identity = Identity { chain_id: chain.chain_id, genesis: chain.genesis_hash() };
     let chain_env = Env::open(&chain_dir, CHAIN_TABLES, config.map_bytes_max).map_err(Fault::from)?;
-    check_identity(&chain_env, &config.dir, identity)?;
+    let identity = identify(&chain_env, &config.dir, &chain)?;
     let state = Env::open(&state_dir, STATE_TABLES, config.map_bytes_max).map_err(Fault::from)?;
     fail.hit("genesis.identity").map_err(Fault::Failed)?;
     let applied = match read_applied(&state)? {
@@ -69,32 +72,48 @@ pub(crate) fn open(
     build(config, chain, fail, (state, chain_env), applied, appender, lock)
 }
 
-/// Compares the folder's chain with the one asked for; an empty folder takes it over.
-fn check_identity(env: &Env, dir: &Path, identity: Identity) -> Result<(), OpenError> {
+/// Compares the folder's chain with the one asked for; an empty folder takes it over and draws its salt.
+fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenError> {
     let mut txn = env.write().map_err(Fault::from)?;
     let read = |name| txn.get(tables::CHAIN_META, name).map_err(Fault::from);
-    let Some(genesis) = read(meta::GENESIS)? else {
+    let (chain_id, chain_digest) = (chain.chain_id, chain.digest());
+    let Some(found) = read(meta::CHAIN_DIGEST)? else {
+        let identity = Identity { chain_id, chain_digest, salt: random() };
         let schema = [SCHEMA.0.to_be_bytes(), SCHEMA.1.to_be_bytes()].concat();
         let write = |txn: &mut crate::kv::WriteTxn<'_>| {
             txn.put(tables::CHAIN_META, meta::SCHEMA, &schema)?;
-            txn.put(tables::CHAIN_META, meta::CHAIN_ID, &identity.chain_id.to_be_bytes())?;
-            txn.put(tables::CHAIN_META, meta::GENESIS, identity.genesis.as_slice())
+            txn.put(tables::CHAIN_META, meta::CHAIN_ID, &chain_id.to_be_bytes())?;
+            txn.put(tables::CHAIN_META, meta::SALT, &identity.salt.to_be_bytes())?;
+            txn.put(tables::CHAIN_META, meta::CHAIN_DIGEST, chain_digest.as_slice())
         };
         write(&mut txn).map_err(Fault::from)?;
         txn.commit().map_err(Fault::from)?;
-        return Ok(());
+        return Ok(identity);
     };
     let schema = read(meta::SCHEMA)?.unwrap_or_default();
     let mut fields = Fields(&schema);
-    let found = fields.u16().zip(fields.u16()).ok_or_else(|| Fault::corrupt("the schema row does not decode"))?;
-    if found.0 > SCHEMA.0 {
-        return Err(OpenError::NewerSchema { dir: dir.to_owned(), found, known: SCHEMA });
+    let schema = fields.u16().zip(fields.u16()).ok_or_else(|| Fault::corrupt("the schema row does not decode"))?;
+    if schema.0 > SCHEMA.0 {
+        return Err(OpenError::NewerSchema { dir: dir.to_owned(), found: schema, known: SCHEMA });
     }
-    let found = B256::try_from(&genesis[..]).map_err(|_| Fault::corrupt("the genesis row does not decode"))?;
-    if found != identity.genesis {
-        return Err(OpenError::WrongGenesis { dir: dir.to_owned(), found, expected: identity.genesis });
+    let found = B256::try_from(&found[..]).map_err(|_| Fault::corrupt("the chain_digest row does not decode"))?;
+    if found != chain_digest {
+        let found_id = read(meta::CHAIN_ID)?.and_then(|row| Fields(&row).u64()).unwrap_or_default();
+        return Err(OpenError::WrongChain {
+            dir: dir.to_owned(),
+            found: (found_id, found),
+            expected: (chain_id, chain_digest),
+        });
     }
-    Ok(())
+    let salt = read(meta::SALT)?.and_then(|row| Fields(&row).u32());
+    let salt = salt.ok_or_else(|| Fault::corrupt("the salt row does not decode"))?;
+    Ok(Identity { chain_id, chain_digest, salt })
+}
+
+/// A number that nobody outside this process can know: the standard library seeds its hashers from the system.
+fn random() -> u32 {
+    let hash = RandomState::new().hash_one("salt").to_be_bytes();
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
 fn read_applied(env: &Env) -> Result<Option<Applied>, Fault> {

@@ -3,7 +3,7 @@
 //! ```text
 //! record        payload length u32 | type u8 | flags u8 | height u64 | CRC32C u32 | payload
 //! flags         bit 0: the payload is lz4 (its size before compression u32 LE, then the block)
-//! CRC32C        over the 14 bytes before it and the payload as stored
+//! CRC32C        over the folder's salt (u32), the 14 bytes before it and the payload as stored
 //! Block         engine codec `block`          Receipts  engine codec `receipts`
 //! Changes       engine codec `changes`: redo log, changeset and rewind source in one
 //! Finalization  epoch u64 | slot u64 | id 32 | height durable before this group u64
@@ -11,7 +11,8 @@
 //!
 //! Integers are big-endian. A block is its four records in that order, one behind the other; without
 //! the last of them it does not count. A length of zero is the end: segments are zero-written, and
-//! recovery zeroes whatever it cuts off.
+//! recovery zeroes whatever it cuts off. The salt is random and never leaves the folder, so nothing that a
+//! client puts into a transaction can pass for a record.
 
 use std::borrow::Cow;
 
@@ -76,9 +77,9 @@ impl Header {
     }
 
     /// Whether the payload is the one that was written under this header.
-    pub(crate) fn matches(&self, payload: &[u8]) -> bool {
+    pub(crate) fn matches(&self, payload: &[u8], salt: u32) -> bool {
         let front = Self::front(self.length, self.kind, self.flags, self.height);
-        payload.len() == self.length && crc32c::crc32c_append(crc32c::crc32c(&front), payload) == self.crc
+        payload.len() == self.length && checksum(salt, &front, payload) == self.crc
     }
 
     /// The payload before compression, `None` if it does not decompress.
@@ -90,32 +91,44 @@ impl Header {
     }
 }
 
-fn append(out: &mut Vec<u8>, kind: Kind, height: Height, payload: &[u8], compress: bool) {
+fn checksum(salt: u32, front: &[u8; 14], payload: &[u8]) -> u32 {
+    let seeded = crc32c::crc32c(&salt.to_be_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(seeded, front), payload)
+}
+
+/// How a folder's records are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    pub(crate) salt: u32,
+    pub(crate) compress: bool,
+}
+
+fn append(out: &mut Vec<u8>, kind: Kind, height: Height, payload: &[u8], Style { salt, compress }: Style) {
     let packed = (compress && payload.len() >= COMPRESS_BYTES_MIN)
         .then(|| lz4_flex::block::compress_prepend_size(payload))
         .filter(|packed| packed.len() < payload.len());
     let flags = u8::from(packed.is_some());
     let payload = packed.as_deref().unwrap_or(payload);
     let front = Header::front(payload.len(), kind, flags, height);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&front), payload);
+    let crc = checksum(salt, &front, payload);
     out.extend_from_slice(&front);
     out.extend_from_slice(&crc.to_be_bytes());
     out.extend_from_slice(payload);
 }
 
 /// Appends the four records of a block; `durable` is the height on disk before its group.
-pub(crate) fn append_block(out: &mut Vec<u8>, block: &FinalizedBlock, durable: Height, compress: bool) {
+pub(crate) fn append_block(out: &mut Vec<u8>, block: &FinalizedBlock, durable: Height, style: Style) {
     let executed = &block.executed;
     let height = executed.block.height();
-    append(out, Kind::Block, height, &codec::encode_block(&executed.block), compress);
-    append(out, Kind::Receipts, height, &codec::encode_receipts(&executed.receipts), compress);
-    append(out, Kind::Changes, height, &codec::encode_changes(&executed.changes), compress);
+    append(out, Kind::Block, height, &codec::encode_block(&executed.block), style);
+    append(out, Kind::Receipts, height, &codec::encode_receipts(&executed.receipts), style);
+    append(out, Kind::Changes, height, &codec::encode_changes(&executed.changes), style);
     let mut finalization = Vec::with_capacity(56);
     finalization.extend_from_slice(&block.finalization.epoch.0.to_be_bytes());
     finalization.extend_from_slice(&block.finalization.slot.0.to_be_bytes());
     finalization.extend_from_slice(block.finalization.id.as_slice());
     finalization.extend_from_slice(&durable.0.to_be_bytes());
-    append(out, Kind::Finalization, height, &finalization, false);
+    append(out, Kind::Finalization, height, &finalization, Style { compress: false, ..style });
 }
 
 /// Decodes a Finalization record: what makes the block final, and the height durable before its group.
@@ -128,13 +141,13 @@ pub(crate) fn decode_finalization(payload: &[u8]) -> Option<(Finalization, Heigh
 }
 
 /// The payloads of a block's four records, which `bytes` holds and nothing else.
-pub(crate) fn split_block(mut bytes: &[u8], height: Height) -> Option<[Cow<'_, [u8]>; 4]> {
+pub(crate) fn split_block(mut bytes: &[u8], height: Height, salt: u32) -> Option<[Cow<'_, [u8]>; 4]> {
     let mut payloads: [Cow<'_, [u8]>; 4] = Default::default();
     for (kind, slot) in Kind::ALL.into_iter().zip(&mut payloads) {
         let (front, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
         let header = Header::decode(front)?;
         let (payload, rest) = rest.split_at_checked(header.length)?;
-        if header.kind != kind || header.height != height || !header.matches(payload) {
+        if header.kind != kind || header.height != height || !header.matches(payload, salt) {
             return None;
         }
         *slot = header.unpack(payload)?;
@@ -147,12 +160,31 @@ pub(crate) fn split_block(mut bytes: &[u8], height: Height) -> Option<[Cow<'_, [
 ///
 /// Tries every offset, so it finds records behind one that does not parse. Only recovery calls it, on
 /// the few bytes behind a cut.
-pub(crate) fn claims_durable(bytes: &[u8], height: Height) -> bool {
+pub(crate) fn claims_durable(bytes: &[u8], height: Height, salt: u32) -> bool {
     bytes.windows(HEADER_BYTES + 56).any(|window| {
         let (front, payload) = window.split_first_chunk::<HEADER_BYTES>().expect("a window is longer than a header");
         Header::decode(front)
-            .filter(|header| header.kind == Kind::Finalization && header.matches(payload))
+            .filter(|header| header.kind == Kind::Finalization && header.matches(payload, salt))
             .and_then(|_| decode_finalization(payload))
             .is_some_and(|(_, durable)| durable >= height)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transaction's input once could carry bytes that recovery took for a later group's Finalization.
+    #[test]
+    fn only_who_knows_the_salt_can_write_a_record() {
+        let mut finalization = vec![0; 48];
+        finalization.extend_from_slice(&u64::MAX.to_be_bytes());
+        let claim = |salt| {
+            let mut bytes = vec![7; 33];
+            append(&mut bytes, Kind::Finalization, Height(9), &finalization, Style { salt, compress: false });
+            bytes
+        };
+        assert!(claims_durable(&claim(5), Height(1), 5));
+        assert!((0..1_000).filter(|salt| *salt != 5).all(|salt| !claims_durable(&claim(salt), Height(1), 5)));
+    }
 }

@@ -1,8 +1,8 @@
 //! Append-only segment files: the log that acknowledges finality.
 //!
 //! ```text
-//! NNNNNNNN.seg  header, 4,096 bytes: magic "SLUICSEG" | major u16 | minor u16 | chain id u64 | genesis hash 32
-//!               | number u32 | first height u64 | size u64 | CRC32C u32 over all before it | zeros
+//! NNNNNNNN.seg  header, 4,096 bytes: magic "SLUICSEG" | major u16 | minor u16 | chain id u64 | chain digest 32
+//!               | salt u32 | number u32 | first height u64 | size u64 | CRC32C u32 over all before it | zeros
 //!               records (see `record`), then zeros to the end
 //! spare.seg     the next segment: all zeros, written and synced in the background
 //! ```
@@ -35,20 +35,23 @@ use crate::{
 /// Offset of the first record.
 pub(crate) const FIRST_OFFSET: u64 = 4_096;
 const MAGIC: &[u8; 8] = b"SLUICSEG";
-const HEADER_LENGTH: usize = 8 + 4 + 8 + 32 + 4 + 8 + 8 + 4;
+const HEADER_LENGTH: usize = 8 + 4 + 8 + 32 + 4 + 4 + 8 + 8 + 4;
 /// Bytes zeroed at a time.
 const ZERO_CHUNK: usize = 1 << 20;
 
-/// Which chain a segment belongs to.
+/// Which chain a segment belongs to, and which folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) chain_id: u64,
-    pub(crate) genesis: B256,
+    pub(crate) chain_digest: B256,
+    /// Seed of the folder's record checksums, drawn when it was created.
+    pub(crate) salt: u32,
 }
 
 /// A segment on disk.
 pub(crate) struct SegmentFile {
     pub(crate) number: u32,
+    pub(crate) salt: u32,
     pub(crate) first_height: Height,
     pub(crate) size: u64,
     pub(crate) file: Arc<dyn DiskFile>,
@@ -72,7 +75,8 @@ impl SegmentFile {
         out.extend_from_slice(&SCHEMA.0.to_be_bytes());
         out.extend_from_slice(&SCHEMA.1.to_be_bytes());
         out.extend_from_slice(&identity.chain_id.to_be_bytes());
-        out.extend_from_slice(identity.genesis.as_slice());
+        out.extend_from_slice(identity.chain_digest.as_slice());
+        out.extend_from_slice(&identity.salt.to_be_bytes());
         out.extend_from_slice(&self.number.to_be_bytes());
         out.extend_from_slice(&self.first_height.0.to_be_bytes());
         out.extend_from_slice(&self.size.to_be_bytes());
@@ -92,10 +96,10 @@ impl SegmentFile {
         let mut fields = Fields(&bytes[MAGIC.len()..]);
         let mut parse = || {
             let (major, _minor, chain_id) = (fields.u16()?, fields.u16()?, fields.u64()?);
-            let genesis = fields.hash()?;
+            let (chain_digest, salt) = (fields.hash()?, fields.u32()?);
             Some((
                 major,
-                Identity { chain_id, genesis },
+                Identity { chain_id, chain_digest, salt },
                 fields.u32()?,
                 Height(fields.u64()?),
                 fields.u64()?,
@@ -107,12 +111,12 @@ impl SegmentFile {
             return Err(bad("a damaged header"));
         }
         if found != identity || stored != number {
-            return Err(bad("the header of another chain or place"));
+            return Err(bad("the header of another chain, folder or place"));
         }
         if major > SCHEMA.0 || file.length()? < size {
             return Err(bad("an unknown version or a wrong length"));
         }
-        Ok(Self { number, first_height, size, file, path: path.to_owned() })
+        Ok(Self { number, salt: identity.salt, first_height, size, file, path: path.to_owned() })
     }
 
     /// What stands at `offset`.
@@ -133,7 +137,7 @@ impl SegmentFile {
         }
         let mut payload = vec![0; header.length];
         self.file.read_at(&mut payload, offset.saturating_add(header_bytes))?;
-        Ok(if header.matches(&payload) { Entry::Record(header, payload) } else { Entry::Bad })
+        Ok(if header.matches(&payload, self.salt) { Entry::Record(header, payload) } else { Entry::Bad })
     }
 
     /// Reads `length` bytes at `offset`.
@@ -308,7 +312,7 @@ pub(crate) fn begin(
     file: Arc<dyn DiskFile>,
 ) -> Result<Arc<SegmentFile>, Fault> {
     let path = path(dir, number, "seg");
-    let segment = Arc::new(SegmentFile { number, first_height, size, file, path });
+    let segment = Arc::new(SegmentFile { number, salt: identity.salt, first_height, size, file, path });
     fail.hit("segment.roll.before_header").map_err(Fault::Failed)?;
     segment.file.write_at(&segment.header(identity), 0)?;
     segment.file.sync()?;

@@ -67,7 +67,8 @@ pub(crate) const SCHEMA: (u16, u16) = (1, 0);
 pub(crate) mod meta {
     pub(crate) const SCHEMA: &[u8] = b"schema";
     pub(crate) const CHAIN_ID: &[u8] = b"chain_id";
-    pub(crate) const GENESIS: &[u8] = b"genesis";
+    pub(crate) const CHAIN_DIGEST: &[u8] = b"chain_digest";
+    pub(crate) const SALT: &[u8] = b"salt";
     pub(crate) const APPLIED: &[u8] = b"applied";
     pub(crate) const NEXT_STORAGE_ID: &[u8] = b"next_storage_id";
     pub(crate) const INDEXED: &[u8] = b"indexed";

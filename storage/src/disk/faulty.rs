@@ -78,6 +78,12 @@ impl FaultyDisk {
         self.0.lock().syncs_left = Some(count);
     }
 
+    /// Lets nothing fail from now on.
+    pub(crate) fn works_again(&self) {
+        let mut state = self.0.lock();
+        (state.writes_left, state.syncs_left) = (None, None);
+    }
+
     /// What a power cut leaves, by seed.
     pub(crate) fn crashed(&self, mut seed: u64) -> Self {
         let mut state = self.0.lock().clone();
@@ -214,11 +220,14 @@ impl DiskFile for FaultyFile {
         crate::metrics::FSYNC.increment();
         let mut state = self.disk.0.lock();
         if count_down(&mut state.syncs_left) {
+            // As Linux does: the pages stay readable, count as clean, and no later sync writes them.
+            state.files[self.id].pending.clear();
             return Err(error("fdatasync of", &self.path, "Input/output error (os error 5)"));
         }
-        let file = &mut state.files[self.id];
-        file.pending.clear();
-        file.durable.clone_from(&file.live);
+        let FileState { pending, durable, .. } = &mut state.files[self.id];
+        for (offset, data) in pending.drain(..) {
+            write_to(durable, offset, &data);
+        }
         Ok(())
     }
 

@@ -86,6 +86,38 @@ fn what_recovery_cut_off_never_comes_back_behind_a_new_block() {
     assert_eq!(store.tip().height(), Height(2));
 }
 
+/// A process that died before its sync, or whose sync failed, leaves whole blocks in the page cache. Recovery
+/// once served them as final without having synced them, and a checkpoint then built on them.
+#[test]
+fn what_recovery_found_only_in_the_page_cache_is_durable_before_it_is_served() {
+    for sync_fails in [false, true] {
+        for seed in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = FaultyDisk::default();
+            let mut world = World::new(27);
+            let fail_point = (!sync_fails).then(|| "segment.append.before_sync:2".to_owned());
+            let store = open_on(&disk, Config { fail_point, ..config(dir.path()) }, &world.chain).unwrap();
+            world.commit(&store, 1).unwrap();
+            let (blocks, _) = world.group(&store, 2);
+            if sync_fails {
+                disk.fail_sync(1);
+            }
+            store.commit(&blocks).unwrap_err();
+            crash(store);
+            disk.works_again();
+            // The same boot: everything that was written can be read.
+            let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+            assert_eq!(store.tip().height(), Height(3));
+            store.checkpoint().unwrap();
+            crash(store);
+            let store = open_on(&disk.crashed(seed), config(dir.path()), &world.chain)
+                .unwrap_or_else(|error| panic!("seed {seed}, sync fails {sync_fails}: {error}"));
+            assert_eq!(store.tip().height(), Height(3));
+            crash(store);
+        }
+    }
+}
+
 #[test]
 fn changes_that_lead_to_another_root_than_the_header_says_are_corruption() {
     let dir = tempfile::tempdir().unwrap();

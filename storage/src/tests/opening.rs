@@ -1,8 +1,14 @@
 //! What a folder is refused for, and what opening leaves alone.
 
-use engine::{ports::Store, types::Height};
+use std::sync::Arc;
 
-use super::kit::{FaultyDisk, World, chain, chain_with, config, open_on};
+use engine::{
+    genesis::{ChainSpec, Fork, ForkSchedule},
+    ports::Store,
+    types::Height,
+};
+
+use super::kit::{FaultyDisk, World, address, chain, chain_with, config, open_on};
 use crate::{
     Config, Database, OpenError,
     kv::Env,
@@ -10,21 +16,36 @@ use crate::{
 };
 
 #[test]
-fn a_folder_of_another_genesis_is_refused_by_both_hashes() {
+fn a_folder_of_another_genesis_is_refused_whatever_differs() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
     let ours = chain();
     open_on(&disk, config(dir.path()), &ours).unwrap().close().unwrap();
-    let theirs = chain_with(Default::default());
-    let error = open_on(&disk, config(dir.path()), &theirs).unwrap_err();
-    let expected = OpenError::WrongGenesis {
-        dir: dir.path().to_owned(),
-        found: ours.genesis_hash(),
-        expected: theirs.genesis_hash(),
+    let change = |with: fn(&mut ChainSpec)| {
+        let mut chain = (*ours).clone();
+        with(&mut chain);
+        Arc::new(chain)
     };
-    assert_eq!(error, expected);
-    let text = error.to_string();
-    assert!(text.contains(&ours.genesis_hash().to_string()) && text.contains(&theirs.genesis_hash().to_string()));
+    for theirs in [
+        chain_with(Default::default()),
+        change(|chain| chain.chain_id += 1),
+        change(|chain| chain.forks = ForkSchedule::all_at_zero(Fork::Cancun)),
+        change(|chain| chain.forks.times.push((Fork::Osaka, 9_999_999_999))),
+        change(|chain| chain.forks.blobs.clear()),
+        change(|chain| chain.base_fee.minimum += 1),
+        change(|chain| chain.ordering.slot_time_ms += 1),
+        change(|chain| chain.deposit_contract = Some(address(3))),
+    ] {
+        let error = open_on(&disk, config(dir.path()), &theirs).unwrap_err();
+        let expected = OpenError::WrongChain {
+            dir: dir.path().to_owned(),
+            found: (ours.chain_id, ours.digest()),
+            expected: (theirs.chain_id, theirs.digest()),
+        };
+        assert_eq!(error, expected);
+        let text = error.to_string();
+        assert!(text.contains(&ours.digest().to_string()) && text.contains(&theirs.digest().to_string()), "{text}");
+    }
     // The refusal changed nothing.
     open_on(&disk, config(dir.path()), &ours).unwrap();
 }
