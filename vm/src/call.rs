@@ -106,8 +106,8 @@ where
     pub(crate) fn open(caller: &Caller<'a>, request: &CallRequest, inspector: I) -> Result<Self, CallError> {
         let header = overrides::header(&request.block);
         let mut state = BlockState::new(caller.view, caller.codes);
-        overrides::apply(&mut state, request)?;
         let mut cfg = env::chain(caller.chain, header.timestamp);
+        overrides::apply(&mut state, cfg.spec, request)?;
         cfg.disable_nonce_check = true;
         cfg.disable_block_gas_limit = true;
         cfg.disable_eip3607 = true;

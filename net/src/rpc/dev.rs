@@ -31,6 +31,11 @@ pub const PHRASE: &str = "test test test test test test test test test test test
 /// How many of its accounts development tools use.
 pub const ACCOUNTS: u32 = 10;
 
+/// Struct types in one piece of typed data.
+const TYPES_MAX: usize = 64;
+/// Structs that a type may be made of when everything is written out.
+const EXPANSIONS_MAX: usize = 4_096;
+
 /// Accounts whose keys this node holds.
 #[derive(Clone, Debug)]
 pub struct DevAccounts {
@@ -99,7 +104,7 @@ pub(super) fn register(registry: &mut Registry, unlocked: bool) -> Registered {
             arguments.end()?;
             sign_message(node, address, &message)
         })?;
-        registry.inline("eth_signTypedData_v4", sign_typed_data)?;
+        registry.call("eth_signTypedData_v4", sign_typed_data)?;
     }
     Ok(())
 }
@@ -137,20 +142,51 @@ fn sign_message(node: &Node, address: Address, message: &[u8]) -> Result<Bytes, 
 }
 
 /// Source: EIP-712.
-fn sign_typed_data(node: &Node, mut arguments: Arguments<'_>) -> Result<Bytes, Refusal> {
+fn sign_typed_data(node: &Node, mut arguments: Arguments<'_>, _: &AtomicBool) -> Result<Bytes, Refusal> {
     let address: Address = arguments.required()?;
     let data: Value = arguments.required()?;
     arguments.end()?;
     let signer = node.signer(Some(address))?;
     // Some libraries send the data as a string that holds the JSON.
-    let data: TypedData = match data {
-        Value::String(text) => serde_json::from_str(&text),
-        data => serde_json::from_value(data),
-    }
-    .map_err(|_| invalid("invalid argument 1: not typed data of EIP-712"))?;
+    let malformed = |_| invalid("invalid argument 1: not typed data of EIP-712");
+    let data = match data {
+        Value::String(text) => serde_json::from_str(&text).map_err(malformed)?,
+        data => data,
+    };
+    check_types(&data)?;
+    let data: TypedData = serde_json::from_value(data).map_err(malformed)?;
     let hash = data.eip712_signing_hash().map_err(|error| invalid(format!("invalid argument 1: {error}")))?;
     let signature = signer.sign_hash_sync(&hash).map_err(|error| internal(&error))?;
     Ok(signature.as_bytes().into())
+}
+
+/// Checks that hashing will end soon: it follows every field of every struct, so a type with two fields of the
+/// next type doubles the work, and recursion is as deep as types are nested.
+fn check_types(data: &Value) -> Result<(), Refusal> {
+    let Some(types) = data.get("types").and_then(Value::as_object) else { return Ok(()) };
+    if types.len() > TYPES_MAX {
+        return Err(invalid(format!("invalid argument 1: {} types, at most {TYPES_MAX}", types.len())));
+    }
+    let fields = |name: &str| types.get(name).and_then(Value::as_array);
+    // Structs that a type is made of when everything is written out; a type that contains itself grows at each
+    // round until it is over the bound.
+    let mut sizes: BTreeMap<&str, usize> = types.keys().map(|name| (name.as_str(), 1)).collect();
+    for _ in 0..=types.len() {
+        let mut next = sizes.clone();
+        for (name, size) in &mut next {
+            let kinds = fields(name).into_iter().flatten().filter_map(|field| field.get("type")?.as_str());
+            let roots = kinds.map(|kind| kind.split_once('[').map_or(kind, |(root, _)| root));
+            *size = roots.filter_map(|root| sizes.get(root)).fold(1, |sum: usize, size| sum.saturating_add(*size));
+            if *size > EXPANSIONS_MAX {
+                return Err(invalid(format!("invalid argument 1: type {name} expands to more than {EXPANSIONS_MAX}")));
+            }
+        }
+        if next == sizes {
+            return Ok(());
+        }
+        sizes = next;
+    }
+    Err(invalid("invalid argument 1: a type contains itself"))
 }
 
 fn sign_transaction(node: &Node, mut arguments: Arguments<'_>, cancel: &AtomicBool) -> Result<Filled, Refusal> {
@@ -201,5 +237,24 @@ mod tests {
         );
         assert_eq!(accounts.keys().next(), Some(first));
         assert_eq!(accounts.addresses()[9], address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720"));
+    }
+
+    #[test]
+    fn typed_data_that_would_take_for_ever_is_refused() {
+        let field = |kind: &str| serde_json::json!({"name": "x", "type": kind});
+        let types = |list: Vec<(String, Vec<Value>)>| {
+            let types: serde_json::Map<_, _> = list.into_iter().map(|(name, fields)| (name, fields.into())).collect();
+            serde_json::json!({"types": types})
+        };
+        let chain = |length: usize, fields: usize| {
+            types((0..length).map(|n| (format!("T{n}"), vec![field(&format!("T{}[]", n + 1)); fields])).collect())
+        };
+        assert!(check_types(&chain(40, 1)).is_ok());
+        assert!(check_types(&chain(65, 1)).unwrap_err().message().contains("65 types"));
+        assert!(check_types(&chain(30, 2)).unwrap_err().message().contains("expands to more than"));
+        let own = types(vec![("T".to_owned(), vec![field("T")])]);
+        assert!(check_types(&own).unwrap_err().message().contains("contains itself"));
+        let mail = types(vec![("Mail".to_owned(), vec![field("address"), field("string")])]);
+        assert!(check_types(&mail).is_ok());
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use super::{
     Node,
     error::{self, Refusal, invalid, limit, refused},
-    limits::{FILTER_LIFE, FILTERS_MAX, LOG_QUERY_BLOCKS_MAX},
+    limits::{FILTER_ITEMS_MAX, FILTER_LIFE, FILTERS_MAX, LOG_QUERY_BLOCKS_MAX},
     logs::{LogQuery, LogRange},
     methods::{Registered, Registry},
     params::Arguments,
@@ -28,9 +28,9 @@ use super::{
 
 /// Adds the methods of this file.
 pub(super) fn register(registry: &mut Registry) -> Registered {
-    registry.inline("eth_newFilter", new_log_filter)?;
-    registry.inline("eth_newBlockFilter", new_block_filter)?;
-    registry.inline("eth_newPendingTransactionFilter", new_pending_filter)?;
+    registry.read("eth_newFilter", new_log_filter)?;
+    registry.read("eth_newBlockFilter", new_block_filter)?;
+    registry.read("eth_newPendingTransactionFilter", new_pending_filter)?;
     registry.call("eth_getFilterChanges", changes)?;
     registry.call("eth_getFilterLogs", filter_logs)?;
     registry.inline("eth_uninstallFilter", uninstall)
@@ -45,6 +45,8 @@ pub(super) struct Filters {
 
 struct Filter {
     asked: Instant,
+    /// Addresses and topics it names.
+    items: usize,
     kind: Arc<Mutex<Kind>>,
 }
 
@@ -65,14 +67,24 @@ enum Changes {
 impl Filters {
     fn add(&self, kind: Kind) -> Result<U128, Refusal> {
         let now = Instant::now();
+        let items = if let Kind::Logs { query, .. } = &kind { query.filter.items() } else { 0 };
         let mut live = self.live.lock();
-        live.retain(|_, filter| now.duration_since(filter.asked) < FILTER_LIFE);
-        if live.len() >= FILTERS_MAX {
-            return Err(limit(format!("too many filters: at most {FILTERS_MAX} live at once")));
-        }
-        let id = self.id(live.len(), now);
-        live.insert(id, Filter { asked: now, kind: Arc::new(Mutex::new(kind)) });
-        Ok(id)
+        // Leaving a ring takes time in proportion to what the filter never asked for: not under the lock.
+        let expired: Vec<_> =
+            live.extract_if(|_, filter| now.duration_since(filter.asked) >= FILTER_LIFE).map(|(_, old)| old).collect();
+        let held = live.values().fold(items, |sum, filter| sum.saturating_add(filter.items));
+        let result = if live.len() >= FILTERS_MAX {
+            Err(limit(format!("too many filters: at most {FILTERS_MAX} live at once")))
+        } else if held > FILTER_ITEMS_MAX {
+            Err(limit(format!("too many filters: at most {FILTER_ITEMS_MAX} addresses and topics in all of them")))
+        } else {
+            let id = self.id(live.len(), now);
+            live.insert(id, Filter { asked: now, items, kind: Arc::new(Mutex::new(kind)) });
+            Ok(id)
+        };
+        drop(live);
+        drop(expired);
+        result
     }
 
     /// An id that others cannot guess, so that nobody reads or removes a stranger's filter.
@@ -109,6 +121,10 @@ fn new_log_filter(node: &Node, mut arguments: Arguments<'_>) -> Result<U128, Ref
     arguments.end()?;
     if matches!(query.range, LogRange::Block(_)) {
         return Err(invalid("a filter cannot be made for one block hash"));
+    }
+    let (low, high) = query.bounds();
+    if low > high {
+        return Err(invalid("invalid block range params"));
     }
     node.filters.add(Kind::Logs { query, next: next_height(node) })
 }
@@ -188,10 +204,13 @@ fn new_hashes(node: &Node, next: &mut u64) -> Result<Vec<B256>, Refusal> {
 fn new_logs(node: &Node, query: &LogQuery, next: &mut u64, cancel: &AtomicBool) -> Result<Vec<Log>, Refusal> {
     let heights = heights(node, *next);
     let end = heights.end().saturating_add(1).max(*next);
-    let collected = node.collect_logs(&query.filter, heights, cancel)?;
+    let (low, high) = query.bounds();
+    let wanted = low.max(*heights.start())..=high.min(*heights.end());
+    let first = *wanted.start();
+    let collected = node.collect_logs(&query.filter, wanted, cancel)?;
     // A block whose logs fill an answer alone is passed over, or the filter would stand still for ever.
     let reached = match collected.stopped_at {
-        Some(height) if height == *next => height.saturating_add(1),
+        Some(height) if height == first => height.saturating_add(1),
         Some(height) => height,
         None => end,
     };

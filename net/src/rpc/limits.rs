@@ -10,7 +10,9 @@
 //! | [`CALL_TIME_MAX`] | cancelled, -32000 |
 //! | [`LANE_BYTES_MAX`] | -32005 "busy" |
 //! | [`CONNECTION_CALLS_MAX`], [`CONNECTION_BYTES_MAX`] | the client is not read from |
-//! | [`SUBSCRIPTIONS_MAX`], [`FILTERS_MAX`] | refused |
+//! | [`CONNECTION_RUNNING_MAX`], [`CONNECTION_UNSENT_BYTES_MAX`] | further calls wait their turn |
+//! | [`UNSENT_BYTES_MAX`] | calls wait, those in a lane get -32005 "busy" |
+//! | [`SUBSCRIPTIONS_MAX`], [`FILTERS_MAX`], [`SUBSCRIPTION_ITEMS_MAX`], [`FILTER_ITEMS_MAX`] | refused |
 //! | [`SUBSCRIBER_BYTES_MAX`], [`SUBSCRIBER_MESSAGES_MAX`] | the slow connection is closed |
 //! | [`PENDING_RING_HASHES_MAX`], [`PENDING_RING_TRANSACTIONS_MAX`] | the slow reader loses the oldest |
 
@@ -36,6 +38,21 @@ pub const CONNECTION_CALLS_MAX: usize = 1_024;
 
 /// Bytes one connection may have under way: more than one request of the largest size.
 pub const CONNECTION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Calls of one connection that make their answers at the same time; more threads than a lane has.
+pub const CONNECTION_RUNNING_MAX: usize = 16;
+
+/// Bytes of answers that may wait for one client: more than one answer of the largest size.
+pub const CONNECTION_UNSENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of answers that may wait for all clients.
+pub const UNSENT_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Addresses and topics in all log subscriptions of one connection; each costs some hundred bytes.
+pub const SUBSCRIPTION_ITEMS_MAX: usize = 8_000;
+
+/// Addresses and topics in all polling filters of the node.
+pub const FILTER_ITEMS_MAX: usize = 200_000;
 
 /// Bytes a WebSocket connection may have waiting for its reader in subscriptions: some thousand heads.
 pub const SUBSCRIBER_BYTES_MAX: usize = 1024 * 1024;
@@ -126,5 +143,6 @@ pub fn call_threads() -> usize {
 }
 
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < SOCKET_IDLE_MAX.as_secs());
+const _: () = assert!(CONNECTION_UNSENT_BYTES_MAX as u64 > RESPONSE_BYTES_MAX as u64);
 const _: () = assert!(CONNECTION_BYTES_MAX as u64 > REQUEST_BYTES_MAX as u64);
 const _: () = assert!(SYNC_TIME_MAX.as_secs() < SOCKET_IDLE_MAX.as_secs());

@@ -5,7 +5,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use alloy_primitives::{Address, B256, Bloom, BloomInput};
+use alloy_primitives::{
+    Address, B256, Bloom, keccak256,
+    map::{AddressSet, B256Set},
+};
 use alloy_rpc_types_eth::Log;
 use engine::{
     query::BlockRef,
@@ -31,8 +34,8 @@ pub(super) fn register(registry: &mut Registry) -> Registered {
 /// Which logs: an address among these, and at each position a topic among those; empty is any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogFilter {
-    addresses: Vec<Address>,
-    topics: Vec<Vec<B256>>,
+    addresses: AddressSet,
+    topics: Vec<B256Set>,
 }
 
 /// Which blocks.
@@ -103,7 +106,8 @@ impl<'de> Deserialize<'de> for LogQuery {
         if topics.len() > 4 || topics.iter().any(|position| position.len() > LOG_FILTER_TOPICS_MAX) {
             return Err(D::Error::custom("exceed max topics"));
         }
-        Ok(Self { filter: LogFilter { addresses, topics }, range })
+        let topics = topics.into_iter().map(B256Set::from_iter).collect();
+        Ok(Self { filter: LogFilter { addresses: addresses.into_iter().collect(), topics }, range })
     }
 }
 
@@ -116,7 +120,26 @@ fn alternatives(position: Option<Topics>) -> Vec<B256> {
     }
 }
 
+impl LogQuery {
+    /// The lowest and the highest height that can hold a log of the query, whatever the chain comes to.
+    pub(super) const fn bounds(&self) -> (u64, u64) {
+        match self.range {
+            LogRange::Blocks(from, to) => {
+                let low = if let BlockRef::Height(height) = from { height.0 } else { 0 };
+                let high = if let BlockRef::Height(height) = to { height.0 } else { u64::MAX };
+                (low, high)
+            }
+            LogRange::Block(_) => (0, u64::MAX),
+        }
+    }
+}
+
 impl LogFilter {
+    /// Addresses and topics it names.
+    pub(super) fn items(&self) -> usize {
+        self.topics.iter().fold(self.addresses.len(), |sum, position| sum.saturating_add(position.len()))
+    }
+
     /// Whether a log fits.
     pub(super) fn matches(&self, log: &alloy_primitives::Log) -> bool {
         let topics = log.data.topics();
@@ -127,9 +150,8 @@ impl LogFilter {
 
     /// The filter in the form that blooms are tested with.
     pub(super) fn blooms(&self) -> LogBlooms {
-        let of = |bytes: &[u8]| Bloom::from(BloomInput::Raw(bytes));
-        let addresses = self.addresses.iter().map(|address| of(address.as_slice())).collect();
-        let topics = self.topics.iter().map(|position| position.iter().map(|topic| of(topic.as_slice())).collect());
+        let addresses = self.addresses.iter().map(|address| Bits::of(address.as_slice())).collect();
+        let topics = self.topics.iter().map(|position| position.iter().map(|topic| Bits::of(&topic[..])).collect());
         LogBlooms(std::iter::once(addresses).chain(topics).filter(|wanted: &Vec<_>| !wanted.is_empty()).collect())
     }
 
@@ -165,13 +187,30 @@ impl LogPlace {
     }
 }
 
+/// Bits of a bloom.
+const BLOOM_BITS: usize = 2_048;
+
+/// The three bits that an address or a topic sets in a bloom (yellow paper 4.3.1).
+struct Bits([usize; 3]);
+
+impl Bits {
+    fn of(bytes: &[u8]) -> Self {
+        let hash = keccak256(bytes);
+        Self([0, 2, 4].map(|at| usize::from(u16::from_be_bytes([hash[at], hash[at + 1]])) % BLOOM_BITS))
+    }
+
+    fn are_in(&self, bloom: &Bloom) -> bool {
+        self.0.iter().all(|bit| bloom[(BLOOM_BITS - 1 - bit) / 8] & (1 << (bit % 8)) != 0)
+    }
+}
+
 /// Bits of the wanted addresses and topics: of each group one must be in a block's bloom.
-pub(super) struct LogBlooms(Vec<Vec<Bloom>>);
+pub(super) struct LogBlooms(Vec<Vec<Bits>>);
 
 impl LogBlooms {
     /// Whether a block with this bloom may hold a log that fits.
     pub(super) fn may_be_in(&self, bloom: &Bloom) -> bool {
-        self.0.iter().all(|wanted| wanted.iter().any(|bits| bloom.contains(bits)))
+        self.0.iter().all(|wanted| wanted.iter().any(|bits| bits.are_in(bloom)))
     }
 }
 

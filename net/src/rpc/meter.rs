@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ::metrics::{Counter, Histogram, counter, histogram};
@@ -29,6 +29,10 @@ use crate::metrics;
 
 const SEND: &str = "eth_sendRawTransaction";
 const SUBSCRIBE: &str = "eth_subscribe";
+const UNSUBSCRIBE: &str = "eth_unsubscribe";
+
+/// How long an id may be unknown after it was given out.
+const SUBSCRIBING: Duration = Duration::from_millis(20);
 
 /// Bytes an answer takes besides its result, from above; keeps errors sendable when results are not.
 const ENVELOPE_BYTES: usize = 512;
@@ -90,17 +94,34 @@ where
     fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let this = self.clone();
         async move {
-            let _under_way = request.extensions().get::<Arc<Connection>>().map(Connection::begin);
-            this.answer(request).await
+            let connection = request.extensions().get::<Arc<Connection>>().cloned();
+            let _under_way = connection.as_ref().map(|connection| connection.begin(held_bytes(&request)));
+            this.in_turn(connection.as_ref(), request).await
         }
     }
 
     fn batch<'a>(&self, batch: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let this = self.clone();
         async move {
-            let first = batch.iter().find_map(|entry| entry.as_ref().ok());
-            let _under_way = first.and_then(|entry| entry.extensions().get::<Arc<Connection>>()).map(Connection::begin);
-            this.answer_batch(batch).await
+            let calls = || batch.iter().filter_map(|entry| entry.as_ref().ok());
+            let connection = calls().find_map(|entry| entry.extensions().get::<Arc<Connection>>()).cloned();
+            let bytes = calls().fold(0, |sum: usize, entry| match entry {
+                BatchEntry::Call(request) => sum.saturating_add(held_bytes(request)),
+                BatchEntry::Notification(_) => sum,
+            });
+            let _under_way = connection.as_ref().map(|connection| connection.begin(bytes));
+            let _turn = match &connection {
+                Some(connection) => match connection.turn().await {
+                    Some(turn) => Some(turn),
+                    None => return no_answer(),
+                },
+                None => None,
+            };
+            let response = this.answer_batch(batch).await;
+            if let Some(connection) = &connection {
+                connection.answered(response.as_json().get().len());
+            }
+            response
         }
     }
 
@@ -114,6 +135,19 @@ impl<S> Metered<S>
 where
     S: RpcServiceT<MethodResponse = MethodResponse> + Clone + Send + Sync + 'static,
 {
+    /// Answers a call when its connection has room for another answer; a call that waits for the chain or for
+    /// admission has a small answer and takes no turn, or a few of them would hold up all others.
+    async fn in_turn(&self, connection: Option<&Arc<Connection>>, request: Request<'_>) -> MethodResponse {
+        let Some(connection) = connection else { return self.answer(request).await };
+        let turn = if Group::of(&request.method) == Group::Send { None } else { Some(connection.turn().await) };
+        if turn.as_ref().is_some_and(Option::is_none) {
+            return MethodResponse::error(request.id, error::busy());
+        }
+        let response = self.answer(request).await;
+        connection.answered(response.as_json().get().len());
+        response
+    }
+
     async fn answer(&self, request: Request<'_>) -> MethodResponse {
         let start = Instant::now();
         let Some(meter) = self.meters.by_name.get(request.method.as_ref()) else {
@@ -121,14 +155,27 @@ where
             self.meters.unknown.answered(start, &response);
             return response;
         };
-        let subscribes = matches!(request.method.as_ref(), SUBSCRIBE | "eth_unsubscribe");
+        let subscribes = matches!(request.method.as_ref(), SUBSCRIBE | UNSUBSCRIBE);
         let response = if subscribes && request.extensions().get() != Some(&Transport::WebSocket) {
             MethodResponse::error(request.id, error::no_notifications())
+        } else if request.method == UNSUBSCRIBE {
+            self.unsubscribe(request).await
         } else {
             self.inner.call(request).await
         };
         meter.answered(start, &response);
         response
+    }
+
+    /// The dispatcher sends the answer to a subscription before it knows the id itself, so a quick client could be
+    /// told that there is no such subscription, and keep it for ever.
+    async fn unsubscribe(&self, request: Request<'_>) -> MethodResponse {
+        let first = self.inner.call(request.clone()).await;
+        if first.as_json().get().contains("\"result\":true") {
+            return first;
+        }
+        tokio::time::sleep(SUBSCRIBING).await;
+        self.inner.call(request).await
     }
 
     async fn answer_batch(&self, batch: Batch<'_>) -> MethodResponse {
@@ -162,6 +209,12 @@ where
         sends.finish(self, &mut answers).await;
         answers.finish()
     }
+}
+
+/// Bytes that a request keeps while it is under way.
+fn held_bytes(request: &Request<'_>) -> usize {
+    let params = request.params.as_ref().map_or(0, |params| params.get().len());
+    params.saturating_add(request.method.len())
 }
 
 /// What calls without ids are answered with: nothing, and a mark for the door that says so.

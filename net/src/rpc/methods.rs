@@ -15,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Node,
-    error::{Refusal, internal, too_large},
+    error::{Refusal, busy, internal, too_large},
     limits::CALL_TIME_MAX,
     params::Arguments,
 };
@@ -96,6 +96,9 @@ impl Node {
         params: &Params<'_>,
         method: impl FnOnce(Arguments<'_>) -> Result<R, Refusal>,
     ) -> Result<Json, Refusal> {
+        if self.unsent.is_full() {
+            return Err(busy());
+        }
         self.json(&method(Arguments::new(params)?)?)
     }
 

@@ -41,11 +41,8 @@ use std::{io, net::SocketAddr, sync::Arc};
 use engine::{admission::Admission, events::Events, ports::Network, query::Query};
 use jsonrpsee::{Methods, core::RegisterMethodError};
 
-pub use self::{
-    dev::{ACCOUNTS as DEV_ACCOUNTS, DevAccounts, PHRASE as DEV_PHRASE},
-    door::CorsPolicy,
-};
 use self::{
+    connection::Unsent,
     door::Rules,
     fees::SuggestedTip,
     filters::Filters,
@@ -54,6 +51,10 @@ use self::{
     meter::Meters,
     methods::Registry,
     server::{Listening, Service, Speaks},
+};
+pub use self::{
+    dev::{ACCOUNTS as DEV_ACCOUNTS, DevAccounts, PHRASE as DEV_PHRASE},
+    door::CorsPolicy,
 };
 
 /// Where and whom to serve. The default serves nobody.
@@ -261,6 +262,7 @@ struct Node {
     txpool: bool,
     limits: RpcLimits,
     hub: Hub,
+    unsent: Unsent,
     filters: Filters,
     suggested: SuggestedTip,
     /// One `eth_sendTransaction` at a time.
@@ -276,6 +278,7 @@ impl Node {
             reads: Lane::start("read", limits::READ_THREADS, limits::READ_QUEUE_CALLS_MAX)?,
             calls: Lane::start("call", limits.call_threads.max(1), limits.call_queue_max)?,
             hub: Hub::start(&node.events),
+            unsent: Unsent::default(),
             query: node.query,
             admission: node.admission,
             network: node.network,

@@ -156,7 +156,7 @@ async fn serve(stream: TcpStream, service: Service, config: ServerConfig, server
         tracing::debug!(%error, "a connection without TCP_NODELAY");
     }
     let (stopped, end) = stop_channel();
-    let connection = Arc::new(Connection::new(end.clone()));
+    let connection = Arc::new(Connection::new(end.clone(), service.node.unsent.clone()));
     let socket = Socket::new(stream, Arc::clone(&connection));
     let door = DoorLayer { rules: service.rules, connection };
     let (meters, node) = (service.meters, service.node);

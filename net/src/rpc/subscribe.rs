@@ -26,8 +26,9 @@ use super::{
     Node,
     connection::Connection,
     convert,
-    error::{Refusal, no_notifications, unknown_subscription},
+    error::{Refusal, limit, no_notifications, unknown_subscription},
     hub::Head,
+    limits::SUBSCRIPTION_ITEMS_MAX,
     logs::{LogBlooms, LogFilter, LogQuery},
     methods::{Registered, Registry},
     params::Arguments,
@@ -87,11 +88,20 @@ impl Wanted {
         arguments.end()?;
         Ok(wanted)
     }
+
+    /// Addresses and topics it names.
+    fn items(&self) -> usize {
+        if let Self::Logs(filter) = self { filter.items() } else { 0 }
+    }
 }
 
 /// Follows one ring until the client leaves, unsubscribes or is too slow. The ring is opened before
 /// the client hears of the subscription, so that it misses nothing after.
 async fn serve(wanted: Wanted, pending: PendingSubscriptionSink, node: &Node, connection: Arc<Connection>) {
+    let Some(_items) = connection.keep_items(wanted.items()) else {
+        let text = format!("too many subscriptions: at most {SUBSCRIPTION_ITEMS_MAX} addresses and topics in all");
+        return pending.reject(limit(text)).await;
+    };
     let mut feed = Feed::open(wanted, node);
     let Ok(sink) = pending.accept().await else { return };
     let _level = Level::raise();

@@ -45,8 +45,7 @@ fn content(
     _: &AtomicBool,
 ) -> Result<Parts<BTreeMap<Address, ByNonce<JsonTransaction>>>, Refusal> {
     arguments.end()?;
-    let bytes = |pooled: &PooledTransaction| convert::transaction_json_bytes(pooled) / 2;
-    collect(node, bytes, |pooled| convert::waiting(pooled))
+    collect(node, json_bytes, |pooled| convert::waiting(pooled))
 }
 
 fn inspect(
@@ -66,8 +65,20 @@ fn content_from(
     let sender: Address = arguments.required()?;
     arguments.end()?;
     let (pending, queued) = node.query.pool_content().remove(&sender).unwrap_or_default();
+    fits(node, pending.iter().chain(&queued).map(json_bytes))?;
     let of = |pooled: &PooledTransaction| convert::waiting(pooled);
     Ok(Parts { pending: by_nonce(&pending, of), queued: by_nonce(&queued, of) })
+}
+
+/// Bytes of a transaction's JSON, from below.
+fn json_bytes(pooled: &PooledTransaction) -> usize {
+    convert::transaction_json_bytes(pooled) / 2
+}
+
+/// Refuses what would not fit into an answer before any of it is made.
+fn fits(node: &Node, bytes: impl Iterator<Item = usize>) -> Result<(), Refusal> {
+    let sum = bytes.fold(0_usize, usize::saturating_add);
+    if sum > node.response_bytes_max() { Err(too_large()) } else { Ok(()) }
 }
 
 /// Everything in the pool, as long as it fits into an answer.
@@ -78,9 +89,7 @@ fn collect<T>(
 ) -> Result<Parts<BTreeMap<Address, ByNonce<T>>>, Refusal> {
     let content = node.query.pool_content();
     let all = content.values().flat_map(|(pending, queued)| pending.iter().chain(queued));
-    if all.fold(0_usize, |sum, pooled| sum.saturating_add(bytes(pooled))) > node.response_bytes_max() {
-        return Err(too_large());
-    }
+    fits(node, all.map(bytes))?;
     let mut parts = Parts { pending: BTreeMap::new(), queued: BTreeMap::new() };
     for (sender, (pending, queued)) in content {
         if !pending.is_empty() {

@@ -48,18 +48,15 @@ async fn a_receipt_can_be_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_waits_at_once_are_all_answered() {
     let world = world(open()).await;
-    let waits: Vec<_> = (0..100)
+    // As many as the pool keeps behind a gap, so that none is refused in whatever order they arrive.
+    let waits: Vec<_> = (0..64)
         .map(|nonce| {
             let (client, raw) = (world.client.clone(), world.signed(nonce, &[]));
             tokio::spawn(async move { client.call::<Value>("eth_sendRawTransactionSync", json!([raw])).await })
         })
         .collect();
     for wait in waits {
-        // The pool keeps 64 behind a gap, so a late first one costs some of the others their place.
-        match wait.await.unwrap() {
-            Ok(receipt) => assert_eq!(receipt["status"], "0x1"),
-            Err(error) => assert!(error.to_string().contains("nonce too high"), "{error}"),
-        }
+        assert_eq!(wait.await.unwrap().unwrap()["status"], "0x1");
     }
 }
 

@@ -65,7 +65,7 @@ async fn a_connection_may_have_so_many_subscriptions() {
         last = subscribe(&mut socket, json!(["newHeads"])).await;
     }
     assert_eq!(socket.call("eth_subscribe", json!(["newHeads"])).await["error"]["code"], -32006);
-    socket.call("eth_unsubscribe", json!([last])).await;
+    assert_eq!(socket.call("eth_unsubscribe", json!([last])).await["result"], true);
     // The place is free as soon as the subscription's task has ended.
     loop {
         let answer = socket.call("eth_subscribe", json!(["newHeads"])).await;

@@ -8,6 +8,11 @@ use engine::{
     types::Account,
 };
 
+use revm::{
+    precompile::{PrecompileSpecId, Precompiles},
+    primitives::hardfork::SpecId,
+};
+
 use crate::{code, database::BlockState};
 
 /// The header whose environment the call sees. The height stays; NUMBER is replaced behind it.
@@ -24,11 +29,15 @@ pub(crate) fn header(block: &CallBlock) -> Header {
 }
 
 /// Puts the request's state and block hashes over the state below.
-pub(crate) fn apply(state: &mut BlockState<'_>, request: &CallRequest) -> Result<(), CallError> {
+pub(crate) fn apply(state: &mut BlockState<'_>, spec: SpecId, request: &CallRequest) -> Result<(), CallError> {
+    let precompiles = Precompiles::new(PrecompileSpecId::from_spec_id(spec));
     for (height, hash) in &request.block.overrides.block_hashes {
         state.replace_block_hash(*height, *hash);
     }
     for (address, changed) in &request.state_overrides {
+        if changed.code.is_some() && precompiles.contains(address) {
+            return Err(CallError::Refused(format!("account {address} is a precompile: its code cannot be replaced")));
+        }
         if changed.storage.is_some() && !changed.storage_diff.is_empty() {
             return Err(CallError::Refused(format!("account {address} has both 'state' and 'stateDiff'")));
         }

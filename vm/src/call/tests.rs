@@ -356,3 +356,15 @@ fn a_creation_cannot_delegate() {
     creation.to = TxKind::Call(BOB);
     assert!(call(&world, &creation).is_ok());
 }
+
+#[test]
+fn the_code_of_a_precompile_cannot_be_replaced() {
+    let world = World::new(Fork::Osaka);
+    let mut request = request(&world, Address::with_last_byte(4));
+    let account = AccountOverride { balance: Some(ETHER), ..AccountOverride::default() };
+    request.state_overrides = BTreeMap::from([(Address::with_last_byte(4), account.clone())]);
+    call(&world, &request).expect("its balance can");
+    let account = AccountOverride { code: Some(bytes!("00")), ..account };
+    request.state_overrides = BTreeMap::from([(Address::with_last_byte(4), account)]);
+    assert!(refused(call(&world, &request)).contains("is a precompile"));
+}
