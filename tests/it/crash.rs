@@ -10,11 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy_consensus::TxEip1559;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex};
+use serde_json::{Value, json};
 use tests::{
     client::Client,
     node::{Node, binary},
     rng::Rng,
+    rpc::{Rpc, quantity},
+    wallet::{account, hash, hex_of, sign, template, transfer},
 };
+
+/// Logs 5 bytes, stores 7 in slot 5 and deploys nothing.
+const LOGGING_INITCODE: [u8; 10] = hex!("60055fa0600760055500");
 
 /// A node must serve again within this time after it was killed.
 const RESTART_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +44,29 @@ fn restart(folder: &Path, more: &[&str]) -> Node {
     node
 }
 
+/// Sends one transaction after the other, transfers and creations that log, and keeps the receipts it is given
+/// until the connection breaks.
+fn witness(http: &str, index: u32, mut rng: Rng) -> Vec<(B256, Value)> {
+    let (rpc, key, mut given) = (Rpc::new(http), account(index), Vec::new());
+    let Some(Ok(nonce)) = rpc.try_call("eth_getTransactionCount", &json!([key.address(), "latest"])) else {
+        return given;
+    };
+    for nonce in quantity(&nonce).. {
+        let raw = if rng.below(2) == 0 {
+            transfer(&key, nonce, Address::from_word(B256::from(U256::from(rng.next()))))
+        } else {
+            let input = Bytes::from_static(&LOGGING_INITCODE);
+            sign(&key, TxEip1559 { to: TxKind::Create, input, gas_limit: 100_000, ..template(nonce) })
+        };
+        match rpc.try_call("eth_sendRawTransactionSync", &json!([hex_of(&raw)])) {
+            Some(Ok(receipt)) => given.push((hash(&raw), receipt)),
+            Some(Err(error)) => panic!("refused: {error:?}"),
+            None => break,
+        }
+    }
+    given
+}
+
 #[test]
 fn what_a_client_saw_as_final_survives_a_kill_at_any_moment() {
     let kills: u64 = std::env::var("SLUICE_CRASH_KILLS").map_or(6, |text| text.parse().expect("a number"));
@@ -44,7 +75,7 @@ fn what_a_client_saw_as_final_survives_a_kill_at_any_moment() {
     let folder = home.path().join("data");
     let (mut client, mut slowest) = (Client::default(), Duration::ZERO);
     let mut node = Node::dev(&folder, &[]);
-    for kill in 0..kills {
+    for _ in 0..kills {
         client.check(&node);
         let sends = rng.below(60);
         client.send(&node, &mut rng, sends).expect("accepted");
@@ -61,12 +92,16 @@ fn what_a_client_saw_as_final_survives_a_kill_at_any_moment() {
                 let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("our own child");
             });
+            // Two more wait for each receipt, so that what they were given is from the last moment.
+            let witnesses = [4, 5].map(|index| {
+                let (http, rng) = (node.http.clone(), Rng::new(killer.next()));
+                scope.spawn(move || witness(&http, index, rng))
+            });
             client.send(&node, &mut killer, 1_000).expect("accepted");
+            client.seen.extend(witnesses.into_iter().flat_map(|witness| witness.join().expect("no refusal")));
         });
         node.kill();
-        if kill % 10 == 0 {
-            check_root(&folder);
-        }
+        check_root(&folder);
         node = restart(&folder, &[]);
         slowest = slowest.max(node.started_in);
     }

@@ -225,7 +225,21 @@ fn bad_genesis_files_and_foreign_folders_are_named() {
             "chainId",
         ),
         (r#"{"config":{"chainId":7},"gasLimit":"0x1","difficulty":"0x0","alloc":{}}"#, "gasLimit"),
-        (r#"{"config":{"chainId":7},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#, "system contracts"),
+        (
+            r#"{"config":{"chainId":7},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
+            "beacon roots (EIP-4788) at 0x000F3df6D732807Ef1319fB7B8bB8522d0Beac02, block hash history (EIP-2935) at \
+             0x0000F90827F1C53a10cb7A02335B175320002935, withdrawal requests (EIP-7002) at \
+             0x00000961Ef480Eb55e80D19ad83579A64c007002, consolidation requests (EIP-7251) at \
+             0x0000BBdDc7CE488642fb579F8B00f3a590007251",
+        ),
+        (
+            r#"{"config":{"chainId":7,"londonBlock":5},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
+            "config.londonBlock is 5",
+        ),
+        (
+            r#"{"config":{"chainId":7,"shanghaiTime":0,"sluice":{"validators":[{"bls_pubkey":"0x11","proof_of_possession":"0x","identity":"0x","stake":1,"fee_recipient":"0x0000000000000000000000000000000000000000"}]}},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
+            "bls_pubkey is 1 bytes for validator 0: must be 48 bytes",
+        ),
         (
             r#"{"config":{"chainId":7,"osakaTime":0},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{}}"#,
             "shanghaiTime",
@@ -245,7 +259,7 @@ fn bad_genesis_files_and_foreign_folders_are_named() {
     }
     let shanghai = |id: u64| {
         format!(
-            r#"{{"config":{{"chainId":{id},"shanghaiTime":0}},"gasLimit":"0x1c9c380","difficulty":"0x0","timestamp":"{id:#x}","alloc":{{}}}}"#
+            r#"{{"config":{{"chainId":{id},"shanghaiTime":0}},"gasLimit":"0x1c9c380","difficulty":"0x0","alloc":{{}}}}"#
         )
     };
     assert_eq!(run(&shanghai(7), "kept").0, Some(0));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a long test tells what it did")]
 
+mod chain;
 mod crash;
 mod faults;
 mod hostile;

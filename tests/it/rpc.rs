@@ -100,6 +100,45 @@ fn old_blocks_and_block_0_stay_readable_when_they_leave_memory() {
     assert_eq!(read("0x2")["parentHash"], first["hash"]);
 }
 
+/// A call that caps its fee pays the base fee, and a filter keeps to the blocks it was made for.
+#[test]
+fn fee_caps_and_filter_ranges_mean_what_they_mean_elsewhere() {
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::dev(&home.path().join("data"), &[]);
+    let here = Address::with_last_byte(0xc1).to_string();
+    let gas_price = json!({&here: {"code": "0x3a5f5260205ff3"}});
+    let price = |fields: Value| {
+        let mut call = json!({"from": account(0).address(), "to": &here});
+        call.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        let word = node.rpc.call("eth_call", json!([call, "latest", gas_price]));
+        u128::from_str_radix(&word.as_str().expect("a word")[34..], 16).expect("hex")
+    };
+    let block = node.rpc.call("eth_getBlockByNumber", json!(["latest", false]));
+    let base_fee = u128::from(quantity(&block["baseFeePerGas"]));
+    let cap = format!("{:#x}", base_fee * 50);
+    assert_eq!(price(json!({"maxFeePerGas": cap})), base_fee);
+    assert_eq!(price(json!({"maxFeePerGas": cap, "maxPriorityFeePerGas": "0x5"})), base_fee + 5);
+    assert_eq!(price(json!({"gasPrice": cap})), base_fee * 50);
+
+    // A creation that logs nothing but its presence.
+    let deploy = json!([{"from": account(0).address(), "data": "0x5f5fa000", "gas": "0x30d40"}]);
+    let log = |node: &Node| until_receipt(node, &node.rpc.call("eth_sendTransaction", deploy.clone()));
+    let filter = |from: u64, to: u64| {
+        let range = json!([{"fromBlock": format!("{from:#x}"), "toBlock": format!("{to:#x}")}]);
+        node.rpc.call("eth_newFilter", range)
+    };
+    let next = quantity(&node.rpc.call("eth_blockNumber", json!([]))) + 1;
+    let (first, second, past) = (filter(next, next), filter(next + 1, next + 9), filter(0, next - 1));
+    let receipts = [log(&node), log(&node)];
+    assert!(receipts.iter().all(|receipt| receipt["logs"].as_array().is_some_and(|logs| logs.len() == 1)));
+    let changes = |id: &Value| node.rpc.call("eth_getFilterChanges", json!([id]));
+    assert_eq!(changes(&first), receipts[0]["logs"]);
+    assert_eq!(changes(&second), receipts[1]["logs"]);
+    assert_eq!(changes(&past), json!([]));
+    let upside_down = json!([{"fromBlock": "0x5", "toBlock": "0x4"}]);
+    assert_eq!(node.rpc.refusal("eth_newFilter", upside_down).code, -32602);
+}
+
 /// A counter of the metrics page.
 fn counter(page: &str, name: &str) -> u64 {
     let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");

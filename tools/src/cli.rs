@@ -29,6 +29,8 @@ pub(crate) struct LogArgs {
 pub(crate) enum Command {
     /// Run a node.
     Node(Box<NodeArgs>),
+    /// Print a genesis file that has everything a chain of this program needs, to be edited.
+    Genesis(GenesisArgs),
     /// Create a data folder from a genesis file, without running a node.
     Init(InitArgs),
     /// Look into a data folder that no node uses.
@@ -82,18 +84,39 @@ pub(crate) struct NodeArgs {
     /// With --dev: make blocks at this interval, empty or not, such as `1s` or `200ms`.
     #[arg(long = "dev.block-time", value_parser = duration, requires = "dev", value_name = "TIME")]
     pub(crate) dev_block_time: Option<Duration>,
-    /// With --dev: gas limit of a block.
-    #[arg(long = "dev.gaslimit", default_value_t = crate::genesis::GAS_LIMIT, requires = "dev", value_name = "GAS")]
-    pub(crate) dev_gas_limit: u64,
-    /// With --dev: chain id.
-    #[arg(long = "dev.chain-id", default_value_t = crate::genesis::DEV_CHAIN_ID, requires = "dev", value_name = "ID")]
-    pub(crate) dev_chain_id: u64,
+    #[command(flatten)]
+    pub(crate) dev_chain: DevChainArgs,
     /// Size of a new segment file; for tests that roll segments over.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub(crate) segment_bytes: Option<u64>,
     /// Kill the process at a named point of the write path, as NAME or NAME:COUNT; for crash tests.
     #[arg(long, hide = true, value_name = "NAME[:COUNT]")]
     pub(crate) fail_point: Option<String>,
+}
+
+/// What a development chain is made of.
+#[derive(Debug, Args)]
+pub(crate) struct DevChainArgs {
+    /// With --dev: gas limit of a block.
+    #[arg(long = "dev.gaslimit", default_value_t = crate::genesis::GAS_LIMIT, requires = "dev", value_name = "GAS")]
+    pub(crate) gas_limit: u64,
+    /// With --dev: chain id.
+    #[arg(long = "dev.chain-id", default_value_t = crate::genesis::DEV_CHAIN_ID, requires = "dev", value_name = "ID")]
+    pub(crate) chain_id: u64,
+}
+
+/// Flags of `genesis`.
+#[derive(Debug, Args)]
+pub(crate) struct GenesisArgs {
+    /// Chain id (EIP-155); wallets and signatures are bound to it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) chain_id: u64,
+    /// Gas limit of a block.
+    #[arg(long, default_value_t = crate::genesis::GAS_LIMIT, value_name = "GAS")]
+    pub(crate) gas_limit: u64,
+    /// An account that holds 10,000 ether in block 0; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) fund: Vec<Address>,
 }
 
 /// Flags of `init`.
@@ -123,9 +146,11 @@ pub(crate) struct FolderArgs {
     /// Genesis file of the chain, in geth's format.
     #[arg(long, value_name = "FILE", required_unless_present = "dev")]
     pub(crate) chain: Option<PathBuf>,
-    /// The folder belongs to a development chain with default flags.
+    /// The folder belongs to a development chain.
     #[arg(long, conflicts_with = "chain")]
     pub(crate) dev: bool,
+    #[command(flatten)]
+    pub(crate) dev_chain: DevChainArgs,
 }
 
 /// Flags of `vectors`.

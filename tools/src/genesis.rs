@@ -10,7 +10,7 @@
 //!   "gasLimit": "0x11e1a300", "baseFeePerGas": "0x3b9aca00", "alloc": { } }
 //! ```
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io::Write as _, path::Path};
 
 use alloy_consensus::{
     EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header,
@@ -21,7 +21,10 @@ use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, B64, B256, Bytes, U256, address, hex};
 use engine::genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams};
 use eyre::{WrapErr, bail, eyre};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cli::{DevChainArgs, GenesisArgs};
 
 /// Gas limit of a block unless the genesis file says otherwise.
 pub(crate) const GAS_LIMIT: u64 = 300_000_000;
@@ -43,7 +46,7 @@ const MULTICALL3_CODE: &str = include_str!("../data/multicall3.hex");
 const DEV_BALANCE_ETHER: u64 = 10_000;
 
 /// `config.sluice` of a genesis file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct SluiceConfig {
     slot_time_ms: u64,
@@ -57,7 +60,7 @@ struct SluiceConfig {
     validators: Vec<ValidatorConfig>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ValidatorConfig {
     bls_pubkey: Bytes,
@@ -100,6 +103,9 @@ pub(crate) fn parse(text: &str) -> eyre::Result<ChainSpec> {
         None => SluiceConfig::default(),
     };
     let forks = schedule(&genesis.config)?;
+    if genesis.excess_blob_gas.is_some_and(|gas| gas > 0) || genesis.blob_gas_used.is_some_and(|gas| gas > 0) {
+        bail!("excessBlobGas and blobGasUsed must be 0: this chain takes no blobs");
+    }
     let mut alloc = BTreeMap::new();
     for (address, account) in &genesis.alloc {
         let storage = account.storage_slots().map(|(key, value)| (key.into(), value)).collect();
@@ -125,27 +131,46 @@ pub(crate) fn parse(text: &str) -> eyre::Result<ChainSpec> {
     finish(genesis.config.chain_id, genesis.config.deposit_contract_address, forks, sluice, header, alloc)
 }
 
-/// The genesis of a development chain: funded accounts, system contracts, CREATE2 deployer, Multicall3.
-pub(crate) fn dev(chain_id: u64, gas_limit: u64, accounts: &[Address]) -> eyre::Result<ChainSpec> {
-    let code = |code: Bytes, nonce| GenesisAccount { nonce, code, ..GenesisAccount::default() };
-    let multicall3 = hex::decode(MULTICALL3_CODE.trim()).wrap_err("code of Multicall3")?;
-    let mut alloc = BTreeMap::from([
-        (eip4788::BEACON_ROOTS_ADDRESS, code(eip4788::BEACON_ROOTS_CODE.clone(), 1)),
-        (eip2935::HISTORY_STORAGE_ADDRESS, code(eip2935::HISTORY_STORAGE_CODE.clone(), 1)),
-        (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, code(eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE.clone(), 1)),
-        (
-            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
-            code(eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE.clone(), 1),
-        ),
-        (CREATE2_DEPLOYER, code(Bytes::from_static(&CREATE2_DEPLOYER_CODE), 1)),
-        (MULTICALL3, code(multicall3.into(), 1)),
-    ]);
+/// The genesis of a development chain.
+pub(crate) fn dev(args: &DevChainArgs, accounts: &[Address]) -> eyre::Result<ChainSpec> {
+    parse(&file(args.chain_id, args.gas_limit, accounts).to_string())
+}
+
+/// Prints a genesis file.
+pub(crate) fn print(args: &GenesisArgs) -> eyre::Result<()> {
+    let file = file(args.chain_id, args.gas_limit, &args.fund);
+    let text = serde_json::to_string_pretty(&file)?;
+    parse(&text)?;
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// A genesis file with funded accounts, system contracts, CREATE2 deployer and Multicall3.
+fn file(chain_id: u64, gas_limit: u64, funded: &[Address]) -> Value {
+    let code = |code: &[u8]| json!({"nonce": "0x1", "balance": "0x0", "code": hex::encode_prefixed(code)});
+    let mut alloc: serde_json::Map<String, Value> = [
+        (eip4788::BEACON_ROOTS_ADDRESS, code(&eip4788::BEACON_ROOTS_CODE)),
+        (eip2935::HISTORY_STORAGE_ADDRESS, code(&eip2935::HISTORY_STORAGE_CODE)),
+        (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, code(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE)),
+        (eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, code(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE)),
+        (CREATE2_DEPLOYER, code(&CREATE2_DEPLOYER_CODE)),
+        (MULTICALL3, json!({"nonce": "0x1", "balance": "0x0", "code": format!("0x{}", MULTICALL3_CODE.trim())})),
+    ]
+    .into_iter()
+    .map(|(address, account)| (address.to_string(), account))
+    .collect();
     let balance = U256::from(DEV_BALANCE_ETHER).saturating_mul(U256::from(10_u64.pow(18)));
-    for address in accounts {
-        alloc.insert(*address, GenesisAccount { balance, ..GenesisAccount::default() });
-    }
-    let header = Header { gas_limit, base_fee_per_gas: Some(GWEI_TO_WEI), ..Header::default() };
-    finish(chain_id, None, ForkSchedule::all_at_zero(Fork::Osaka), SluiceConfig::default(), header, alloc)
+    alloc.extend(funded.iter().map(|address| (address.to_string(), json!({ "balance": balance }))));
+    json!({
+        "config": {
+            "chainId": chain_id,
+            "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0, "osakaTime": 0,
+            "sluice": SluiceConfig::default(),
+        },
+        "gasLimit": format!("{gas_limit:#x}"),
+        "baseFeePerGas": format!("{GWEI_TO_WEI:#x}"),
+        "difficulty": "0x0",
+        "alloc": alloc,
+    })
 }
 
 /// Fills in what follows from the rest, and checks the whole.
@@ -211,6 +236,23 @@ fn finish(
 fn schedule(config: &ChainConfig) -> eyre::Result<ForkSchedule> {
     if config.amsterdam_time.is_some() || config.bogota_time.is_some() {
         bail!("config: forks after Osaka are not supported");
+    }
+    for (name, block) in [
+        ("homesteadBlock", config.homestead_block),
+        ("eip150Block", config.eip150_block),
+        ("eip155Block", config.eip155_block),
+        ("eip158Block", config.eip158_block),
+        ("byzantiumBlock", config.byzantium_block),
+        ("constantinopleBlock", config.constantinople_block),
+        ("petersburgBlock", config.petersburg_block),
+        ("istanbulBlock", config.istanbul_block),
+        ("berlinBlock", config.berlin_block),
+        ("londonBlock", config.london_block),
+        ("mergeNetsplitBlock", config.merge_netsplit_block),
+    ] {
+        if let Some(block) = block.filter(|block| *block > 0) {
+            bail!("config.{name} is {block}: every fork up to Paris is active from block 0");
+        }
     }
     let times = [
         (Fork::Shanghai, "shanghaiTime", config.shanghai_time),

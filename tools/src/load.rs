@@ -236,7 +236,7 @@ impl Run {
         Ok(Report {
             ok: problems.is_empty() && counts.lost == 0 && counts.refused == 0 && !trace.stalled,
             shape: args.shape.name(),
-            args: std::env::args().collect(),
+            args: public_args(std::env::args()),
             machine,
             began_unix_ms,
             ended_unix_ms,
@@ -371,4 +371,15 @@ fn counts(trace: &Trace, inclusions: &[Inclusion], problems: &Problems) -> Count
         refused: trace.refusals.values().sum(),
         retried: trace.retries,
     }
+}
+
+/// The command line without the key: a report is made to be shown.
+fn public_args(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut after_key = false;
+    let public = |arg: String| match std::mem::replace(&mut after_key, arg == "--key") {
+        true => "(left out)".to_owned(),
+        false if arg.starts_with("--key=") => "--key=(left out)".to_owned(),
+        false => arg,
+    };
+    args.map(public).collect()
 }

@@ -35,6 +35,7 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
     telemetry::logs(&cli.logs.log, json)?;
     match &cli.command {
         Command::Node(args) => node::run(args)?,
+        Command::Genesis(args) => genesis::print(args)?,
         Command::Init(args) => node::init(args)?,
         Command::Db(command) => return inspect::run(command),
         Command::Load(args) => return load::run(args),

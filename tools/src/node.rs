@@ -51,6 +51,9 @@ impl Folder {
 pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     let accounts = args.dev.then(DevAccounts::well_known);
     let chain = Arc::new(chain(args, accounts.as_ref())?);
+    let validators = chain.ordering.validators.len();
+    eyre::ensure!(validators <= 1, "this node orders alone; the genesis file names {validators} validators");
+    raise_file_limit();
     let folder = folder(args)?;
     let store = Arc::new(open(folder.path(), &chain, args)?);
     let network: Arc<dyn Network> = Arc::new(net::Solitary);
@@ -92,6 +95,17 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     finish(store, failure)
 }
 
+/// Segments and sockets each take a descriptor, and the usual soft limit of 1,024 is for programs of another
+/// age; the hard limit is what the machine's owner meant.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, soft_limit = limit.current, "the limit of open files cannot be raised");
+    }
+}
+
 /// Creates the data folder of a chain.
 pub(crate) fn init(args: &InitArgs) -> eyre::Result<()> {
     let chain = Arc::new(genesis::load(&args.chain)?);
@@ -109,7 +123,7 @@ fn chain(args: &NodeArgs, accounts: Option<&DevAccounts>) -> eyre::Result<ChainS
         Some(path) => genesis::load(path),
         None => {
             let funded = accounts.map_or(&[][..], DevAccounts::addresses);
-            genesis::dev(args.dev_chain_id, args.dev_gas_limit, funded)
+            genesis::dev(&args.dev_chain, funded)
         }
     }
 }
