@@ -162,6 +162,15 @@ pub(crate) struct VectorArgs {
     /// Files, or folders that are walked.
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    /// With `replay` and `blocktest`: how blocks are executed.
+    #[arg(long, value_enum, default_value_t = crate::vectors::Mode::Sequential)]
+    pub(crate) mode: crate::vectors::Mode,
+    /// Threads that execute one block, in mode `replay`.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
+    pub(crate) threads: u16,
+    /// With `replay`: timed executions of each block.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000), value_name = "N")]
+    pub(crate) rounds: u16,
 }
 
 /// Half the cores, so that execution and commit keep theirs.

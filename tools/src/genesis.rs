@@ -10,7 +10,7 @@
 //!   "gasLimit": "0x11e1a300", "baseFeePerGas": "0x3b9aca00", "alloc": { } }
 //! ```
 
-use std::{collections::BTreeMap, io::Write as _, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use alloy_consensus::{
     EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header,
@@ -23,8 +23,6 @@ use engine::genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccou
 use eyre::{WrapErr, bail, eyre};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-use crate::cli::{DevChainArgs, GenesisArgs};
 
 /// Gas limit of a block unless the genesis file says otherwise.
 pub(crate) const GAS_LIMIT: u64 = 300_000_000;
@@ -132,20 +130,12 @@ pub(crate) fn parse(text: &str) -> eyre::Result<ChainSpec> {
 }
 
 /// The genesis of a development chain.
-pub(crate) fn dev(args: &DevChainArgs, accounts: &[Address]) -> eyre::Result<ChainSpec> {
-    parse(&file(args.chain_id, args.gas_limit, accounts).to_string())
-}
-
-/// Prints a genesis file.
-pub(crate) fn print(args: &GenesisArgs) -> eyre::Result<()> {
-    let file = file(args.chain_id, args.gas_limit, &args.fund);
-    let text = serde_json::to_string_pretty(&file)?;
-    parse(&text)?;
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+pub(crate) fn dev(chain_id: u64, gas_limit: u64, accounts: &[Address]) -> eyre::Result<ChainSpec> {
+    parse(&file(chain_id, gas_limit, accounts).to_string())
 }
 
 /// A genesis file with funded accounts, system contracts, CREATE2 deployer and Multicall3.
-fn file(chain_id: u64, gas_limit: u64, funded: &[Address]) -> Value {
+pub(crate) fn file(chain_id: u64, gas_limit: u64, funded: &[Address]) -> Value {
     let code = |code: &[u8]| json!({"nonce": "0x1", "balance": "0x0", "code": hex::encode_prefixed(code)});
     let mut alloc: serde_json::Map<String, Value> = [
         (eip4788::BEACON_ROOTS_ADDRESS, code(&eip4788::BEACON_ROOTS_CODE)),

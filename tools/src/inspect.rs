@@ -23,7 +23,7 @@ pub(crate) fn run(command: &DbCommand) -> eyre::Result<ExitCode> {
 fn chain(args: &FolderArgs) -> eyre::Result<ChainSpec> {
     match &args.chain {
         Some(path) => genesis::load(path),
-        None => genesis::dev(&args.dev_chain, DevAccounts::well_known().addresses()),
+        None => genesis::dev(args.dev_chain.chain_id, args.dev_chain.gas_limit, DevAccounts::well_known().addresses()),
     }
 }
 

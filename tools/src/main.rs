@@ -35,11 +35,15 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
     telemetry::logs(&cli.logs.log, json)?;
     match &cli.command {
         Command::Node(args) => node::run(args)?,
-        Command::Genesis(args) => genesis::print(args)?,
+        Command::Genesis(args) => node::genesis(args)?,
         Command::Init(args) => node::init(args)?,
         Command::Db(command) => return inspect::run(command),
         Command::Load(args) => return load::run(args),
-        Command::Vectors(args) => return vectors::command(args.kind, &args.paths),
+        Command::Vectors(args) => {
+            let (threads, rounds) = (usize::from(args.threads), usize::from(args.rounds));
+            let settings = vectors::Settings { mode: args.mode, threads, rounds };
+            return vectors::command(args.kind, &args.paths, settings);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -21,7 +21,7 @@ use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServe
 use storage::Database;
 
 use crate::{
-    cli::{InitArgs, NodeArgs},
+    cli::{GenesisArgs, InitArgs, NodeArgs},
     genesis, telemetry,
 };
 
@@ -106,6 +106,14 @@ fn raise_file_limit() {
     }
 }
 
+/// Prints a genesis file that this program takes.
+pub(crate) fn genesis(args: &GenesisArgs) -> eyre::Result<()> {
+    let file = genesis::file(args.chain_id, args.gas_limit, &args.fund);
+    let text = serde_json::to_string_pretty(&file)?;
+    genesis::parse(&text)?;
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
 /// Creates the data folder of a chain.
 pub(crate) fn init(args: &InitArgs) -> eyre::Result<()> {
     let chain = Arc::new(genesis::load(&args.chain)?);
@@ -123,7 +131,7 @@ fn chain(args: &NodeArgs, accounts: Option<&DevAccounts>) -> eyre::Result<ChainS
         Some(path) => genesis::load(path),
         None => {
             let funded = accounts.map_or(&[][..], DevAccounts::addresses);
-            genesis::dev(&args.dev_chain, funded)
+            genesis::dev(args.dev_chain.chain_id, args.dev_chain.gas_limit, funded)
         }
     }
 }

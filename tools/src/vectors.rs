@@ -19,6 +19,7 @@ mod files;
 #[cfg(test)]
 mod generated;
 mod json;
+mod replay;
 mod rlptest;
 mod statetest;
 mod trietest;
@@ -28,7 +29,7 @@ mod view;
 use std::{
     collections::BTreeMap,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -67,6 +68,39 @@ pub(crate) enum Kind {
     /// Raw transactions: sender, hash, intrinsic gas, or refusal.
     #[value(name = "txtest")]
     Transaction,
+    /// Real blocks with the state they read: gas and receipts root, and every mode like the plain loop.
+    #[value(name = "replay")]
+    Replay,
+}
+
+/// How blocks are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// One transaction after the other.
+    Sequential,
+    /// All transactions at once, along the access list that the plain loop made.
+    Replay,
+}
+
+impl Mode {
+    /// Name on the command line and in the report.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential",
+            Self::Replay => "replay",
+        }
+    }
+}
+
+/// How a run is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How blocks are executed.
+    pub(crate) mode: Mode,
+    /// Threads that execute one block.
+    pub(crate) threads: usize,
+    /// Timed executions of each block of `replay`.
+    pub(crate) rounds: usize,
 }
 
 impl Kind {
@@ -78,6 +112,7 @@ impl Kind {
             Self::Trie => "trietest",
             Self::Rlp => "rlptest",
             Self::Transaction => "txtest",
+            Self::Replay => "replay",
         }
     }
 
@@ -100,13 +135,14 @@ impl Kind {
     }
 
     /// Runs everything one named case contains.
-    fn run(self, file: &str, name: &str, case: &Value) -> Vec<Case> {
+    fn run(self, file: &str, name: &str, case: &Value, settings: Settings) -> Vec<Case> {
         match self {
             Self::State => statetest::run(name, case),
-            Self::Block => blocktest::run(name, case),
+            Self::Block => blocktest::run(name, case, settings),
             Self::Trie => trietest::run(file, name, case),
             Self::Rlp => rlptest::run(name, case),
             Self::Transaction => txtest::run(name, case),
+            Self::Replay => Vec::new(),
         }
     }
 }
@@ -135,8 +171,8 @@ impl Summary {
 }
 
 /// Runs the vectors, reports on standard output, and says how the process ends.
-pub(crate) fn command(kind: Kind, paths: &[PathBuf]) -> eyre::Result<ExitCode> {
-    let summary = run(kind, paths)?;
+pub(crate) fn command(kind: Kind, paths: &[PathBuf], settings: Settings) -> eyre::Result<ExitCode> {
+    let summary = run(kind, paths, settings)?;
     Ok(match summary {
         Summary { unreadable: 1.., .. } => ExitCode::from(EXIT_UNREADABLE),
         Summary { failed: 1.., .. } => ExitCode::FAILURE,
@@ -145,16 +181,11 @@ pub(crate) fn command(kind: Kind, paths: &[PathBuf]) -> eyre::Result<ExitCode> {
 }
 
 /// Runs the vectors below `paths`, one JSON line per case on standard output.
-pub(crate) fn run(kind: Kind, paths: &[PathBuf]) -> eyre::Result<Summary> {
+pub(crate) fn run(kind: Kind, paths: &[PathBuf], settings: Settings) -> eyre::Result<Summary> {
     let mut summary = Summary::default();
-    let (inputs, missing) = files::find(paths);
-    for unreadable in missing {
-        summary.unreadable += 1;
-        eprintln!("error: {unreadable}");
-    }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut written = Ok(());
-    in_order(kind, &inputs, |result| match result {
+    let mut take = |result: FileResult| match result {
         Ok(cases) => {
             for (file, case) in cases {
                 summary.count(&case);
@@ -167,17 +198,40 @@ pub(crate) fn run(kind: Kind, paths: &[PathBuf]) -> eyre::Result<Summary> {
             summary.unreadable += 1;
             eprintln!("error: {unreadable}");
         }
-    });
+    };
+    if kind == Kind::Replay {
+        // Blocks are timed, so they run one at a time.
+        for folder in paths.iter().flat_map(|path| replay_folders(path)) {
+            take(folder.map(|folder| vec![(folder.display().to_string(), replay::run(&folder, settings))]));
+        }
+    } else {
+        let (inputs, missing) = files::find(paths);
+        missing.into_iter().for_each(|unreadable| take(Err(unreadable)));
+        in_order(kind, settings, &inputs, take);
+    }
+    // An empty folder is a wrong path, not a success.
+    if summary.passed + summary.failed + summary.skipped + summary.unreadable == 0 {
+        summary.unreadable = 1;
+        eprintln!("error: no case of this kind was found");
+    }
     let Summary { passed, failed, skipped, .. } = summary;
     let last = json!({"summary": true, "passed": passed, "failed": failed, "skipped": skipped});
     written.and_then(|()| writeln!(out, "{last}")).and_then(|()| out.flush()).wrap_err("cannot write the report")?;
     Ok(summary)
 }
 
+/// The folders of blocks below a path.
+fn replay_folders(path: &Path) -> Vec<Result<PathBuf, Unreadable>> {
+    match replay::find(path) {
+        Ok(folders) => folders.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(Unreadable::new(path, error))],
+    }
+}
+
 type FileResult = Result<Vec<(String, Case)>, Unreadable>;
 
 /// Runs the files on all cores and hands their results over in the order of the files.
-fn in_order(kind: Kind, inputs: &[Input], mut done: impl FnMut(FileResult)) {
+fn in_order(kind: Kind, settings: Settings, inputs: &[Input], mut done: impl FnMut(FileResult)) {
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(inputs.len().max(1));
     let next = AtomicUsize::new(0);
     // A worker that is ahead waits here rather than pile up results.
@@ -187,7 +241,7 @@ fn in_order(kind: Kind, inputs: &[Input], mut done: impl FnMut(FileResult)) {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
                 while let Some((index, input)) = claim(next, inputs) {
-                    if sender.send((index, run_file(kind, input))).is_err() {
+                    if sender.send((index, run_file(kind, settings, input))).is_err() {
                         return;
                     }
                 }
@@ -213,7 +267,7 @@ fn claim<'a>(next: &AtomicUsize, inputs: &'a [Input]) -> Option<(usize, &'a Inpu
 }
 
 /// Runs all cases of one file.
-fn run_file(kind: Kind, input: &Input) -> FileResult {
+fn run_file(kind: Kind, settings: Settings, input: &Input) -> FileResult {
     let file = input.path.display().to_string();
     let cases = input.read()?;
     let mut results = Vec::new();
@@ -226,7 +280,7 @@ fn run_file(kind: Kind, input: &Input) -> FileResult {
                 results.push((file.clone(), Case::skipped(name, None, 0, reason)));
             }
             _ => {
-                let mut outcome = case::guarded(name, || kind.run(&file, name, case));
+                let mut outcome = case::guarded(name, || kind.run(&file, name, case, settings));
                 if outcome.is_empty() {
                     outcome.push(Case::judge(name, None, 0, || eyre::bail!("the vector holds no case")));
                 }

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! view, frozen before the block       -> before
-//! revm's commit of each transaction   -> now
-//! into_changes                        -> where before != now
+//! revm's commit of each transaction   -> now, and one line per change in the record
+//! into_parts                          -> where before != now, and the block's access list
 //! ```
 
 use std::collections::hash_map::Entry;
@@ -18,7 +18,7 @@ use alloy_primitives::{
 };
 use engine::{
     ports::{StateError, StateView},
-    types::{Account, AccountChange, Height, SlotChange, StateChanges},
+    types::{AccessList, Account, AccountChange, Height, SlotChange, StateChanges},
 };
 use revm::{
     Database, DatabaseCommit,
@@ -26,11 +26,13 @@ use revm::{
     state::{Account as EvmAccount, AccountId, AccountInfo, Bytecode},
 };
 
-use crate::{code::CodeCache, error::ViewError};
+use crate::{code::CodeCache, error::ViewError, record::Record};
 
 /// A slot as this block sees it.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
+    /// Its number in this block, by which the record names it.
+    id: u32,
     /// Value before the block; `None` while nobody needed to know, which is so only under a wipe.
     before: Option<U256>,
     /// Value at this point of the block.
@@ -64,10 +66,24 @@ impl Cached {
         self.before.is_none().then_some(U256::ZERO)
     }
 
-    fn set_slot(&mut self, key: U256, now: U256) {
+    /// Sets a slot and gives its number; `next` is that of the next new one.
+    fn set_slot(&mut self, key: U256, now: U256, next: &mut u32) -> u32 {
         let before = self.known_before();
-        self.slots.entry(key).and_modify(|slot| slot.now = now).or_insert(Slot { before, now });
+        match self.slots.entry(key) {
+            Entry::Occupied(mut slot) => {
+                slot.get_mut().now = now;
+                slot.get().id
+            }
+            Entry::Vacant(vacant) => vacant.insert(Slot { id: number(next), before, now }).id,
+        }
     }
+}
+
+/// The next number.
+fn number(next: &mut u32) -> u32 {
+    let id = *next;
+    *next = next.saturating_add(1);
+    id
 }
 
 /// The state during a block, over the frozen state before it.
@@ -78,6 +94,9 @@ pub struct BlockState<'a> {
     accounts: Vec<Cached>,
     codes: B256Map<Bytecode>,
     block_hashes: HashMap<u64, B256>,
+    /// Number of the next slot that is read or written for the first time.
+    next_slot: u32,
+    record: Option<Record>,
     /// A read that failed where revm's interface has no way to say so.
     failure: Option<StateError>,
 }
@@ -99,7 +118,21 @@ impl<'a> BlockState<'a> {
             accounts: Vec::new(),
             codes: B256Map::default(),
             block_hashes: HashMap::default(),
+            next_slot: 0,
+            record: None,
             failure: None,
+        }
+    }
+
+    /// Keeps a record from here on, for [`Self::into_parts`].
+    pub fn start_record(&mut self) {
+        self.record = Some(Record::default());
+    }
+
+    /// What is committed from here on belongs to the next index of the access list.
+    pub const fn next_index(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.next_index();
         }
     }
 
@@ -132,6 +165,9 @@ impl<'a> BlockState<'a> {
         let entry = &mut self.accounts[id];
         let mut account = entry.now.unwrap_or_default();
         account.balance = account.balance.saturating_add(amount);
+        if let Some(record) = &mut self.record {
+            record.account(id, entry.now, Some(account), None);
+        }
         // EIP-161: a touched account that is empty does not exist afterwards.
         if account.is_empty() {
             entry.now = None;
@@ -173,7 +209,7 @@ impl<'a> BlockState<'a> {
             entry.wipe();
         }
         for (key, value) in slots {
-            entry.set_slot(key, value);
+            entry.set_slot(key, value, &mut self.next_slot);
         }
         Ok(())
     }
@@ -189,12 +225,13 @@ impl<'a> BlockState<'a> {
         match entry.slots.entry(key) {
             Entry::Occupied(slot) => Ok(slot.get().now),
             Entry::Vacant(vacant) => {
+                let id = number(&mut self.next_slot);
                 if entry.wiped || known_before.is_some() {
-                    vacant.insert(Slot { before: known_before, now: U256::ZERO });
+                    vacant.insert(Slot { id, before: known_before, now: U256::ZERO });
                     return Ok(U256::ZERO);
                 }
                 let value = self.view.slot(entry.address, key)?;
-                vacant.insert(Slot { before: Some(value), now: value });
+                vacant.insert(Slot { id, before: Some(value), now: value });
                 Ok(value)
             }
         }
@@ -203,37 +240,62 @@ impl<'a> BlockState<'a> {
     fn commit_account(&mut self, address: Address, account: EvmAccount) -> Result<(), StateError> {
         let id = self.load(address)?;
         let entry = &mut self.accounts[id];
+        let before = entry.now;
+        let created = account.is_touched() && account.is_created();
+        // EIP-161; revm marks what older forks keep although it is empty.
+        let gone =
+            account.is_touched() && (account.is_selfdestructed() || (account.is_empty() && !account.is_created()));
+        if let Some(record) = &mut self.record {
+            record.touch(id);
+            if created || gone {
+                // revm answers reads of a new account's slots by itself.
+                for key in account.storage.keys() {
+                    let before = entry.known_before();
+                    let unread = || Slot { id: number(&mut self.next_slot), before, now: U256::ZERO };
+                    entry.slots.entry(*key).or_insert_with(unread);
+                }
+                if before.is_some() {
+                    record.wipe(id);
+                }
+            }
+        }
         if !account.is_touched() {
             if entry.code.is_none() && entry.now.is_some() {
                 entry.code = account.info.code.filter(|code| !code.is_empty());
             }
             return Ok(());
         }
-        // EIP-161; revm marks what older forks keep although it is empty.
-        let gone = account.is_selfdestructed() || (account.is_empty() && !account.is_created());
         if gone {
             entry.now = None;
             entry.code = None;
             entry.wipe();
+            if let Some(record) = &mut self.record {
+                record.account(id, before, None, None);
+            }
             return Ok(());
         }
-        if account.is_created() {
+        if created {
             entry.wipe();
         }
-        let code_before = entry.now.map_or(KECCAK256_EMPTY, |before| before.code_hash);
         let AccountInfo { balance, nonce, code_hash, code, .. } = account.info;
         let code_hash = if code_hash.is_zero() { KECCAK256_EMPTY } else { code_hash };
         entry.now = Some(Account { nonce, balance, code_hash });
         entry.code = code.filter(|code| !code.is_empty());
-        if code_hash != code_before
+        if code_hash != before.map_or(KECCAK256_EMPTY, |before| before.code_hash)
             && let Some(code) = &entry.code
         {
             self.codes.insert(code_hash, code.clone());
         }
         for (key, slot) in account.storage {
             if slot.is_changed() {
-                entry.set_slot(key, slot.present_value());
+                let slot_id = entry.set_slot(key, slot.present_value(), &mut self.next_slot);
+                if let Some(record) = &mut self.record {
+                    record.write(slot_id, slot.present_value());
+                }
             }
+        }
+        if let Some(record) = &mut self.record {
+            record.account(id, before, entry.now, entry.code.as_ref());
         }
         Ok(())
     }
@@ -243,9 +305,24 @@ impl<'a> BlockState<'a> {
     /// # Errors
     /// [`StateError`], also of a read that failed earlier.
     pub fn into_changes(self) -> Result<StateChanges, StateError> {
+        Ok(self.into_parts()?.0)
+    }
+
+    /// The net changes since the view was taken, and the access list if a record was kept.
+    ///
+    /// # Errors
+    /// [`StateError`], also of a read that failed earlier.
+    pub fn into_parts(self) -> Result<(StateChanges, Option<AccessList>), StateError> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
+        let list = self.record.map(|record| {
+            let slots = |id: usize| -> Vec<(U256, u32)> {
+                self.accounts[id].slots.iter().map(|(key, slot)| (*key, slot.id)).collect()
+            };
+            let addresses: Vec<Address> = self.accounts.iter().map(|entry| entry.address).collect();
+            record.into_list(&addresses, self.next_slot, slots)
+        });
         let mut changes = StateChanges::default();
         for entry in self.accounts {
             let slots = net_slots(self.view, &entry)?;
@@ -262,7 +339,7 @@ impl<'a> BlockState<'a> {
             let change = AccountChange { before: entry.before, after: entry.now, wiped: entry.wiped, slots };
             changes.accounts.insert(entry.address, change);
         }
-        Ok(changes)
+        Ok((changes, list))
     }
 }
 
@@ -276,7 +353,6 @@ fn net_slots(view: &dyn StateView, entry: &Cached) -> Result<HashMap<U256, SlotC
         let after = slot.now;
         let before = match slot.before {
             Some(before) => before,
-            None if after.is_zero() => continue,
             None => view.slot(entry.address, *key)?,
         };
         if before != after || (entry.wiped && !after.is_zero()) {

@@ -14,7 +14,7 @@ use engine::{
     limits,
     ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
-    types::{Block, BlockBody, BuiltBlock, ExecutedBlock, Transaction},
+    types::{AccessList, Block, BlockBody, BuiltBlock, ExecutedBlock, Transaction},
 };
 use revm::context_interface::result::InvalidTransaction;
 
@@ -23,8 +23,10 @@ use crate::{
     code::CodeCache,
     error::Refusal,
     metrics, outcome,
+    replay::{Replay, ReplayError},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
+    workers::Workers,
 };
 
 /// Gas of the cheapest transaction; with less left a block is full.
@@ -42,6 +44,7 @@ pub struct RevmExecutor {
     chain: Arc<ChainSpec>,
     rules: HeaderRules,
     codes: CodeCache,
+    workers: Workers,
 }
 
 impl RevmExecutor {
@@ -54,7 +57,13 @@ impl RevmExecutor {
     /// An executor that judges headers by `rules`.
     #[must_use]
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
-        Self { chain, rules, codes: CodeCache::default() }
+        Self { chain, rules, codes: CodeCache::default(), workers: Workers::alone() }
+    }
+
+    /// The same executor with these threads for blocks whose access list is known.
+    #[must_use]
+    pub fn with_workers(self, workers: Workers) -> Self {
+        Self { workers, ..self }
     }
 
     /// The chain.
@@ -76,6 +85,93 @@ impl RevmExecutor {
         let mut run = Run::open(&self.chain, &self.codes, view, header);
         run.transact(transaction).map_err(|refusal| refusal.in_block(0))?;
         run.close(None)
+    }
+
+    /// Executes the transactions of `block` one after the other, without header checks and without the block's
+    /// own system calls; with `record` the access list is made as well.
+    ///
+    /// # Errors
+    /// [`ExecutionError::Invalid`] naming the first transaction that is not valid, [`ExecutionError::State`].
+    pub fn transactions(&self, view: &dyn StateView, block: &Block, record: bool) -> Result<Finished, ExecutionError> {
+        let mut run = Run::open(&self.chain, &self.codes, view, block.header.inner());
+        if record {
+            run.start_record();
+        }
+        self.plain(run, block)?.close(None)
+    }
+
+    /// Executes the transactions of `block` along its access list, without header checks and system calls.
+    ///
+    /// # Errors
+    /// [`ReplayError`].
+    pub fn transactions_listed(
+        &self,
+        view: &dyn StateView,
+        block: &Block,
+        list: &AccessList,
+    ) -> Result<Finished, ReplayError> {
+        self.replay(view).run(block, list, false)
+    }
+
+    /// As [`Executor::execute`], along the block's access list. Where the list disagrees with the transactions
+    /// the plain loop decides what the block is worth, and `vm_replay_mismatch_total` tells.
+    ///
+    /// # Errors
+    /// Those of [`Executor::execute`].
+    pub fn execute_listed(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+        list: &Arc<AccessList>,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        match self.replay_listed(view, parent, block, list) {
+            Ok(executed) => Ok(executed),
+            Err(ReplayError::Execution(error)) => Err(error),
+            Err(ReplayError::Mismatch(reason)) => {
+                metrics::REPLAY_MISMATCH.increment();
+                tracing::error!(height = block.header.number, reason, "access list disagrees with its block");
+                self.execute(view, parent, block)
+            }
+        }
+    }
+
+    /// The replay alone: what disagrees with the list is an error.
+    ///
+    /// # Errors
+    /// [`ReplayError`].
+    pub fn replay_listed(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+        list: &Arc<AccessList>,
+    ) -> Result<ExecutedBlock, ReplayError> {
+        let invalid = |reason| ReplayError::Execution(ExecutionError::Invalid(reason));
+        self.rules.check(&self.chain, parent, block).map_err(invalid)?;
+        self.check_list_hash(block, list).map_err(ReplayError::Mismatch)?;
+        let finished = self.replay(view).run(block, list, true)?;
+        judge(view, block, finished, list.clone()).map_err(ReplayError::Execution)
+    }
+
+    /// A Sluice block names its list; Ethereum's own blocks before Amsterdam do not.
+    fn check_list_hash(&self, block: &Block, list: &AccessList) -> Result<(), String> {
+        if !self.rules.consensus_header {
+            return Ok(());
+        }
+        equal("access_list_hash", &block.consensus.access_list_hash, &list.hash())
+    }
+
+    fn replay<'a>(&'a self, view: &'a dyn StateView) -> Replay<'a> {
+        Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers }
+    }
+
+    /// Executes all transactions of `block` in order.
+    fn plain<'a>(&self, mut run: Run<'a>, block: &Block) -> Result<Run<'a>, ExecutionError> {
+        for (index, transaction) in block.body.transactions.iter().enumerate() {
+            run.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
+        }
+        Ok(run)
     }
 
     fn caller<'a>(&'a self, view: &'a dyn StateView, cancel: &'a AtomicBool) -> Caller<'a> {
@@ -164,6 +260,35 @@ fn close_header(header: &mut Header, finished: &Finished, transactions: &[Arc<Tr
     }
 }
 
+/// Compares what execution gave with the header, field by field.
+fn judge(
+    view: &dyn StateView,
+    block: &Arc<Block>,
+    finished: Finished,
+    access_list: Arc<AccessList>,
+) -> Result<ExecutedBlock, ExecutionError> {
+    let header = block.header.inner();
+    // The cheap fields first: the state root costs more than all the others.
+    let (receipts_root, logs_bloom) = outcome::receipts_root(&finished.receipts);
+    let requests_hash = finished.requests.as_ref().map(|requests| requests.requests_hash());
+    let compare = || {
+        equal("gas_used", &header.gas_used, &finished.gas_used)?;
+        equal("receipts_root", &header.receipts_root, &receipts_root)?;
+        equal("logs_bloom", &header.logs_bloom, &logs_bloom)?;
+        equal_if_any("requests_hash", header.requests_hash, requests_hash)
+    };
+    compare().map_err(ExecutionError::Invalid)?;
+    let (state_root, trie) = view.root_after(None, &finished.changes)?;
+    equal("state_root", &header.state_root, &state_root).map_err(ExecutionError::Invalid)?;
+    Ok(ExecutedBlock {
+        block: block.clone(),
+        receipts: Arc::new(finished.receipts),
+        changes: Arc::new(finished.changes),
+        trie,
+        access_list,
+    })
+}
+
 impl Executor for RevmExecutor {
     fn build(
         &self,
@@ -185,6 +310,8 @@ impl Executor for RevmExecutor {
         let header = header.seal_slow();
         let mut consensus = settings.consensus.clone();
         consensus.block_hash = header.seal();
+        let access_list = finished.access_list.unwrap_or_default();
+        consensus.access_list_hash = access_list.hash();
         let block = Block { consensus, header, body: BlockBody { transactions, withdrawals } };
         // Settings that make an invalid block must not leave this node.
         self.rules.check(&self.chain, parent, &block).map_err(ExecutionError::Invalid)?;
@@ -193,6 +320,7 @@ impl Executor for RevmExecutor {
             receipts: Arc::new(finished.receipts),
             changes: Arc::new(finished.changes),
             trie,
+            access_list: Arc::new(access_list),
         }))
     }
 
@@ -203,30 +331,12 @@ impl Executor for RevmExecutor {
         block: &Arc<Block>,
     ) -> Result<ExecutedBlock, ExecutionError> {
         self.rules.check(&self.chain, parent, block).map_err(ExecutionError::Invalid)?;
-        let header = block.header.inner();
-        let mut run = Run::start(&self.chain, &self.codes, view, header)?;
-        for (index, transaction) in block.body.transactions.iter().enumerate() {
-            run.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
-        }
-        let finished = run.finish(block.body.withdrawals.as_ref())?;
-        // The cheap fields first: the state root costs more than all the others.
-        let (receipts_root, logs_bloom) = outcome::receipts_root(&finished.receipts);
-        let requests_hash = finished.requests.as_ref().map(|requests| requests.requests_hash());
-        let compare = || {
-            equal("gas_used", &header.gas_used, &finished.gas_used)?;
-            equal("receipts_root", &header.receipts_root, &receipts_root)?;
-            equal("logs_bloom", &header.logs_bloom, &logs_bloom)?;
-            equal_if_any("requests_hash", header.requests_hash, requests_hash)
-        };
-        compare().map_err(ExecutionError::Invalid)?;
-        let (state_root, trie) = view.root_after(None, &finished.changes)?;
-        equal("state_root", &header.state_root, &state_root).map_err(ExecutionError::Invalid)?;
-        Ok(ExecutedBlock {
-            block: block.clone(),
-            receipts: Arc::new(finished.receipts),
-            changes: Arc::new(finished.changes),
-            trie,
-        })
+        let run = Run::start(&self.chain, &self.codes, view, block.header.inner())?;
+        let mut finished = self.plain(run, block)?.finish(block.body.withdrawals.as_ref())?;
+        let access_list = Arc::new(finished.access_list.take().unwrap_or_default());
+        let executed = judge(view, block, finished, access_list)?;
+        self.check_list_hash(block, &executed.access_list).map_err(ExecutionError::Invalid)?;
+        Ok(executed)
     }
 
     fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError> {

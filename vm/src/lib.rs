@@ -8,6 +8,8 @@
 //! - [`executor`]: the door; builds and executes blocks, answers calls.
 //! - [`rules`]: what a header and a body must look like, Ethereum's way and Sluice's.
 //! - [`sequential`]: the plain loop, one transaction after the other.
+//! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
+//!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
 //! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
 //! - [`outcome`]: receipts, blooms, roots.
 //! - [`database`]: a block's view of the state, as revm reads and writes it; [`code`]: analysed code.
@@ -15,6 +17,7 @@
 //! - [`call`]: eth_call, gas estimation, access lists.
 //! - [`intrinsic`]: what can be said about a transaction without any state.
 
+mod access_list;
 pub mod call;
 pub mod code;
 pub mod database;
@@ -24,11 +27,14 @@ pub mod executor;
 pub mod intrinsic;
 pub mod metrics;
 pub mod outcome;
+mod record;
+pub mod replay;
 pub mod rules;
 pub mod sequential;
 pub mod system;
 #[cfg(test)]
 mod testing;
+pub mod workers;
 
 pub use executor::RevmExecutor;
 pub use rules::HeaderRules;

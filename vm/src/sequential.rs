@@ -8,7 +8,7 @@ use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateView},
-    types::{Receipt, StateChanges, Transaction},
+    types::{AccessList, Receipt, StateChanges, Transaction},
 };
 use revm::{
     Context, DatabaseCommit, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Run<'_> {
 }
 
 /// What a block comes to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finished {
     /// One receipt per transaction.
     pub receipts: Vec<Receipt>,
@@ -51,6 +51,8 @@ pub struct Finished {
     pub blob_gas_used: u64,
     /// Requests of EIP-7685; `None` before Prague.
     pub requests: Option<Requests>,
+    /// Everything touched, if a record was kept.
+    pub access_list: Option<AccessList>,
 }
 
 impl<'a> Run<'a> {
@@ -75,7 +77,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Opens a block and makes the system calls that come before its transactions.
+    /// Keeps the record from which the block's access list is made.
+    pub fn start_record(&mut self) {
+        self.evm.ctx.journaled_state.database.start_record();
+    }
+
+    /// Takes receipts of transactions that were executed elsewhere.
+    pub(crate) fn take_receipts(&mut self, receipts: Vec<Receipt>) {
+        self.receipts = receipts;
+    }
+
+    /// Opens a block and makes the system calls that come before its transactions; keeps the record.
     ///
     /// # Errors
     /// [`ExecutionError::State`].
@@ -86,6 +98,7 @@ impl<'a> Run<'a> {
         header: &Header,
     ) -> Result<Self, ExecutionError> {
         let mut run = Self::open(chain, codes, view, header);
+        run.start_record();
         system::before_transactions(&mut run.evm, run.fork, header)?;
         Ok(run)
     }
@@ -118,7 +131,9 @@ impl<'a> Run<'a> {
                 return Err(error.into());
             }
         };
-        self.evm.ctx.journaled_state.database.commit(outcome.state);
+        let state = &mut self.evm.ctx.journaled_state.database;
+        state.next_index();
+        state.commit(outcome.state);
         let receipt = outcome::receipt(transaction, outcome.result, self.gas_used);
         self.gas_used = receipt.cumulative_gas_used;
         self.blob_gas_used = self.blob_gas_used.saturating_add(blob_gas);
@@ -132,6 +147,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`ExecutionError::Invalid`] if a system contract fails, [`ExecutionError::State`].
     pub fn finish(mut self, withdrawals: Option<&Withdrawals>) -> Result<Finished, ExecutionError> {
+        self.evm.ctx.journaled_state.database.next_index();
         let requests = system::requests(&mut self.evm, self.chain, self.fork, &self.receipts)?;
         system::withdrawals(&mut self.evm, withdrawals)?;
         self.close(requests)
@@ -143,13 +159,14 @@ impl<'a> Run<'a> {
     /// [`ExecutionError::State`].
     pub fn close(self, requests: Option<Requests>) -> Result<Finished, ExecutionError> {
         metrics::GAS_USED.add(self.gas_used);
-        let changes = self.evm.ctx.journaled_state.database.into_changes()?;
+        let (changes, access_list) = self.evm.ctx.journaled_state.database.into_parts()?;
         Ok(Finished {
             receipts: self.receipts,
             changes,
             gas_used: self.gas_used,
             blob_gas_used: self.blob_gas_used,
             requests,
+            access_list,
         })
     }
 }

@@ -35,6 +35,7 @@ fn built(order: &super::BuildOrder, transactions: usize) -> Input {
         receipts: Arc::default(),
         changes: Arc::new(StateChanges::default()),
         trie: TrieHandle(Arc::new(())),
+        access_list: Arc::default(),
     };
     Input::Built { block: Box::new(BuiltBlock(executed)), more: false }
 }

@@ -109,6 +109,7 @@ impl Executor for ToyExecutor {
             receipts: Arc::new(receipts),
             changes: Arc::new(changes),
             trie,
+            access_list: Arc::default(),
         }))
     }
 
@@ -125,7 +126,13 @@ impl Executor for ToyExecutor {
             }
         }
         let (_, trie) = view.root_after(None, &changes)?;
-        Ok(ExecutedBlock { block: block.clone(), receipts: Arc::default(), changes: Arc::new(changes), trie })
+        Ok(ExecutedBlock {
+            block: block.clone(),
+            receipts: Arc::default(),
+            changes: Arc::new(changes),
+            trie,
+            access_list: Arc::default(),
+        })
     }
 
     fn call(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<CallOutcome, CallError> {

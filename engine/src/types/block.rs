@@ -12,6 +12,7 @@ use alloy_primitives::{B256, keccak256};
 use alloy_rlp::{Encodable, RlpDecodable, RlpEncodable};
 
 use super::{
+    access_list::AccessList,
     ids::{Epoch, Height, Slot, ValidatorIndex},
     layer::{StateChanges, TrieHandle},
     receipt::Receipt,
@@ -48,6 +49,8 @@ pub struct ConsensusHeader {
     pub proposer: u16,
     /// Hash of the Ethereum header.
     pub block_hash: B256,
+    /// Hash of the block's access list.
+    pub access_list_hash: B256,
     /// Milliseconds since 1970; the Ethereum header carries the whole seconds.
     pub timestamp_ms: u64,
 }
@@ -146,6 +149,8 @@ pub struct ExecutedBlock {
     pub changes: Arc<StateChanges>,
     /// The trie it leads to.
     pub trie: TrieHandle,
+    /// What it touched, with the values it left there.
+    pub access_list: Arc<AccessList>,
 }
 
 /// A block that this node built as leader; executed by building it.

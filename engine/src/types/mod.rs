@@ -8,6 +8,7 @@
 //!                    payable                            header equal     ever
 //! ```
 
+pub mod access_list;
 pub mod block;
 pub mod codec;
 pub mod ids;
@@ -17,6 +18,7 @@ pub mod receipt;
 mod tests;
 pub mod transaction;
 
+pub use access_list::AccessList;
 pub use block::{
     Block, BlockBody, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, Finalization, FinalizedBlock,
     ParentRef,

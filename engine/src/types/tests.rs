@@ -27,6 +27,7 @@ fn block() -> Block {
         parent_id: B256::with_last_byte(1),
         proposer: 4,
         block_hash: header.seal(),
+        access_list_hash: B256::with_last_byte(6),
         timestamp_ms: 123_456,
     };
     Block {
@@ -74,10 +75,10 @@ fn what_is_written_reads_back() {
 
 #[test]
 fn encodings_are_pinned() {
-    assert_eq!(block().consensus.id(), b256!("f0f518c35d720405f83b48ed5b00a7beb1597d52b8163f28aceb0ca8f464d175"));
+    assert_eq!(block().consensus.id(), b256!("c34f77cbf868a9f71486cf5384d54d1265f01e53b08e994e6debff51d4c1cdb0"));
     assert_eq!(
         keccak256(codec::encode_block(&block())),
-        b256!("fecf5fddb5cdcf86e25592709ac70984128fd4d1f76238d6d4aec6d5d4382453")
+        b256!("a1894cb7352d597c9f82020f7b98dccb12afa961a3e78b8a3439619d78652622")
     );
     assert_eq!(
         keccak256(codec::encode_changes(&changes())),
@@ -112,5 +113,27 @@ proptest! {
         let at = at % mutated.len();
         mutated[at] = to;
         let _ = codec::decode_block(&mutated);
+    }
+}
+
+#[test]
+fn an_access_list_without_wipes_hashes_as_eip_7928_says() {
+    use alloy_eips::eip7928::{EMPTY_BLOCK_ACCESS_LIST_HASH, compute_block_access_list_hash};
+
+    use super::access_list::{AccessList, AccountChanges, BalanceChange, BlockAccessIndex, Wipe};
+
+    assert_eq!(AccessList::default().hash(), EMPTY_BLOCK_ACCESS_LIST_HASH);
+    let mut account = AccountChanges::new(Address::with_last_byte(1));
+    account.storage_reads.push(U256::from(5));
+    account.balance_changes.push(BalanceChange::new(BlockAccessIndex::new(1), U256::from(7)));
+    let mut list = AccessList { accounts: vec![account], wipes: Vec::new() };
+    let plain = compute_block_access_list_hash(&list.accounts);
+    assert_eq!(list.hash(), plain);
+    list.wipes.push(Wipe { address: Address::with_last_byte(1), indices: vec![1] });
+    assert_ne!(list.hash(), plain);
+    let encoded = alloy_rlp::encode(&list);
+    assert_eq!(AccessList::decode_exact(&encoded), Ok(list));
+    for cut in 0..encoded.len() {
+        assert!(AccessList::decode_exact(&encoded[..cut]).is_err());
     }
 }

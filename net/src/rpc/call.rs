@@ -122,7 +122,7 @@ impl CallArguments {
             gas: request.gas.map(|gas| gas.min(CALL_GAS_MAX)),
             gas_price: request.gas_price.or(request.max_fee_per_gas).unwrap_or_default(),
             // With a fee cap alone the tip is zero and the price the base fee, not the cap.
-            priority_fee: request.max_priority_fee_per_gas.or(request.max_fee_per_gas.map(|_| 0)),
+            priority_fee: request.max_priority_fee_per_gas.or_else(|| request.max_fee_per_gas.map(|_| 0)),
             value: request.value.unwrap_or_default(),
             input,
             nonce: request.nonce,

@@ -174,8 +174,13 @@ pub(crate) fn block_after(
     let finalization = Finalization { epoch: Epoch(0), slot: Slot(header.number), id: consensus.id() };
     let receipts = (0..transactions.len()).map(|index| receipt(header.number + index as u64)).collect();
     let block = Block { consensus, header, body: BlockBody { transactions, withdrawals: None } };
-    let executed =
-        ExecutedBlock { block: Arc::new(block), receipts: Arc::new(receipts), changes: Arc::new(changes), trie };
+    let executed = ExecutedBlock {
+        block: Arc::new(block),
+        receipts: Arc::new(receipts),
+        changes: Arc::new(changes),
+        trie,
+        access_list: Arc::default(),
+    };
     FinalizedBlock { executed, finalization }
 }
 

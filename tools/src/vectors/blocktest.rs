@@ -8,13 +8,14 @@ use alloy_primitives::B256;
 use alloy_rlp::Decodable;
 use engine::{
     ports::{ExecutionError, Executor},
-    types::{Block, BlockBody, ConsensusHeader, Envelope, Transaction},
+    types::{Block, BlockBody, ConsensusHeader, Envelope, ExecutedBlock, Transaction},
 };
 use eyre::{WrapErr, bail, ensure, eyre};
 use serde_json::{Value, json as value};
-use vm::{HeaderRules, RevmExecutor};
+use vm::{HeaderRules, RevmExecutor, workers::Workers};
 
 use super::{
+    Mode, Settings,
     case::{Case, Judged, Verdict},
     chain::{self, ForkError},
     json,
@@ -22,7 +23,7 @@ use super::{
 };
 
 /// Runs one chain.
-pub(crate) fn run(name: &str, case: &Value) -> Vec<Case> {
+pub(crate) fn run(name: &str, case: &Value, settings: Settings) -> Vec<Case> {
     let network = case.get("network").and_then(Value::as_str);
     let genesis = || -> eyre::Result<Sealed<Header>> {
         let genesis = decode(&json::bytes(case, "genesisRLP")?).map_err(|reason| eyre!("`genesisRLP`: {reason}"))?;
@@ -36,12 +37,44 @@ pub(crate) fn run(name: &str, case: &Value) -> Vec<Case> {
     let result = match chain::spec(network, case.get("config"), genesis.inner().clone()) {
         Ok(spec) => {
             let executor = RevmExecutor::with_rules(Arc::new(spec), HeaderRules::ETHEREUM);
-            Case::judge(name, Some(network), 0, || check(&executor, case, genesis))
+            Case::judge(name, Some(network), 0, || {
+                let workers = Workers::new(settings.threads).wrap_err("cannot start threads")?;
+                check(&Runner { executor: executor.with_workers(workers), mode: settings.mode }, case, genesis)
+            })
         }
         Err(ForkError::Unsupported(reason)) => Case::skipped(name, Some(network), 0, reason),
         Err(ForkError::Malformed(error)) => Case::judge(name, Some(network), 0, || Err(error)),
     };
     vec![result]
+}
+
+/// Executes blocks in one mode.
+struct Runner {
+    executor: RevmExecutor,
+    mode: Mode,
+}
+
+impl Runner {
+    /// Executes a block; in mode `replay` also along the list that the plain loop made, with the same result.
+    fn execute(
+        &self,
+        state: &TrieState,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+    ) -> eyre::Result<Result<ExecutedBlock, String>> {
+        let plain = match self.executor.execute(state, parent, block) {
+            Ok(executed) => executed,
+            Err(ExecutionError::Invalid(reason)) => return Ok(Err(reason)),
+            Err(ExecutionError::State(error)) => return Err(error).wrap_err("state"),
+        };
+        if self.mode == Mode::Replay {
+            let listed = self.executor.replay_listed(state, parent, block, &plain.access_list);
+            let listed = listed.wrap_err_with(|| format!("replay of block {}", block.header.number))?;
+            ensure!(listed.receipts == plain.receipts, "replay of block {} has other receipts", block.header.number);
+            ensure!(listed.changes == plain.changes, "replay of block {} has other changes", block.header.number);
+        }
+        Ok(Ok(plain))
+    }
 }
 
 /// Blocks accepted so far, with the state after each.
@@ -50,7 +83,7 @@ struct Chain {
     head: B256,
 }
 
-fn check(executor: &RevmExecutor, case: &Value, genesis: Sealed<Header>) -> Verdict {
+fn check(runner: &Runner, case: &Value, genesis: Sealed<Header>) -> Verdict {
     let mut state = TrieState::genesis(&json::accounts(case, "pre")?);
     ensure!(
         state.root() == genesis.state_root,
@@ -67,7 +100,7 @@ fn check(executor: &RevmExecutor, case: &Value, genesis: Sealed<Header>) -> Verd
     let mut refusals = Vec::new();
     for (index, entry) in json::list(case, "blocks")?.iter().enumerate() {
         let exception = exception(entry);
-        match (import(executor, &mut chain, &json::bytes(entry, "rlp")?)?, exception) {
+        match (import(runner, &mut chain, &json::bytes(entry, "rlp")?)?, exception) {
             (Ok(()), None) => {}
             (Ok(()), Some(exception)) => {
                 let (got, want) =
@@ -135,7 +168,7 @@ fn decode(bytes: &[u8]) -> Result<Block, String> {
 }
 
 /// Adds a block to the chain, or says why it is refused.
-fn import(executor: &RevmExecutor, chain: &mut Chain, bytes: &[u8]) -> eyre::Result<Result<(), String>> {
+fn import(runner: &Runner, chain: &mut Chain, bytes: &[u8]) -> eyre::Result<Result<(), String>> {
     let block = match decode(bytes) {
         Ok(block) => Arc::new(block),
         Err(reason) => return Ok(Err(reason)),
@@ -143,10 +176,9 @@ fn import(executor: &RevmExecutor, chain: &mut Chain, bytes: &[u8]) -> eyre::Res
     let Some((parent, state)) = chain.blocks.get(&block.header.parent_hash) else {
         return Ok(Err(format!("parent_hash is {}, which no block has", block.header.parent_hash)));
     };
-    let executed = match executor.execute(state, parent, &block) {
+    let executed = match runner.execute(state, parent, &block)? {
         Ok(executed) => executed,
-        Err(ExecutionError::Invalid(reason)) => return Ok(Err(reason)),
-        Err(ExecutionError::State(error)) => return Err(error).wrap_err("state"),
+        Err(reason) => return Ok(Err(reason)),
     };
     let mut after = executed
         .trie

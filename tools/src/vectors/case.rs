@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// What a check of one case comes to: what we got and what was wanted, or why it cannot be judged.
 pub(crate) type Verdict = eyre::Result<Judged>;
@@ -40,6 +40,8 @@ pub(crate) struct Case {
     got: Value,
     want: Value,
     milliseconds: f64,
+    /// Further fields of the line, which replace those of the same name.
+    more: Map<String, Value>,
 }
 
 impl Case {
@@ -55,19 +57,24 @@ impl Case {
         };
         let (name, fork) = (name.to_owned(), fork.map(str::to_owned));
         let Judged { got, want, pass } = judged;
-        Self { name, fork, index, pass, skip: None, got, want, milliseconds }
+        Self { name, fork, index, pass, skip: None, got, want, milliseconds, more: Map::new() }
+    }
+
+    /// The same case with further fields in its line.
+    pub(crate) fn with(self, more: Map<String, Value>) -> Self {
+        Self { more, ..self }
     }
 
     /// A case that is not run.
     pub(crate) fn skipped(name: &str, fork: Option<&str>, index: usize, reason: String) -> Self {
         let (name, fork) = (name.to_owned(), fork.map(str::to_owned));
         let (got, want) = (json!({}), json!({}));
-        Self { name, fork, index, pass: false, skip: Some(reason), got, want, milliseconds: 0.0 }
+        Self { name, fork, index, pass: false, skip: Some(reason), got, want, milliseconds: 0.0, more: Map::new() }
     }
 
     /// The line of the report.
     pub(crate) fn line(&self, suite: &str, file: &str) -> Value {
-        json!({
+        let mut line = json!({
             "suite": suite,
             "file": file,
             "name": self.name,
@@ -78,7 +85,11 @@ impl Case {
             "got": self.got,
             "want": self.want,
             "ms": self.milliseconds,
-        })
+        });
+        for (name, value) in &self.more {
+            line[name] = value.clone();
+        }
+        line
     }
 }
 

@@ -29,7 +29,7 @@ impl fmt::Display for Unreadable {
 }
 
 impl Unreadable {
-    fn new(path: &Path, reason: impl fmt::Display) -> Self {
+    pub(crate) fn new(path: &Path, reason: impl fmt::Display) -> Self {
         Self { path: path.to_owned(), reason: reason.to_string() }
     }
 }

@@ -1,0 +1,52 @@
+//! The room's threads: started once, parked when idle, borrowed for one block at a time.
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+/// Threads that work on one block together with the caller.
+#[derive(Debug)]
+pub struct Workers {
+    /// `None` for one thread: the caller alone.
+    pool: Option<ThreadPool>,
+    threads: usize,
+}
+
+impl Workers {
+    /// The caller alone.
+    #[must_use]
+    pub const fn alone() -> Self {
+        Self { pool: None, threads: 1 }
+    }
+
+    /// Threads in all, the caller's own included; at least 1.
+    ///
+    /// # Errors
+    /// The system starts no more threads.
+    pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        let threads = threads.max(1);
+        let name = |at| format!("vm-{at}");
+        let pool = match threads {
+            1 => None,
+            more => Some(ThreadPoolBuilder::new().num_threads(more.saturating_sub(1)).thread_name(name).build()?),
+        };
+        Ok(Self { pool, threads })
+    }
+
+    /// Threads in all.
+    #[must_use]
+    pub const fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `work` on every thread at once and returns when all are done.
+    pub fn run(&self, work: &(dyn Fn() + Sync)) {
+        match &self.pool {
+            None => work(),
+            Some(pool) => pool.in_place_scope(|scope| {
+                for _ in 1..self.threads {
+                    scope.spawn(|_| work());
+                }
+                work();
+            }),
+        }
+    }
+}
