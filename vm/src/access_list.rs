@@ -30,7 +30,7 @@ use engine::{
 };
 use revm::state::{Account as EvmAccount, Bytecode, EvmState};
 
-use crate::code;
+use crate::{code, transfer::Moved};
 
 /// Locations a thread fetches at a time.
 const PREFETCH_CHUNK: usize = 16;
@@ -310,6 +310,19 @@ impl<'a> Index<'a> {
             }
         }
         Ok(made)
+    }
+
+    /// Compares what a transfer did at `at` with the list.
+    pub(crate) fn compare_transfer(&self, at: u32, moved: &Moved) -> Result<(), Failure> {
+        let mut made = 0_u32;
+        for (address, after) in moved.accounts() {
+            let entry = &self.entries[self.find(*address, at)?];
+            see(&entry.seen);
+            let (before, _) = self.account_at(entry, at)?;
+            let changes = compare_info(at, entry, before.unwrap_or_default(), after.unwrap_or_default())?;
+            made = made.saturating_add(changes);
+        }
+        Ok(self.compare_count(at, made)?)
     }
 
     /// Compares the record that was kept while the block itself did something at `at`.

@@ -26,7 +26,7 @@ use revm::{
     state::{Account as EvmAccount, AccountId, AccountInfo, Bytecode},
 };
 
-use crate::{code::CodeCache, error::ViewError, record::Record};
+use crate::{code::CodeCache, error::ViewError, record::Record, transfer::Moved};
 
 /// A slot as this block sees it.
 #[derive(Clone, Copy, Debug)]
@@ -174,6 +174,22 @@ impl<'a> BlockState<'a> {
             entry.wipe();
         } else {
             entry.now = Some(account);
+        }
+        Ok(())
+    }
+
+    /// Takes over the accounts that a transfer moved value between.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn commit_transfer(&mut self, moved: &Moved) -> Result<(), StateError> {
+        for (address, after) in moved.accounts() {
+            let id = self.load(*address)?;
+            let entry = &mut self.accounts[id];
+            if let Some(record) = &mut self.record {
+                record.account(id, entry.now, *after, None);
+            }
+            entry.now = *after;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! - [`sequential`]: the plain loop, one transaction after the other.
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
 //!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
+//! - `transfer`: native transfers, without the interpreter.
 //! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
 //! - [`outcome`]: receipts, blooms, roots.
 //! - [`database`]: a block's view of the state, as revm reads and writes it; [`code`]: analysed code.
@@ -34,6 +35,7 @@ pub mod sequential;
 pub mod system;
 #[cfg(test)]
 mod testing;
+mod transfer;
 pub mod workers;
 
 pub use executor::RevmExecutor;

@@ -37,11 +37,9 @@ use crate::{
     error::{Refusal, ViewError},
     metrics, outcome,
     sequential::{Finished, Run},
+    transfer::{self, TRANSFER_GAS, Transfers},
     workers::Workers,
 };
-
-/// Gas of a transfer.
-const TRANSFER_GAS: u64 = 21_000;
 
 /// Why a replay gave no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -282,6 +280,7 @@ type ThreadEvm<'i, 'a> = revm::MainnetEvm<
 /// One EVM that runs transactions of a block in any order.
 struct Thread<'i, 'a> {
     evm: ThreadEvm<'i, 'a>,
+    transfers: Transfers,
     index: &'i Index<'a>,
 }
 
@@ -294,14 +293,23 @@ impl<'i, 'a> Thread<'i, 'a> {
             .with_cfg(env::chain(replay.chain, header.timestamp))
             .with_block(env::block(replay.chain, header))
             .build_mainnet();
-        Self { evm, index }
+        Self { evm, transfers: Transfers::new(replay.chain, header), index }
     }
 
     /// Executes the transaction at this place and compares it with the list; gas counts from 0.
     fn transact(&mut self, block: &Block, place: usize) -> Result<Receipt, ReplayError> {
         let transaction = &block.body.transactions[place];
         let at = u32::try_from(place.saturating_add(1)).unwrap_or(u32::MAX);
-        self.evm.ctx.journaled_state.database.at.at = at;
+        let state = &mut self.evm.ctx.journaled_state.database;
+        state.at.at = at;
+        let moved = self.transfers.attempt(transaction, |address| state.at.account(address));
+        if let Some(outside) = state.at.outside.take() {
+            return Err(outside.into());
+        }
+        if let Some(moved) = moved? {
+            self.index.compare_transfer(at, &moved)?;
+            return Ok(transfer::receipt(transaction, 0));
+        }
         let done = self.evm.transact(env::transaction(transaction));
         let done = match done {
             Ok(done) => done,

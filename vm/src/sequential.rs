@@ -15,7 +15,14 @@ use revm::{
     context::{BlockEnv, CfgEnv, Journal, TxEnv},
 };
 
-use crate::{code::CodeCache, database::BlockState, env, error::Refusal, metrics, outcome, system};
+use crate::{
+    code::CodeCache,
+    database::BlockState,
+    env,
+    error::Refusal,
+    metrics, outcome, system,
+    transfer::{self, Transfers},
+};
 
 /// revm over a block's state, without an inspector.
 pub type BlockEvm<'a> = MainnetEvm<Context<BlockEnv, TxEnv, CfgEnv, BlockState<'a>, Journal<BlockState<'a>>, ()>>;
@@ -25,6 +32,8 @@ pub struct Run<'a> {
     chain: &'a ChainSpec,
     fork: Fork,
     evm: BlockEvm<'a>,
+    /// `None` where every transaction goes through the interpreter.
+    transfers: Option<Transfers>,
     gas_limit: u64,
     blob_gas_max: u64,
     receipts: Vec<Receipt>,
@@ -69,6 +78,7 @@ impl<'a> Run<'a> {
             chain,
             fork: chain.fork_at(header.timestamp),
             evm,
+            transfers: Some(Transfers::new(chain, header)),
             gas_limit: header.gas_limit,
             blob_gas_max,
             receipts: Vec::new(),
@@ -80,6 +90,11 @@ impl<'a> Run<'a> {
     /// Keeps the record from which the block's access list is made.
     pub fn start_record(&mut self) {
         self.evm.ctx.journaled_state.database.start_record();
+    }
+
+    /// Lets the interpreter run transfers as well: the reference that they are compared with.
+    pub fn interpret_transfers(&mut self) {
+        self.transfers = None;
     }
 
     /// Takes receipts of transactions that were executed elsewhere.
@@ -123,6 +138,14 @@ impl<'a> Run<'a> {
         if blob_gas > blob_gas_left {
             return Err(Refusal::BlobGas { wanted: blob_gas, left: blob_gas_left });
         }
+        if let Some(transfers) = &self.transfers {
+            let state = &mut self.evm.ctx.journaled_state.database;
+            if let Some(moved) = transfers.attempt(transaction, |address| state.account(address))? {
+                state.next_index();
+                state.commit_transfer(&moved)?;
+                return Ok(self.push(transfer::receipt(transaction, self.gas_used), 0));
+            }
+        }
         let outcome = match self.evm.transact(env::transaction(transaction)) {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -135,11 +158,15 @@ impl<'a> Run<'a> {
         state.next_index();
         state.commit(outcome.state);
         let receipt = outcome::receipt(transaction, outcome.result, self.gas_used);
+        Ok(self.push(receipt, blob_gas))
+    }
+
+    fn push(&mut self, receipt: Receipt, blob_gas: u64) -> &Receipt {
         self.gas_used = receipt.cumulative_gas_used;
         self.blob_gas_used = self.blob_gas_used.saturating_add(blob_gas);
         self.receipts.push(receipt);
         metrics::TRANSACTION_EXECUTED.increment();
-        Ok(&self.receipts[self.receipts.len() - 1])
+        &self.receipts[self.receipts.len() - 1]
     }
 
     /// Collects the requests, credits the withdrawals and closes the block.

@@ -343,7 +343,7 @@ fn tamper(list: &mut AccessList, random: &mut Random) {
                 .storage_changes
                 .get_mut(key)
                 .into_iter()
-                .for_each(|slot| slot.changes.truncate(slot.changes.len() - 1));
+                .for_each(|slot| slot.changes.truncate(slot.changes.len().saturating_sub(1)));
         }
         16 => account.balance_changes.push(BalanceChange::new(at, U256::from(random.below(9)))),
         17 => account.balance_changes.iter_mut().take(1).for_each(|change| change.post_balance += U256::from(1)),
