@@ -315,11 +315,11 @@ impl<'a> Index<'a> {
     /// Compares what a transfer did at `at` with the list.
     pub(crate) fn compare_transfer(&self, at: u32, moved: &Moved) -> Result<(), Failure> {
         let mut made = 0_u32;
-        for (address, after) in moved.accounts() {
-            let entry = &self.entries[self.find(*address, at)?];
+        for touched in moved.accounts() {
+            let entry = &self.entries[self.find(touched.address, at)?];
             see(&entry.seen);
-            let (before, _) = self.account_at(entry, at)?;
-            let changes = compare_info(at, entry, before.unwrap_or_default(), after.unwrap_or_default())?;
+            let (before, after) = (touched.before.unwrap_or_default(), touched.after.unwrap_or_default());
+            let changes = compare_info(at, entry, before, after)?;
             made = made.saturating_add(changes);
         }
         Ok(self.compare_count(at, made)?)
@@ -379,6 +379,7 @@ impl<'a> Index<'a> {
     /// The block's net changes, as the list says.
     pub(crate) fn changes(&self) -> Result<StateChanges, StateError> {
         let mut changes = StateChanges::default();
+        changes.accounts.reserve(self.entries.len());
         for entry in &self.entries {
             let before = self.before(entry)?;
             let (after, code) = self.account_at(entry, u32::MAX)?;

@@ -183,13 +183,12 @@ impl<'a> BlockState<'a> {
     /// # Errors
     /// [`StateError`].
     pub(crate) fn commit_transfer(&mut self, moved: &Moved) -> Result<(), StateError> {
-        for (address, after) in moved.accounts() {
-            let id = self.load(*address)?;
-            let entry = &mut self.accounts[id];
+        for touched in moved.accounts() {
+            let id = self.load(touched.address)?;
             if let Some(record) = &mut self.record {
-                record.account(id, entry.now, *after, None);
+                record.account(id, touched.before, touched.after, None);
             }
-            entry.now = *after;
+            self.accounts[id].now = touched.after;
         }
         Ok(())
     }
@@ -340,6 +339,7 @@ impl<'a> BlockState<'a> {
             record.into_list(&addresses, self.next_slot, slots)
         });
         let mut changes = StateChanges::default();
+        changes.accounts.reserve(self.accounts.len());
         for entry in self.accounts {
             let slots = net_slots(self.view, &entry)?;
             if entry.before == entry.now && !entry.wiped && slots.is_empty() {

@@ -23,7 +23,7 @@ use crate::{
     code::CodeCache,
     error::Refusal,
     metrics, outcome,
-    replay::{Replay, ReplayError},
+    replay::{self, Replay, ReplayError},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
     workers::Workers,
@@ -45,6 +45,7 @@ pub struct RevmExecutor {
     rules: HeaderRules,
     codes: CodeCache,
     workers: Workers,
+    replay_gas_min: u64,
 }
 
 impl RevmExecutor {
@@ -57,7 +58,7 @@ impl RevmExecutor {
     /// An executor that judges headers by `rules`.
     #[must_use]
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
-        Self { chain, rules, codes: CodeCache::default(), workers: Workers::alone() }
+        Self { chain, rules, codes: CodeCache::default(), workers: Workers::alone(), replay_gas_min: replay::GAS_MIN }
     }
 
     /// The same executor with these threads for blocks whose access list is known.
@@ -85,6 +86,12 @@ impl RevmExecutor {
         let mut run = Run::open(&self.chain, &self.codes, view, header);
         run.transact(transaction).map_err(|refusal| refusal.in_block(0))?;
         run.close(None)
+    }
+
+    /// The same executor that wakes its threads for blocks of at least so much predicted gas.
+    #[must_use]
+    pub fn with_replay_from(self, replay_gas_min: u64) -> Self {
+        Self { replay_gas_min, ..self }
     }
 
     /// Executes the transactions of `block` one after the other, without header checks and without the block's
@@ -163,7 +170,7 @@ impl RevmExecutor {
     }
 
     fn replay<'a>(&'a self, view: &'a dyn StateView) -> Replay<'a> {
-        Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers }
+        Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers, gas_min: self.replay_gas_min }
     }
 
     /// Executes all transactions of `block` in order.

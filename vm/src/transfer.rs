@@ -2,7 +2,7 @@
 //!
 //! Nothing runs in such a transaction: a nonce rises and three balances move. Only what is plainly valid is
 //! done here; whatever is doubtful (code or delegation on either side, a precompile, a fee, nonce or balance
-//! that does not fit, forks before Paris) goes to revm, which alone refuses. The outcome is revm's, bit for bit.
+//! that does not fit, forks before EIP-161) goes to revm, which alone refuses. The outcome is revm's, bit for bit.
 //!
 //! Source: EIP-1559 (price and reward), EIP-3607 (no code at the sender), EIP-161 (empty accounts), EIP-7623
 //! (the floor equals the intrinsic gas where there is no input), EIP-7825 (gas cap).
@@ -22,13 +22,11 @@ use crate::env;
 
 /// Gas of a transfer.
 pub(crate) const TRANSFER_GAS: u64 = 21_000;
-/// EIP-2718 type of EIP-1559's transactions, the last kind that carries nothing but a transfer.
-const LAST_TYPE: u8 = 2;
-
 /// What a block's transfers have in common.
 #[derive(Debug)]
 pub(crate) struct Transfers {
-    active: bool,
+    /// Highest EIP-2718 type that the fork knows and that carries nothing but a transfer; `None` before EIP-161.
+    last_type: Option<u8>,
     chain_id: u64,
     base_fee: u128,
     beneficiary: Address,
@@ -36,21 +34,29 @@ pub(crate) struct Transfers {
     precompiles: &'static Precompiles,
 }
 
-/// The accounts after a transfer, each once: sender, recipient, fee recipient.
-#[derive(Debug)]
+/// An account before and after a transfer; `None` for one that is empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Touched {
+    pub(crate) address: Address,
+    pub(crate) before: Option<Account>,
+    pub(crate) after: Option<Account>,
+}
+
+/// What a transfer touched, each account once: sender, recipient, fee recipient.
+#[derive(Debug, Default)]
 pub(crate) struct Moved {
-    accounts: [(Address, Option<Account>); 3],
+    accounts: [Touched; 3],
     count: usize,
 }
 
 impl Moved {
-    /// Every account that was touched; `None` for one that is still empty.
-    pub(crate) fn accounts(&self) -> &[(Address, Option<Account>)] {
+    /// Every account that was touched.
+    pub(crate) fn accounts(&self) -> &[Touched] {
         &self.accounts[..self.count]
     }
 
     fn find(&self, address: Address) -> Option<usize> {
-        self.accounts().iter().position(|(known, _)| *known == address)
+        self.accounts().iter().position(|known| known.address == address)
     }
 
     /// Loads an account unless it is there, and gives its place.
@@ -63,14 +69,15 @@ impl Moved {
             return Ok(place);
         }
         let place = self.count;
-        self.accounts[place] = (address, load(address)?);
+        let before = load(address)?;
+        self.accounts[place] = Touched { address, before, after: before };
         self.count = place.saturating_add(1);
         Ok(place)
     }
 
     /// Adds to a balance; `false` if it would overflow.
     fn credit(&mut self, place: usize, amount: U256) -> bool {
-        let slot = &mut self.accounts[place].1;
+        let slot = &mut self.accounts[place].after;
         if amount.is_zero() {
             return true;
         }
@@ -85,10 +92,17 @@ impl Transfers {
     /// The settings of a block with this header.
     pub(crate) fn new(chain: &ChainSpec, header: &Header) -> Self {
         let cfg = env::chain(chain, header.timestamp);
+        let last_type = match chain.fork_at(header.timestamp) {
+            fork if fork >= Fork::London => Some(2),
+            Fork::Berlin => Some(1),
+            fork if fork >= Fork::SpuriousDragon => Some(0),
+            _ => None,
+        };
+        let base_fee = header.base_fee_per_gas.filter(|_| last_type == Some(2)).unwrap_or_default();
         Self {
-            active: chain.fork_at(header.timestamp) >= Fork::Paris,
+            last_type,
             chain_id: chain.chain_id,
-            base_fee: u128::from(header.base_fee_per_gas.unwrap_or_default()),
+            base_fee: u128::from(base_fee),
             beneficiary: header.beneficiary,
             gas_max: cfg.tx_gas_limit_cap(),
             precompiles: Precompiles::new(PrecompileSpecId::from_spec_id(cfg.spec)),
@@ -106,28 +120,29 @@ impl Transfers {
     ) -> Result<Option<Moved>, E> {
         let Some((to, price)) = self.plain(transaction) else { return Ok(None) };
         let (envelope, from) = (transaction.envelope(), transaction.sender());
-        let mut moved = Moved { accounts: [(Address::ZERO, None); 3], count: 0 };
+        let mut moved = Moved::default();
         let sender = moved.load(from, &mut load)?;
         let recipient = moved.load(to, &mut load)?;
-        let Some(account) = moved.accounts[sender].1 else { return Ok(None) };
+        let Some(account) = moved.accounts[sender].before else { return Ok(None) };
         let value = envelope.value();
         let gas = U256::from(envelope.gas_limit());
         let enough = gas
             .checked_mul(U256::from(envelope.max_fee_per_gas()))
             .and_then(|fee| fee.checked_add(value))
             .is_some_and(|most| most <= account.balance);
-        let callable = moved.accounts[recipient].1.is_none_or(|account| !account.has_code() && !account.is_empty());
+        let callable =
+            moved.accounts[recipient].before.is_none_or(|account| !account.has_code() && !account.is_empty());
         if account.has_code() || account.nonce != envelope.nonce() || account.nonce == u64::MAX || !enough || !callable
         {
             return Ok(None);
         }
         let beneficiary = moved.load(self.beneficiary, &mut load)?;
-        if moved.accounts[beneficiary].1.is_some_and(|account| account.is_empty()) {
+        if moved.accounts[beneficiary].before.is_some_and(|account| account.is_empty()) {
             return Ok(None);
         }
         let fee = U256::from(price).saturating_mul(U256::from(TRANSFER_GAS));
         let balance = account.balance.saturating_sub(fee).saturating_sub(value);
-        moved.accounts[sender].1 = Some(Account { nonce: account.nonce.saturating_add(1), balance, ..account });
+        moved.accounts[sender].after = Some(Account { nonce: account.nonce.saturating_add(1), balance, ..account });
         let tip = U256::from(price.saturating_sub(self.base_fee)).saturating_mul(U256::from(TRANSFER_GAS));
         let fits = moved.credit(recipient, value) && moved.credit(beneficiary, tip);
         Ok(fits.then_some(moved))
@@ -139,8 +154,7 @@ impl Transfers {
         let to = envelope.to()?;
         let gas = envelope.gas_limit();
         let (cap, tip) = (envelope.max_fee_per_gas(), envelope.max_priority_fee_per_gas().unwrap_or_default());
-        let plain = self.active
-            && transaction.type_byte() <= LAST_TYPE
+        let plain = self.last_type.is_some_and(|last| transaction.type_byte() <= last)
             && envelope.input().is_empty()
             && envelope.access_list().is_none_or(|list| list.is_empty())
             && envelope.chain_id().is_none_or(|id| id == self.chain_id)

@@ -39,7 +39,11 @@ pub(crate) fn run(name: &str, case: &Value, settings: Settings) -> Vec<Case> {
             let executor = RevmExecutor::with_rules(Arc::new(spec), HeaderRules::ETHEREUM);
             Case::judge(name, Some(network), 0, || {
                 let workers = Workers::new(settings.threads).wrap_err("cannot start threads")?;
-                check(&Runner { executor: executor.with_workers(workers), mode: settings.mode }, case, genesis)
+                check(
+                    &Runner { executor: executor.with_workers(workers).with_replay_from(0), mode: settings.mode },
+                    case,
+                    genesis,
+                )
             })
         }
         Err(ForkError::Unsupported(reason)) => Case::skipped(name, Some(network), 0, reason),

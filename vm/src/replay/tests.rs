@@ -215,7 +215,7 @@ fn block_of(world: &World, transactions: Vec<Arc<Transaction>>) -> Block {
 }
 
 fn executor(world: &World, threads: usize) -> RevmExecutor {
-    RevmExecutor::new(world.chain.clone()).with_workers(Workers::new(threads).unwrap())
+    RevmExecutor::new(world.chain.clone()).with_workers(Workers::new(threads).unwrap()).with_replay_from(0)
 }
 
 #[test]
@@ -357,6 +357,21 @@ fn tamper(list: &mut AccessList, random: &mut Random) {
             None => account.nonce_changes.iter_mut().take(1).for_each(|change| change.block_access_index = at),
         },
     }
+}
+
+#[test]
+fn a_block_too_small_for_threads_is_held_against_its_list_all_the_same() {
+    let mut random = Random::seeded("small block");
+    let world = world(Fork::Osaka);
+    let built = built(&world, &mut random, 5);
+    let executor = executor(&world, 2).with_replay_from(u64::MAX);
+    let block = &built.block;
+    let replayed = executor.replay_listed(&world.state, &world.parent, block, &built.access_list).unwrap();
+    assert_eq!((&replayed.receipts, &replayed.changes), (&built.receipts, &built.changes));
+    let mut list = (*built.access_list).clone();
+    list.accounts.pop();
+    let error = executor.transactions_listed(&world.state, block, &list).unwrap_err();
+    assert!(matches!(error, ReplayError::Mismatch(_)), "{error}");
 }
 
 #[test]
