@@ -8,6 +8,7 @@
 //! | events into ordering | [`ORDERING_QUEUE_INPUTS_MAX`] | the sender waits |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, executed blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds nothing ahead |
+//! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
 //! | Q3, committed blocks to a subscriber | [`HEADS_QUEUE_BLOCKS_MAX`] | the slow reader loses the oldest and is told |
 
 /// Largest EIP-2718 encoding the pool takes, in bytes; geth's figure.
@@ -54,6 +55,9 @@ pub const HEADS_QUEUE_BLOCKS_MAX: usize = 256;
 
 /// Committed blocks kept in memory for readers, with their receipts.
 pub const RECENT_BLOCKS_MAX: usize = 256;
+
+/// Bytes on disk of those blocks; in memory they take two to three times as much.
+pub const RECENT_BLOCKS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Heights below the tip whose state is readable from memory.
 pub const STATE_WINDOW_HEIGHTS: u64 = 128;

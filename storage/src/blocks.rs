@@ -9,7 +9,7 @@ use alloy_consensus::{Header, Sealable, Sealed};
 use alloy_primitives::{B256, map::B256Map};
 use alloy_rlp::{Decodable, Encodable};
 use engine::{
-    limits::{RECENT_BLOCKS_MAX, STATE_WINDOW_HEIGHTS},
+    limits::{RECENT_BLOCKS_BYTES_MAX, RECENT_BLOCKS_MAX, STATE_WINDOW_HEIGHTS},
     types::{CommittedBlock, Height, StateChanges, codec},
 };
 use parking_lot::RwLock;
@@ -25,8 +25,10 @@ use crate::{
 
 /// What is in memory about the newest blocks.
 struct Recent {
-    /// Contiguous, the tip last, never empty.
-    blocks: VecDeque<Arc<CommittedBlock>>,
+    /// Contiguous, the tip last, never empty; each with its bytes on disk.
+    blocks: VecDeque<(Arc<CommittedBlock>, usize)>,
+    /// Bytes of all of them.
+    bytes: usize,
     /// Tries of the newest heights, contiguous, the tip's last.
     tries: VecDeque<(Height, Arc<StateTrie>)>,
     /// Blocks without rows in the chain environment.
@@ -86,7 +88,8 @@ impl Blocks {
         segments: Arc<Segments>,
     ) -> Self {
         let recent = Recent {
-            blocks: VecDeque::from([tip]),
+            blocks: VecDeque::from([(tip, 0)]),
+            bytes: 0,
             tries: VecDeque::from([trie]),
             unindexed: BTreeMap::new(),
             heights: B256Map::default(),
@@ -113,9 +116,15 @@ impl Blocks {
         recent.transactions = recent.transactions.saturating_add(u64::from(position.transactions));
         recent.heights.insert(position.hash, height);
         recent.unindexed.insert(height, (position, block.block.header.clone()));
-        recent.blocks.push_back(block);
-        if recent.blocks.len() > RECENT_BLOCKS_MAX {
-            outdated.blocks.extend(recent.blocks.pop_front());
+        let bytes = usize::try_from(position.length).unwrap_or(usize::MAX);
+        recent.bytes = recent.bytes.saturating_add(bytes);
+        recent.blocks.push_back((block, bytes));
+        while recent.blocks.len() > RECENT_BLOCKS_MAX
+            || (recent.bytes > RECENT_BLOCKS_BYTES_MAX && recent.blocks.len() > 1)
+        {
+            let Some((block, bytes)) = recent.blocks.pop_front() else { break };
+            recent.bytes = recent.bytes.saturating_sub(bytes);
+            outdated.blocks.push(block);
         }
         if let Some(trie) = trie {
             recent.tries.push_back((height, trie));
@@ -128,7 +137,7 @@ impl Blocks {
 
     /// The newest block.
     pub(crate) fn tip(&self) -> Arc<CommittedBlock> {
-        Arc::clone(self.recent.read().blocks.back().expect("there is always a tip"))
+        Arc::clone(&self.recent.read().blocks.back().expect("there is always a tip").0)
     }
 
     /// The trie of the newest height that has one, with that height.
@@ -159,9 +168,9 @@ impl Blocks {
 
     fn recent_block(&self, height: Height) -> Option<Arc<CommittedBlock>> {
         let recent = self.recent.read();
-        let first = recent.blocks.front()?.height();
+        let first = recent.blocks.front()?.0.height();
         let index = usize::try_from(height.0.checked_sub(first.0)?).ok()?;
-        recent.blocks.get(index).cloned()
+        recent.blocks.get(index).map(|(block, _)| Arc::clone(block))
     }
 
     fn rows(&self) -> Arc<Snapshot> {
