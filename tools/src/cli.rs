@@ -81,6 +81,9 @@ pub(crate) struct NodeArgs {
     /// Threads that check incoming transactions.
     #[arg(long, default_value_t = default_workers(), value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub(crate) admission_workers: u16,
+    /// Threads that execute a block: beside the first, which keeps the order, the others guess ahead.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub(crate) execution_threads: u16,
     /// With --dev: make blocks at this interval, empty or not, such as `1s` or `200ms`.
     #[arg(long = "dev.block-time", value_parser = duration, requires = "dev", value_name = "TIME")]
     pub(crate) dev_block_time: Option<Duration>,
@@ -165,7 +168,7 @@ pub(crate) struct VectorArgs {
     /// With `replay` and `blocktest`: how blocks are executed.
     #[arg(long, value_enum, default_value_t = crate::vectors::Mode::Sequential)]
     pub(crate) mode: crate::vectors::Mode,
-    /// Threads that execute one block, in mode `replay`.
+    /// Threads that execute one block, in the modes `lead` and `replay`.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
     pub(crate) threads: u16,
     /// With `replay`: timed executions of each block.

@@ -57,7 +57,8 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     let folder = folder(args)?;
     let store = Arc::new(open(folder.path(), &chain, args)?);
     let network: Arc<dyn Network> = Arc::new(net::Solitary);
-    let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()));
+    let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
+    let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
     let port: Arc<dyn Store> = store.clone();
     let node = Arc::new(Node::start(pipeline_config(args, &chain), port, executor, network.clone())?);
 

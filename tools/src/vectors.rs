@@ -78,6 +78,8 @@ pub(crate) enum Kind {
 pub(crate) enum Mode {
     /// One transaction after the other.
     Sequential,
+    /// One after the other, with other threads guessing ahead.
+    Lead,
     /// All transactions at once, along the access list that the plain loop made.
     Replay,
 }
@@ -87,6 +89,7 @@ impl Mode {
     const fn name(self) -> &'static str {
         match self {
             Self::Sequential => "sequential",
+            Self::Lead => "lead",
             Self::Replay => "replay",
         }
     }

@@ -26,7 +26,13 @@ use revm::{
     state::{Account as EvmAccount, AccountId, AccountInfo, Bytecode},
 };
 
-use crate::{code::CodeCache, error::ViewError, record::Record, transfer::Moved};
+use crate::{
+    code::CodeCache,
+    error::ViewError,
+    lead::{Committed, Guess, Reads},
+    record::Record,
+    transfer::Moved,
+};
 
 /// A slot as this block sees it.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +72,14 @@ impl Cached {
         self.before.is_none().then_some(U256::ZERO)
     }
 
+    /// Lists slots that revm answered by itself: those of a new account.
+    fn list_slots<'k>(&mut self, keys: impl Iterator<Item = &'k U256>, next: &mut u32) {
+        let before = self.known_before();
+        for key in keys {
+            self.slots.entry(*key).or_insert_with(|| Slot { id: number(next), before, now: U256::ZERO });
+        }
+    }
+
     /// Sets a slot and gives its number; `next` is that of the next new one.
     fn set_slot(&mut self, key: U256, now: U256, next: &mut u32) -> u32 {
         let before = self.known_before();
@@ -97,6 +111,8 @@ pub struct BlockState<'a> {
     /// Number of the next slot that is read or written for the first time.
     next_slot: u32,
     record: Option<Record>,
+    /// Where those who guess ahead find what was committed.
+    published: Option<&'a Committed>,
     /// A read that failed where revm's interface has no way to say so.
     failure: Option<StateError>,
 }
@@ -120,7 +136,73 @@ impl<'a> BlockState<'a> {
             block_hashes: HashMap::default(),
             next_slot: 0,
             record: None,
+            published: None,
             failure: None,
+        }
+    }
+
+    /// Shows every further commit to those who guess ahead.
+    pub(crate) const fn publish_to(&mut self, committed: &'a Committed) {
+        self.published = Some(committed);
+    }
+
+    fn publish(&self, address: Address, account: Option<Account>) {
+        if let Some(published) = self.published {
+            published.account(address, account);
+        }
+    }
+
+    /// Whether a guess is what the transaction does on the state as it is.
+    ///
+    /// Everything it read must be so, but for balances that nobody looked at: there it is enough that both
+    /// balances pay for all that was paid, and the guess's own change is moved onto the present balance.
+    pub(crate) fn reconcile(&self, guess: &mut Guess, sender: Address) -> bool {
+        let slots = guess.reads.slots.iter().all(|(address, key, value)| {
+            // What this block has not seen it has not changed.
+            let Some(entry) = self.index.get(address).map(|id| &self.accounts[*id]) else { return true };
+            match entry.slots.get(key) {
+                Some(slot) => slot.now == *value,
+                None => value.is_zero() || !(entry.wiped || entry.known_before().is_some()),
+            }
+        });
+        let Guess { reads, state, observed, debits, .. } = guess;
+        slots
+            && reads.accounts.iter().all(|(address, read)| {
+                let Some(now) = self.index.get(address).map(|id| self.accounts[*id].now) else { return true };
+                if now == *read {
+                    return true;
+                }
+                let (Some(now), Some(read)) = (now, *read) else { return false };
+                let same = now.nonce == read.nonce && now.code_hash == read.code_hash;
+                // An account that its balance alone keeps alive is another matter.
+                let alive = now.nonce > 0 || now.has_code();
+                let paid = debits.iter().filter(|(payer, _)| payer == address);
+                let paid = paid.fold(U256::ZERO, |sum, (_, value)| sum.saturating_add(*value));
+                if *observed || !same || !alive || *address == sender || paid > now.balance.min(read.balance) {
+                    return false;
+                }
+                let Some(after) = state.get_mut(address) else { return true };
+                let moved = after.info.balance.checked_add(now.balance).and_then(|sum| sum.checked_sub(read.balance));
+                moved.is_some_and(|balance| {
+                    after.info.balance = balance;
+                    true
+                })
+            })
+    }
+
+    /// Takes over what a guess read that holds, so that nothing is read twice.
+    pub(crate) fn take_reads(&mut self, reads: &Reads) {
+        for (address, account) in &reads.accounts {
+            if !self.index.contains_key(address) {
+                self.index.insert(*address, self.accounts.len());
+                self.accounts.push(Cached { address: *address, before: *account, now: *account, ..Cached::default() });
+            }
+        }
+        for (address, key, value) in &reads.slots {
+            let Some(entry) = self.index.get(address).map(|id| &mut self.accounts[*id]) else { continue };
+            let before = if entry.wiped { None } else { entry.known_before().or(Some(*value)) };
+            let next = &mut self.next_slot;
+            entry.slots.entry(*key).or_insert_with(|| Slot { id: number(next), before, now: *value });
         }
     }
 
@@ -189,6 +271,7 @@ impl<'a> BlockState<'a> {
                 record.account(id, touched.before, touched.after, None);
             }
             self.accounts[id].now = touched.after;
+            self.publish(touched.address, touched.after);
         }
         Ok(())
     }
@@ -263,12 +346,7 @@ impl<'a> BlockState<'a> {
         if let Some(record) = &mut self.record {
             record.touch(id);
             if created || gone {
-                // revm answers reads of a new account's slots by itself.
-                for key in account.storage.keys() {
-                    let before = entry.known_before();
-                    let unread = || Slot { id: number(&mut self.next_slot), before, now: U256::ZERO };
-                    entry.slots.entry(*key).or_insert_with(unread);
-                }
+                entry.list_slots(account.storage.keys(), &mut self.next_slot);
                 if before.is_some() {
                     record.wipe(id);
                 }
@@ -287,6 +365,7 @@ impl<'a> BlockState<'a> {
             if let Some(record) = &mut self.record {
                 record.account(id, before, None, None);
             }
+            self.publish(address, None);
             return Ok(());
         }
         if created {
@@ -300,6 +379,9 @@ impl<'a> BlockState<'a> {
             && let Some(code) = &entry.code
         {
             self.codes.insert(code_hash, code.clone());
+            if let Some(published) = self.published {
+                published.code(code_hash, code);
+            }
         }
         for (key, slot) in account.storage {
             if slot.is_changed() {
@@ -307,10 +389,17 @@ impl<'a> BlockState<'a> {
                 if let Some(record) = &mut self.record {
                     record.write(slot_id, slot.present_value());
                 }
+                if let Some(published) = self.published {
+                    published.slot(address, key, slot.present_value());
+                }
             }
         }
         if let Some(record) = &mut self.record {
             record.account(id, before, entry.now, entry.code.as_ref());
+        }
+        if before != entry.now {
+            let now = entry.now;
+            self.publish(address, now);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use alloy_consensus::{EMPTY_ROOT_HASH, Header, Sealable, Sealed};
 use alloy_eips::eip4895::Withdrawals;
-use alloy_primitives::B256;
+use alloy_primitives::{B256, map::AddressSet};
 use alloy_rlp::Encodable;
 use engine::{
     genesis::{ChainSpec, Fork},
@@ -22,15 +22,19 @@ use crate::{
     call::{self, Caller},
     code::CodeCache,
     error::Refusal,
+    lead::{Committed, Lane, Lead},
     metrics, outcome,
-    replay::{self, Replay, ReplayError},
+    replay::{Replay, ReplayError},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
+    transfer::TRANSFER_GAS,
     workers::Workers,
 };
 
-/// Gas of the cheapest transaction; with less left a block is full.
-const TRANSACTION_GAS_MIN: u64 = 21_000;
+/// Gas below which a block is not worth waking threads: a fifth of a millisecond of one core at 5 Ggas/s.
+const GAS_MIN: u64 = 1_000_000;
+/// Candidates taken out of the pool at a time while other threads guess ahead.
+const STRETCH: usize = 256;
 /// Candidates in a row that ask for more gas than is left before a build stops looking.
 const MISFITS_MAX: usize = 64;
 /// RLP bytes of a block beside its transactions: a header of some 700 bytes and list heads.
@@ -45,7 +49,7 @@ pub struct RevmExecutor {
     rules: HeaderRules,
     codes: CodeCache,
     workers: Workers,
-    replay_gas_min: u64,
+    threads_from: u64,
 }
 
 impl RevmExecutor {
@@ -58,7 +62,7 @@ impl RevmExecutor {
     /// An executor that judges headers by `rules`.
     #[must_use]
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
-        Self { chain, rules, codes: CodeCache::default(), workers: Workers::alone(), replay_gas_min: replay::GAS_MIN }
+        Self { chain, rules, codes: CodeCache::default(), workers: Workers::alone(), threads_from: GAS_MIN }
     }
 
     /// The same executor with these threads for blocks whose access list is known.
@@ -90,8 +94,8 @@ impl RevmExecutor {
 
     /// The same executor that wakes its threads for blocks of at least so much predicted gas.
     #[must_use]
-    pub fn with_replay_from(self, replay_gas_min: u64) -> Self {
-        Self { replay_gas_min, ..self }
+    pub fn with_threads_from(self, threads_from: u64) -> Self {
+        Self { threads_from, ..self }
     }
 
     /// Executes the transactions of `block` one after the other, without header checks and without the block's
@@ -105,6 +109,44 @@ impl RevmExecutor {
             run.start_record();
         }
         self.plain(run, block)?.close(None)
+    }
+
+    /// Executes the transactions of `block` in order with the other threads guessing ahead, without header checks
+    /// and system calls; with `record` the access list is made as well.
+    ///
+    /// # Errors
+    /// As [`Self::transactions`].
+    pub fn transactions_led(
+        &self,
+        view: &dyn StateView,
+        block: &Block,
+        record: bool,
+    ) -> Result<Finished, ExecutionError> {
+        let header = block.header.inner();
+        let committed = Committed::default();
+        let mut run = Run::open(&self.chain, &self.codes, view, header);
+        if record {
+            run.start_record();
+        }
+        if self.chain.fork_at(header.timestamp) < Fork::SpuriousDragon {
+            // A fee recipient that exists though it is empty is revm's alone.
+            return self.plain(run, block)?.close(None);
+        }
+        let lead = Lead {
+            chain: &self.chain,
+            codes: &self.codes,
+            view,
+            header,
+            workers: &self.workers,
+            gas_min: self.threads_from,
+        };
+        lead.walk(&mut run, &committed, &block.body.transactions, |lane| {
+            for index in 0..block.body.transactions.len() {
+                lane.transact(index).map_err(|refusal| refusal.in_block(index))?;
+            }
+            Ok::<_, ExecutionError>(())
+        })?;
+        run.close(None)
     }
 
     /// Executes the transactions of `block` along its access list, without header checks and system calls.
@@ -170,7 +212,7 @@ impl RevmExecutor {
     }
 
     fn replay<'a>(&'a self, view: &'a dyn StateView) -> Replay<'a> {
-        Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers, gas_min: self.replay_gas_min }
+        Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers, gas_min: self.threads_from }
     }
 
     /// Executes all transactions of `block` in order.
@@ -207,49 +249,115 @@ impl RevmExecutor {
     }
 
     /// Takes candidates into `run` until the block is full, none is left or `stop` says so.
-    fn fill(
-        &self,
-        run: &mut Run<'_>,
-        bytes_max: usize,
-        candidates: &mut dyn Candidates,
+    fn fill<'a>(
+        &'a self,
+        lead: &Lead<'a>,
+        committed: &'a Committed,
+        run: &mut Run<'a>,
+        filling: &mut Filling<'_>,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Arc<Transaction>>, ExecutionError> {
-        let mut taken: Vec<Arc<Transaction>> = Vec::new();
-        let mut bytes = BLOCK_OVERHEAD_BYTES;
-        let mut misfits = 0_usize;
-        while run.gas_left() >= TRANSACTION_GAS_MIN && misfits < MISFITS_MAX && !stop() {
-            let Some(transaction) = candidates.next() else { break };
-            if transaction.type_byte() == BLOB_TYPE && !self.rules.blobs {
-                metrics::CANDIDATE_PASSED_OVER.increment();
-                candidates.skip_sender(transaction.sender());
-                continue;
+    ) -> Result<(), ExecutionError> {
+        if self.workers.threads() == 1 {
+            while filling.has_room(run) && !stop() {
+                let Some(transaction) = filling.candidates.next() else { return Ok(()) };
+                filling.offer(&transaction, || run.transact(&transaction).map(drop))?;
             }
-            let bytes_after = bytes.saturating_add(transaction.envelope().length());
-            if bytes_after > bytes_max {
-                misfits = misfits.saturating_add(1);
-                candidates.skip_sender(transaction.sender());
-                continue;
-            }
-            match run.transact(&transaction) {
-                Ok(_) => {
-                    bytes = bytes_after;
-                    misfits = 0;
-                    taken.push(transaction);
-                    continue;
-                }
-                Err(Refusal::State(state)) => return Err(state.into()),
-                // It is in the chain already, so the sender's next one may well be good.
-                Err(Refusal::Invalid(InvalidTransaction::NonceTooLow { .. })) => {}
-                Err(refusal) => {
-                    if matches!(refusal, Refusal::BlockGas { .. } | Refusal::BlobGas { .. }) {
-                        misfits = misfits.saturating_add(1);
-                    }
-                    candidates.skip_sender(transaction.sender());
-                }
-            }
-            metrics::CANDIDATE_PASSED_OVER.increment();
+            return Ok(());
         }
-        Ok(taken)
+        loop {
+            let stretch: Vec<_> = std::iter::from_fn(|| filling.candidates.next()).take(STRETCH).collect();
+            if stretch.is_empty() {
+                return Ok(());
+            }
+            let done = lead.walk(run, committed, &stretch, |lane| filling.take_stretch(lane, &stretch, stop))?;
+            if !done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What a block under construction has taken so far.
+struct Filling<'c> {
+    blobs: bool,
+    bytes_max: usize,
+    candidates: &'c mut dyn Candidates,
+    taken: Vec<Arc<Transaction>>,
+    bytes: usize,
+    /// Candidates in a row that asked for more than is left.
+    misfits: usize,
+    /// Senders of whom nothing further can be included.
+    skipped: AddressSet,
+}
+
+impl Filling<'_> {
+    const fn has_room(&self, run: &Run<'_>) -> bool {
+        run.gas_left() >= TRANSFER_GAS && self.misfits < MISFITS_MAX
+    }
+
+    /// Offers each candidate of a stretch that was taken out ahead; `false` if the block was full before its end.
+    fn take_stretch(
+        &mut self,
+        lane: &mut Lane<'_, '_>,
+        stretch: &[Arc<Transaction>],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, ExecutionError> {
+        for (at, transaction) in stretch.iter().enumerate() {
+            if !self.has_room(lane.run()) || stop() {
+                // What is left over fits the next block.
+                self.candidates.skip_sender(transaction.sender());
+                return Ok(false);
+            }
+            let executed =
+                !self.skipped.contains(&transaction.sender()) && self.offer(transaction, || lane.transact(at))?;
+            if !executed {
+                lane.skip(at);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes a candidate if it fits and is valid; tells whether it was executed at all.
+    fn offer(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        transact: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<bool, ExecutionError> {
+        if transaction.type_byte() == BLOB_TYPE && !self.blobs {
+            metrics::CANDIDATE_PASSED_OVER.increment();
+            self.skip(transaction);
+            return Ok(false);
+        }
+        let bytes_after = self.bytes.saturating_add(transaction.envelope().length());
+        if bytes_after > self.bytes_max {
+            self.misfits = self.misfits.saturating_add(1);
+            self.skip(transaction);
+            return Ok(false);
+        }
+        match transact() {
+            Ok(()) => {
+                self.bytes = bytes_after;
+                self.misfits = 0;
+                self.taken.push(transaction.clone());
+                return Ok(true);
+            }
+            Err(Refusal::State(state)) => return Err(state.into()),
+            // It is in the chain already, so the sender's next one may well be good.
+            Err(Refusal::Invalid(InvalidTransaction::NonceTooLow { .. })) => {}
+            Err(refusal) => {
+                if matches!(refusal, Refusal::BlockGas { .. } | Refusal::BlobGas { .. }) {
+                    self.misfits = self.misfits.saturating_add(1);
+                }
+                self.skip(transaction);
+            }
+        }
+        metrics::CANDIDATE_PASSED_OVER.increment();
+        Ok(true)
+    }
+
+    fn skip(&mut self, transaction: &Transaction) {
+        self.candidates.skip_sender(transaction.sender());
+        self.skipped.insert(transaction.sender());
     }
 }
 
@@ -308,8 +416,27 @@ impl Executor for RevmExecutor {
         let mut header = self.open_header(parent, settings);
         let fork = self.chain.fork_at(header.timestamp);
         let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
+        let committed = Committed::default();
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
-        let transactions = self.fill(&mut run, bytes_max, candidates, stop)?;
+        let lead = Lead {
+            chain: &self.chain,
+            codes: &self.codes,
+            view,
+            header: &header,
+            workers: &self.workers,
+            gas_min: self.threads_from,
+        };
+        let mut filling = Filling {
+            blobs: self.rules.blobs,
+            bytes_max,
+            candidates,
+            taken: Vec::new(),
+            bytes: BLOCK_OVERHEAD_BYTES,
+            misfits: 0,
+            skipped: AddressSet::default(),
+        };
+        self.fill(&lead, &committed, &mut run, &mut filling, stop)?;
+        let transactions = filling.taken;
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
         let finished = run.finish(withdrawals.as_ref())?;
         let (state_root, trie) = view.root_after(None, &finished.changes)?;

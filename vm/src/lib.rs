@@ -8,6 +8,7 @@
 //! - [`executor`]: the door; builds and executes blocks, answers calls.
 //! - [`rules`]: what a header and a body must look like, Ethereum's way and Sluice's.
 //! - [`sequential`]: the plain loop, one transaction after the other.
+//! - `lead`: the same loop with other threads guessing ahead of it.
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
 //!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
 //! - `transfer`: native transfers, without the interpreter.
@@ -26,6 +27,7 @@ pub mod env;
 pub mod error;
 pub mod executor;
 pub mod intrinsic;
+mod lead;
 pub mod metrics;
 pub mod outcome;
 mod record;
@@ -35,6 +37,8 @@ pub mod sequential;
 pub mod system;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod traffic;
 mod transfer;
 pub mod workers;
 

@@ -10,6 +10,10 @@ pub static TRANSACTION_EXECUTED: Counter = Counter::new("vm_tx_executed_total");
 pub static CANDIDATE_PASSED_OVER: Counter = Counter::new("vm_candidate_passed_over_total");
 /// Code fetched and analysed because no cache held it.
 pub static CODE_ANALYSED: Counter = Counter::new("vm_code_analysed_total");
+/// Transactions that the lane took over from a guess.
+pub static GUESS_HELD: Counter = Counter::new("vm_guess_held_total");
+/// Guesses that had read something that changed.
+pub static GUESS_FAILED: Counter = Counter::new("vm_guess_failed_total");
 /// Blocks whose access list disagreed with their transactions: an alarm.
 pub static REPLAY_MISMATCH: Counter = Counter::new("vm_replay_mismatch_total");
 /// Read-only runs of the EVM: calls and each step of an estimation.
@@ -17,9 +21,16 @@ pub static CALL_EXECUTED: Counter = Counter::new("vm_call_executed_total");
 
 /// Exports every counter of this room.
 pub fn export() {
-    for counter in
-        [&GAS_USED, &TRANSACTION_EXECUTED, &CANDIDATE_PASSED_OVER, &CODE_ANALYSED, &REPLAY_MISMATCH, &CALL_EXECUTED]
-    {
+    for counter in [
+        &GAS_USED,
+        &TRANSACTION_EXECUTED,
+        &CANDIDATE_PASSED_OVER,
+        &CODE_ANALYSED,
+        &GUESS_HELD,
+        &GUESS_FAILED,
+        &REPLAY_MISMATCH,
+        &CALL_EXECUTED,
+    ] {
         counter.export();
     }
 }

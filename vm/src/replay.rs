@@ -8,7 +8,7 @@
 //!            -> nothing invented -> the list's own values are the block's changes
 //! ```
 //!
-//! Promise: what this gives is what the plain loop gives, bit for bit, or a [`Mismatch`]; then the plain
+//! Promise: what this gives is what the plain loop gives, bit for bit, or a [`ReplayError`]; then the plain
 //! loop decides what the block is worth. Which thread runs what, and when, reaches nothing.
 
 use std::sync::{
@@ -41,8 +41,6 @@ use crate::{
     workers::Workers,
 };
 
-/// Gas below which a block is not worth waking threads: a fifth of a millisecond of one core at 5 Ggas/s.
-pub(crate) const GAS_MIN: u64 = 1_000_000;
 /// Gas that the interpreter uses in the time of one transfer, some 0.4 microseconds.
 const TRANSFER_GAS_WORTH: u64 = 2_000;
 const NOT_THE_BLOCKS: &str = "it is not the list that the transactions make";

@@ -20,6 +20,7 @@ use crate::{
     database::BlockState,
     env,
     error::Refusal,
+    lead::{Committed, Guess},
     metrics, outcome, system,
     transfer::{self, Transfers},
 };
@@ -97,6 +98,45 @@ impl<'a> Run<'a> {
         self.transfers = None;
     }
 
+    /// Shows every further commit to those who guess ahead.
+    pub(crate) fn publish_to(&mut self, committed: &'a Committed) {
+        self.evm.ctx.journaled_state.database.publish_to(committed);
+    }
+
+    /// Takes over what a guess says of the next transaction if everything it read is still so.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn adopt(&mut self, transaction: &Transaction, mut guess: Guess) -> Result<bool, Refusal> {
+        let blob_gas = self.check_room(transaction)?;
+        let beneficiary = self.evm.ctx.block.beneficiary;
+        let state = &mut self.evm.ctx.journaled_state.database;
+        if guess.state.contains_key(&beneficiary) || !state.reconcile(&mut guess, transaction.sender()) {
+            return Ok(false);
+        }
+        state.take_reads(&guess.reads);
+        state.next_index();
+        state.commit(guess.state);
+        state.credit(beneficiary, guess.reward)?;
+        let receipt = outcome::receipt(transaction, guess.result, self.gas_used);
+        self.push(receipt, blob_gas);
+        Ok(true)
+    }
+
+    /// Checks what a transaction asks of the block, and gives its blob gas.
+    fn check_room(&self, transaction: &Transaction) -> Result<u64, Refusal> {
+        let wanted = transaction.envelope().gas_limit();
+        if wanted > self.gas_left() {
+            return Err(Refusal::BlockGas { wanted, left: self.gas_left() });
+        }
+        let blob_gas = transaction.envelope().blob_gas_used().unwrap_or_default();
+        let blob_gas_left = self.blob_gas_max.saturating_sub(self.blob_gas_used);
+        if blob_gas > blob_gas_left {
+            return Err(Refusal::BlobGas { wanted: blob_gas, left: blob_gas_left });
+        }
+        Ok(blob_gas)
+    }
+
     /// Takes receipts of transactions that were executed elsewhere.
     pub(crate) fn take_receipts(&mut self, receipts: Vec<Receipt>) {
         self.receipts = receipts;
@@ -129,15 +169,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Refusal`].
     pub fn transact(&mut self, transaction: &Transaction) -> Result<&Receipt, Refusal> {
-        let wanted = transaction.envelope().gas_limit();
-        if wanted > self.gas_left() {
-            return Err(Refusal::BlockGas { wanted, left: self.gas_left() });
-        }
-        let blob_gas = transaction.envelope().blob_gas_used().unwrap_or_default();
-        let blob_gas_left = self.blob_gas_max.saturating_sub(self.blob_gas_used);
-        if blob_gas > blob_gas_left {
-            return Err(Refusal::BlobGas { wanted: blob_gas, left: blob_gas_left });
-        }
+        let blob_gas = self.check_room(transaction)?;
         if let Some(transfers) = &self.transfers {
             let state = &mut self.evm.ctx.journaled_state.database;
             if let Some(moved) = transfers.attempt(transaction, |address| state.account(address))? {

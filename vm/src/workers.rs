@@ -37,6 +37,19 @@ impl Workers {
         self.threads
     }
 
+    /// Runs `lane` here and `help` on every other thread; returns when all are done.
+    pub(crate) fn run_beside<R>(&self, help: &(dyn Fn() + Sync), lane: impl FnOnce() -> R) -> R {
+        match &self.pool {
+            None => lane(),
+            Some(pool) => pool.in_place_scope(|scope| {
+                for _ in 1..self.threads {
+                    scope.spawn(|_| help());
+                }
+                lane()
+            }),
+        }
+    }
+
     /// Runs `work` on every thread at once and returns when all are done.
     pub fn run(&self, work: &(dyn Fn() + Sync)) {
         match &self.pool {

@@ -1,4 +1,5 @@
-//! RLP records as they lie on disk, and access lists as peers will send them: no bytes make a decoder panic, and what decodes has one encoding.
+//! RLP records as they lie on disk, and access lists as peers will send them: no bytes make a decoder panic,
+//! and what decodes has one encoding.
 
 #![no_main]
 

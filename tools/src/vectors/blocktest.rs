@@ -40,7 +40,7 @@ pub(crate) fn run(name: &str, case: &Value, settings: Settings) -> Vec<Case> {
             Case::judge(name, Some(network), 0, || {
                 let workers = Workers::new(settings.threads).wrap_err("cannot start threads")?;
                 check(
-                    &Runner { executor: executor.with_workers(workers).with_replay_from(0), mode: settings.mode },
+                    &Runner { executor: executor.with_workers(workers).with_threads_from(0), mode: settings.mode },
                     case,
                     genesis,
                 )
@@ -59,7 +59,8 @@ struct Runner {
 }
 
 impl Runner {
-    /// Executes a block; in mode `replay` also along the list that the plain loop made, with the same result.
+    /// Executes a block; in mode `replay` also along the list that the plain loop made, and in mode `lead` its
+    /// transactions with guesses ahead, both with the same result.
     fn execute(
         &self,
         state: &TrieState,
@@ -76,6 +77,13 @@ impl Runner {
             let listed = listed.wrap_err_with(|| format!("replay of block {}", block.header.number))?;
             ensure!(listed.receipts == plain.receipts, "replay of block {} has other receipts", block.header.number);
             ensure!(listed.changes == plain.changes, "replay of block {} has other changes", block.header.number);
+        }
+        if self.mode == Mode::Lead {
+            let led = self.executor.transactions_led(state, block, true)?;
+            let plain = self.executor.transactions(state, block, true)?;
+            let same = led.receipts == plain.receipts && led.changes == plain.changes;
+            let same = same && led.access_list == plain.access_list && led.gas_used == plain.gas_used;
+            ensure!(same, "lead of block {} is not the plain loop's", block.header.number);
         }
         Ok(Ok(plain))
     }

@@ -142,6 +142,7 @@ fn check(input: Input, settings: Settings, more: &mut Map<String, Value>) -> eyr
         let begun = Instant::now();
         let finished = match settings.mode {
             Mode::Sequential => executor.transactions(&state, &block, false)?,
+            Mode::Lead => executor.transactions_led(&state, &block, false)?,
             Mode::Replay => executor.transactions_listed(&state, &block, &list)?,
         };
         milliseconds.push((begun.elapsed().as_secs_f64() * 1e6).round() / 1e3);
@@ -404,8 +405,6 @@ fn transaction(tx: &Value, names: &Names, chain_id: u64) -> eyre::Result<Arc<Tra
         .into_signed(signature)
         .into(),
         3 => {
-            let hashes = tx.get(names.blobs).and_then(Value::as_array).ok_or_else(|| eyre!("no blob hashes"))?;
-            let hashes = hashes.iter().map(|hash| Ok(hash.as_str().unwrap_or_default().parse()?));
             let tx = TxEip4844 {
                 chain_id,
                 nonce,
@@ -415,7 +414,7 @@ fn transaction(tx: &Value, names: &Names, chain_id: u64) -> eyre::Result<Arc<Tra
                 to: callee()?,
                 value,
                 access_list,
-                blob_versioned_hashes: hashes.collect::<eyre::Result<_>>()?,
+                blob_versioned_hashes: blob_hashes(tx, names)?,
                 max_fee_per_blob_gas: word(tx, names.blob_cap)?,
                 input,
             };
@@ -439,6 +438,11 @@ fn transaction(tx: &Value, names: &Names, chain_id: u64) -> eyre::Result<Arc<Tra
     };
     let sender = parsed(tx, names.sender)?;
     Ok(Arc::new(Transaction::with_known_sender(envelope.encoded_2718().into(), sender)?))
+}
+
+fn blob_hashes(tx: &Value, names: &Names) -> eyre::Result<Vec<B256>> {
+    let hashes = list(tx, names.blobs)?;
+    hashes.iter().map(|hash| Ok(hash.as_str().unwrap_or_default().parse()?)).collect()
 }
 
 fn access_list(tx: &Value, names: &Names) -> eyre::Result<TransactionAccessList> {

@@ -1,0 +1,607 @@
+//! Executing transactions in order while other threads run ahead: never slower than the plain loop by design.
+//!
+//! ```text
+//! lane      owns the lowest transaction that is not committed. A guess for it exists: compare everything the
+//!           guess read with the state as it is, value by value, and take it over; else execute it here.
+//! helpers   guess ahead, within a window, on the newest committed values
+//!           +--------- committed values ---------+
+//!           v                                    |
+//!     helper: guess i+1, i+2 ..  --> guesses --> lane: i, i+1 ..
+//! ```
+//!
+//! There is no validation task, no abort and no dependency: a guess that read something old is thrown away and
+//! costs idle time only. Guesses that hold widen the window, guesses that fail narrow it down to nothing, so a
+//! block in which everything conflicts runs as the plain loop runs it. While a helper is at the lowest
+//! transaction, the lane guesses ahead itself if guesses have been holding, and else executes it without
+//! waiting.
+//!
+//! What a guess read need not be consistent: values that are all equal to the present ones make the same
+//! result, whenever they were read. The fee recipient's reward is kept out of guesses, or each would contradict
+//! the one before; a guess that sees the fee recipient in another way is not taken over.
+//!
+//! Source: Block-STM (Gelashvili et al., 2022) for the multi-version idea; the in-order lane is our own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use alloy_consensus::{Header, Transaction as _};
+use alloy_primitives::{
+    Address, B256, KECCAK256_EMPTY, U256,
+    map::{AddressMap, B256Map, DefaultHashBuilder, HashMap},
+};
+use dashmap::DashMap;
+use engine::{
+    genesis::ChainSpec,
+    ports::StateView,
+    types::{Account, Height, Transaction},
+};
+use parking_lot::{Condvar, Mutex};
+use revm::{
+    Context, Database, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
+    bytecode::opcode,
+    context::{BlockEnv, CfgEnv, ContextSetters, Journal, TxEnv},
+    context_interface::{
+        Block as _, Transaction as _,
+        result::{EVMError, ExecutionResult, HaltReason},
+    },
+    handler::{FrameResult, Handler},
+    interpreter::{
+        Instruction, InstructionContext, InstructionExecResult,
+        instructions::{contract, host},
+        interpreter::EthInterpreter,
+        interpreter_types::InputsTr as _,
+    },
+    primitives::{StorageKey, StorageValue, hardfork::SpecId},
+    state::{AccountInfo, Bytecode, EvmState},
+};
+
+use crate::{
+    code::CodeCache,
+    env,
+    error::{Refusal, ViewError},
+    metrics,
+    sequential::Run,
+    transfer::Transfers,
+    workers::Workers,
+};
+
+/// Transactions that guesses may be ahead of the lane, at most.
+const WINDOW_MAX: usize = 16;
+/// Where the window starts, per helper.
+const WINDOW_START: usize = 4;
+/// Transactions the lane commits alone, once the window has closed, before one is guessed again.
+const PROBE_EVERY: usize = 32;
+/// How much guesses must have held lately for the lane to guess ahead itself, out of [`TRUST_FULL`]: it loses a
+/// whole transaction with one that fails, and gains one with one that holds.
+const LANE_TRUST_MIN: usize = 144;
+/// How much they must have held for helpers to guess, who have nothing better to do.
+const HELPER_TRUST_MIN: usize = 64;
+/// Every guess has held.
+const TRUST_FULL: usize = 256;
+/// Gas that the interpreter uses in twice the time that it takes to show a transfer to those who guess.
+const PUBLISHING_GAS_WORTH: u64 = 3_000;
+/// How long a helper sleeps at most before it looks at the lane again.
+const NAP: Duration = Duration::from_millis(2);
+
+/// Nobody works on it.
+const FREE: u8 = 0;
+/// A guess is being made.
+const GUESSING: u8 = 1;
+/// A guess is there.
+const GUESSED: u8 = 2;
+/// The lane has it.
+const TAKEN: u8 = 3;
+
+/// Values that committed transactions of this block left, for those who guess.
+///
+/// They need not be the newest: the lane compares every value that a guess read.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    accounts: DashMap<Address, Option<Account>, DefaultHashBuilder>,
+    slots: DashMap<(Address, U256), U256, DefaultHashBuilder>,
+    codes: DashMap<B256, Bytecode, DefaultHashBuilder>,
+}
+
+impl Committed {
+    /// An account has this value from now on.
+    pub(crate) fn account(&self, address: Address, account: Option<Account>) {
+        self.accounts.insert(address, account);
+    }
+
+    /// A slot has this value from now on.
+    pub(crate) fn slot(&self, address: Address, key: U256, value: U256) {
+        self.slots.insert((address, key), value);
+    }
+
+    /// A code exists from now on.
+    pub(crate) fn code(&self, hash: B256, code: &Bytecode) {
+        self.codes.insert(hash, code.clone());
+    }
+}
+
+/// Everything a guess read, with the values it got.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    pub(crate) accounts: Vec<(Address, Option<Account>)>,
+    pub(crate) slots: Vec<(Address, U256, U256)>,
+}
+
+/// What a transaction does if everything it read is still so.
+#[derive(Debug)]
+pub(crate) struct Guess {
+    pub(crate) reads: Reads,
+    pub(crate) result: ExecutionResult<HaltReason>,
+    pub(crate) state: EvmState,
+    /// What the fee recipient gets; `state` leaves it out.
+    pub(crate) reward: U256,
+    /// Whether some balance was looked at, not only added to or paid from.
+    pub(crate) observed: bool,
+    /// What contracts paid or tried to pay, each payment on its own.
+    pub(crate) debits: Vec<(Address, U256)>,
+}
+
+/// The state as a guess sees it.
+struct GuessState<'a> {
+    view: &'a dyn StateView,
+    committed: &'a Committed,
+    shared_codes: &'a CodeCache,
+    codes: B256Map<Bytecode>,
+    accounts_before: AddressMap<Option<Account>>,
+    slots_before: HashMap<(Address, U256), U256>,
+    reads: Reads,
+    reward: U256,
+    observed: bool,
+    debits: Vec<(Address, U256)>,
+}
+
+impl Database for GuessState<'_> {
+    type Error = ViewError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, ViewError> {
+        let committed = self.committed.accounts.get(&address).map(|account| *account);
+        let account = match (committed, self.accounts_before.get(&address)) {
+            (Some(committed), _) => committed,
+            (None, Some(before)) => *before,
+            (None, None) => {
+                let before = self.view.account(address)?;
+                self.accounts_before.insert(address, before);
+                before
+            }
+        };
+        self.reads.accounts.push((address, account));
+        Ok(account.map(|Account { nonce, balance, code_hash }| AccountInfo {
+            balance,
+            nonce,
+            code_hash,
+            code: None,
+            ..AccountInfo::default()
+        }))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {
+        if code_hash == KECCAK256_EMPTY {
+            return Ok(Bytecode::default());
+        }
+        if let Some(code) = self.codes.get(&code_hash) {
+            return Ok(code.clone());
+        }
+        let committed = self.committed.codes.get(&code_hash).map(|code| code.clone());
+        let code = match committed {
+            Some(code) => code,
+            None => self.shared_codes.get(self.view, code_hash)?,
+        };
+        self.codes.insert(code_hash, code.clone());
+        Ok(code)
+    }
+
+    fn storage(&mut self, address: Address, key: StorageKey) -> Result<StorageValue, ViewError> {
+        let committed = self.committed.slots.get(&(address, key)).map(|value| *value);
+        let value = match (committed, self.slots_before.get(&(address, key))) {
+            (Some(committed), _) => committed,
+            (None, Some(before)) => *before,
+            (None, None) => {
+                let before = self.view.slot(address, key)?;
+                self.slots_before.insert((address, key), before);
+                before
+            }
+        };
+        self.reads.slots.push((address, key, value));
+        Ok(value)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, ViewError> {
+        Ok(self.view.block_hash(Height(number))?.unwrap_or_default())
+    }
+}
+
+type GuessContext<'a> = Context<BlockEnv, TxEnv, CfgEnv, GuessState<'a>, Journal<GuessState<'a>>, ()>;
+type GuessEvm<'a> = MainnetEvm<GuessContext<'a>>;
+type Step<'s, 'a> = InstructionContext<'s, GuessContext<'a>, EthInterpreter>;
+
+/// An instruction that notes something about the guess before it does its work.
+type Noting<'a> = fn(Step<'_, 'a>) -> InstructionExecResult;
+
+/// An instruction whose result depends on a balance.
+macro_rules! observing {
+    ($name:ident, $instruction:expr) => {
+        fn $name(step: Step<'_, '_>) -> InstructionExecResult {
+            step.host.journaled_state.database.observed = true;
+            $instruction(step)
+        }
+    };
+}
+
+observing!(balance, host::balance);
+observing!(self_balance, host::selfbalance);
+observing!(self_destruct, host::selfdestruct);
+
+/// An instruction that pays what lies `$depth` below the top of the stack.
+macro_rules! paying {
+    ($name:ident, $depth:expr, $instruction:expr) => {
+        fn $name(step: Step<'_, '_>) -> InstructionExecResult {
+            if let Ok(value) = step.interpreter.stack.peek($depth)
+                && !value.is_zero()
+            {
+                let payer = step.interpreter.input.target_address();
+                step.host.journaled_state.database.debits.push((payer, value));
+            }
+            $instruction(step)
+        }
+    };
+}
+
+paying!(call, 2, contract::call::<{ opcode::CALL }, _, _>);
+paying!(call_code, 2, contract::call::<{ opcode::CALLCODE }, _, _>);
+paying!(create, 0, contract::create::<false, _, _>);
+paying!(create2, 0, contract::create::<true, _, _>);
+
+/// Ethereum's rules, but the fee recipient's reward is noted and not paid.
+struct NoReward<'a>(std::marker::PhantomData<&'a ()>);
+
+impl<'a> Handler for NoReward<'a> {
+    type Evm = GuessEvm<'a>;
+    type Error = EVMError<ViewError>;
+    type HaltReason = HaltReason;
+
+    /// Source: EIP-1559: from London on the base fee is burnt.
+    fn reward_beneficiary(&self, evm: &mut GuessEvm<'a>, done: &mut FrameResult) -> Result<(), Self::Error> {
+        let base_fee = u128::from(evm.ctx.block.basefee());
+        let price = evm.ctx.tx.effective_gas_price(base_fee);
+        let burnt = if evm.ctx.cfg.spec.is_enabled_in(SpecId::LONDON) { base_fee } else { 0 };
+        let tip = price.saturating_sub(burnt);
+        evm.ctx.journaled_state.database.reward = U256::from(tip).saturating_mul(U256::from(done.gas().used()));
+        Ok(())
+    }
+}
+
+/// One EVM that guesses.
+struct Guesser<'a> {
+    evm: GuessEvm<'a>,
+}
+
+impl<'a> Guesser<'a> {
+    fn new(lead: &Lead<'a>, committed: &'a Committed) -> Self {
+        let state = GuessState {
+            view: lead.view,
+            committed,
+            shared_codes: lead.codes,
+            codes: B256Map::default(),
+            accounts_before: AddressMap::default(),
+            slots_before: HashMap::default(),
+            reads: Reads::default(),
+            reward: U256::ZERO,
+            observed: false,
+            debits: Vec::new(),
+        };
+        let mut evm = Context::mainnet()
+            .with_db(state)
+            .with_cfg(env::chain(lead.chain, lead.header.timestamp))
+            .with_block(env::block(lead.chain, lead.header))
+            .build_mainnet();
+        let instructions: [(u8, Noting<'a>); 7] = [
+            (opcode::BALANCE, balance),
+            (opcode::SELFBALANCE, self_balance),
+            (opcode::SELFDESTRUCT, self_destruct),
+            (opcode::CALL, call),
+            (opcode::CALLCODE, call_code),
+            (opcode::CREATE, create),
+            (opcode::CREATE2, create2),
+        ];
+        for (code, instruction) in instructions {
+            let gas = evm.instruction.gas_table()[usize::from(code)];
+            evm.instruction.insert_instruction(code, Instruction::new(instruction), gas);
+        }
+        Self { evm }
+    }
+
+    /// What the transaction does on the values there are; `None` if nothing can be said.
+    fn guess(&mut self, transaction: &Transaction) -> Option<Guess> {
+        let database = &mut self.evm.ctx.journaled_state.database;
+        (database.reads, database.observed) = (Reads::default(), false);
+        database.debits.clear();
+        self.evm.ctx.set_tx(env::transaction(transaction));
+        let result = NoReward(std::marker::PhantomData).run(&mut self.evm);
+        let state = self.evm.finalize();
+        let database = &mut self.evm.ctx.journaled_state.database;
+        let reads = std::mem::take(&mut database.reads);
+        // An error says that the transaction is not valid yet, or that a read failed: the lane will see.
+        let (observed, debits) = (database.observed, std::mem::take(&mut database.debits));
+        Some(Guess { reads, result: result.ok()?, state, reward: database.reward, observed, debits })
+    }
+}
+
+/// A block under way, and what guessing needs.
+pub(crate) struct Lead<'a> {
+    pub(crate) chain: &'a ChainSpec,
+    pub(crate) codes: &'a CodeCache,
+    pub(crate) view: &'a dyn StateView,
+    pub(crate) header: &'a Header,
+    pub(crate) workers: &'a Workers,
+    /// Stretches of less predicted gas run on the lane alone.
+    pub(crate) gas_min: u64,
+}
+
+/// What the threads on one stretch of transactions share.
+struct Course<'c> {
+    transactions: &'c [Arc<Transaction>],
+    transfers: &'c Transfers,
+    marks: Vec<AtomicU8>,
+    guesses: Vec<Mutex<Option<Guess>>>,
+    /// The lowest transaction that is not committed.
+    lowest: AtomicUsize,
+    /// The next transaction to guess.
+    cursor: AtomicUsize,
+    window: AtomicUsize,
+    stop: AtomicBool,
+    asleep: Mutex<usize>,
+    moved: Condvar,
+}
+
+impl<'c> Course<'c> {
+    fn new(transactions: &'c [Arc<Transaction>], transfers: &'c Transfers, window: usize) -> Self {
+        Self {
+            transactions,
+            transfers,
+            marks: transactions.iter().map(|_| AtomicU8::new(FREE)).collect(),
+            guesses: transactions.iter().map(|_| Mutex::new(None)).collect(),
+            lowest: AtomicUsize::new(0),
+            cursor: AtomicUsize::new(1),
+            window: AtomicUsize::new(window),
+            stop: AtomicBool::new(false),
+            asleep: Mutex::new(0),
+            moved: Condvar::new(),
+        }
+    }
+
+    /// Takes the next transaction within the window that is worth a guess.
+    fn claim(&self) -> Claim {
+        loop {
+            let lowest = self.lowest.load(Ordering::Acquire);
+            let next = self.cursor.load(Ordering::Relaxed).max(lowest.saturating_add(1));
+            let Some(transaction) = self.transactions.get(next) else { return Claim::Never };
+            if next > lowest.saturating_add(self.window.load(Ordering::Relaxed)) {
+                return Claim::Later(lowest);
+            }
+            let seen = self.cursor.fetch_max(next.saturating_add(1), Ordering::Relaxed);
+            if seen > next || self.transfers.is_plain(transaction) {
+                continue;
+            }
+            let mark = &self.marks[next];
+            if mark.compare_exchange(FREE, GUESSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Claim::Now(next);
+            }
+        }
+    }
+
+    /// Hands a guess over, unless the lane did not wait for it.
+    fn deliver(&self, at: usize, guess: Option<Guess>) {
+        *self.guesses[at].lock() = guess;
+        let mark = &self.marks[at];
+        if mark.compare_exchange(GUESSING, GUESSED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            *self.guesses[at].lock() = None;
+        }
+    }
+
+    /// What a helper does until there is nothing left to guess.
+    fn help(&self, guesser: &mut Guesser<'_>) {
+        while !self.stop.load(Ordering::Acquire) {
+            match self.claim() {
+                Claim::Now(at) => self.deliver(at, guesser.guess(&self.transactions[at])),
+                Claim::Later(lowest) => self.sleep(lowest),
+                Claim::Never => return,
+            }
+        }
+    }
+
+    fn sleep(&self, lowest: usize) {
+        let mut asleep = self.asleep.lock();
+        if self.lowest.load(Ordering::Acquire) == lowest && !self.stop.load(Ordering::Acquire) {
+            *asleep = asleep.saturating_add(1);
+            self.moved.wait_for(&mut asleep, NAP);
+            *asleep = asleep.saturating_sub(1);
+        }
+    }
+
+    /// The lane has gone on; whoever sleeps has something to do if the window reaches beyond the cursor.
+    fn advance(&self, lowest: usize) {
+        self.lowest.store(lowest, Ordering::Release);
+        let reach = lowest.saturating_add(self.window.load(Ordering::Relaxed));
+        if self.cursor.load(Ordering::Relaxed) <= reach && *self.asleep.lock() > 0 {
+            self.moved.notify_all();
+        }
+    }
+
+    fn end(&self) {
+        self.stop.store(true, Ordering::Release);
+        drop(self.asleep.lock());
+        self.moved.notify_all();
+    }
+}
+
+enum Claim {
+    Now(usize),
+    /// The window is full while the lane is here.
+    Later(usize),
+    Never,
+}
+
+/// Ends the helpers, also when the lane panics.
+struct EndOnDrop<'c>(&'c Course<'c>);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The lane's side of a stretch of transactions.
+pub(crate) struct Lane<'l, 'a> {
+    run: &'l mut Run<'a>,
+    transactions: &'l [Arc<Transaction>],
+    /// `None` where nobody guesses.
+    guessing: Option<(&'l Course<'l>, Guesser<'l>)>,
+    trust: usize,
+    alone: usize,
+}
+
+impl<'a> Lead<'a> {
+    /// Walks over `transactions` with `walk`, which takes or skips each in order, while helpers guess ahead.
+    pub(crate) fn walk<R>(
+        &self,
+        run: &mut Run<'a>,
+        committed: &'a Committed,
+        transactions: &[Arc<Transaction>],
+        walk: impl FnOnce(&mut Lane<'_, 'a>) -> R,
+    ) -> R {
+        let transfers = Transfers::new(self.chain, self.header);
+        let helpers = self.workers.threads().saturating_sub(1);
+        if helpers == 0 || !self.is_worth_it(transactions, &transfers) {
+            return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
+        }
+        run.publish_to(committed);
+        let course = Course::new(transactions, &transfers, WINDOW_START.saturating_mul(helpers));
+        let help = || course.help(&mut Guesser::new(self, committed));
+        let lane = || {
+            let _end = EndOnDrop(&course);
+            let guessing = Some((&course, Guesser::new(self, committed)));
+            walk(&mut Lane { run, transactions, guessing, trust: TRUST_FULL, alone: 0 })
+        };
+        self.workers.run_beside(&help, lane)
+    }
+
+    /// Whether there is enough beside plain transfers to wake anybody for: those the lane does faster than it can
+    /// show them to others.
+    fn is_worth_it(&self, transactions: &[Arc<Transaction>], transfers: &Transfers) -> bool {
+        let (mut gas, mut least) = (0_u64, self.gas_min);
+        for transaction in transactions {
+            if !transfers.is_plain(transaction) {
+                gas = gas.saturating_add(transaction.envelope().gas_limit());
+            } else if self.gas_min > 0 {
+                least = least.saturating_add(PUBLISHING_GAS_WORTH);
+            }
+        }
+        gas >= least
+    }
+}
+
+impl<'a> Lane<'_, 'a> {
+    /// The block under way.
+    pub(crate) const fn run(&self) -> &Run<'a> {
+        self.run
+    }
+
+    /// Passes the transaction at this place over.
+    pub(crate) fn skip(&mut self, at: usize) {
+        if let Some((course, _)) = &self.guessing {
+            course.marks[at].store(TAKEN, Ordering::Release);
+            course.advance(at.saturating_add(1));
+        }
+    }
+
+    /// Executes the transaction at this place, or leaves everything as it was.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn transact(&mut self, at: usize) -> Result<(), Refusal> {
+        let transaction = &self.transactions[at];
+        let guess = self.take(at);
+        let done = match guess {
+            None => self.run.transact(transaction).map(drop),
+            Some(guess) => match self.run.adopt(transaction, guess) {
+                Ok(true) => {
+                    metrics::GUESS_HELD.increment();
+                    self.learn(true);
+                    Ok(())
+                }
+                Ok(false) => {
+                    metrics::GUESS_FAILED.increment();
+                    self.learn(false);
+                    self.run.transact(transaction).map(drop)
+                }
+                Err(refusal) => Err(refusal),
+            },
+        };
+        self.probe();
+        if let Some((course, _)) = &self.guessing {
+            course.advance(at.saturating_add(1));
+        }
+        done
+    }
+
+    /// Makes the transaction the lane's, with the guess if there is one.
+    fn take(&mut self, at: usize) -> Option<Guess> {
+        let (course, guesser) = self.guessing.as_mut()?;
+        let mark = &course.marks[at];
+        loop {
+            match mark.compare_exchange(FREE, TAKEN, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return None,
+                Err(GUESSED) => return course.guesses[at].lock().take(),
+                Err(_) if self.trust < LANE_TRUST_MIN => {
+                    if mark.compare_exchange(GUESSING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                        return None;
+                    }
+                }
+                // A helper is at it, and it will most likely hold: guess further ahead meanwhile.
+                Err(_) => match course.claim() {
+                    Claim::Now(ahead) => course.deliver(ahead, guesser.guess(&self.transactions[ahead])),
+                    Claim::Later(_) | Claim::Never => std::thread::yield_now(),
+                },
+            }
+        }
+    }
+
+    /// Widens or narrows the window.
+    fn learn(&mut self, held: bool) {
+        if held {
+            self.trust = self.trust.saturating_add((TRUST_FULL.saturating_sub(self.trust)).div_ceil(8));
+        } else {
+            self.trust = self.trust.saturating_sub(self.trust / 8);
+            self.alone = 0;
+        }
+        let open = self.trust >= HELPER_TRUST_MIN;
+        let window = if open { self.trust.saturating_mul(WINDOW_MAX) / TRUST_FULL } else { 0 };
+        if let Some((course, _)) = &self.guessing {
+            course.window.store(window, Ordering::Relaxed);
+        }
+    }
+
+    /// With the window closed, lets something be guessed now and then: the block may have changed its nature.
+    fn probe(&mut self) {
+        let Some((course, _)) = &self.guessing else { return };
+        if course.window.load(Ordering::Relaxed) == 0 {
+            self.alone = self.alone.saturating_add(1);
+            if self.alone >= PROBE_EVERY {
+                self.alone = 0;
+                course.window.store(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
