@@ -72,16 +72,27 @@ impl Client {
     /// After a restart: every receipt seen before is there, to the letter; then take up the chain's nonces.
     ///
     /// # Panics
-    /// If a receipt is missing or differs.
+    /// If a receipt is missing or differs, or the node ends meanwhile.
     pub fn check(&mut self, node: &Node) {
+        assert!(self.try_check(node), "the connection broke");
+    }
+
+    /// The same for a node that may end at any moment: `false` if it did.
+    ///
+    /// # Panics
+    /// If a receipt is missing or differs.
+    pub fn try_check(&mut self, node: &Node) -> bool {
         for (hash, receipt) in &self.seen {
-            let again = node.rpc.call("eth_getTransactionReceipt", json!([hash]));
-            assert_eq!(&again, receipt, "a receipt that a client had seen has changed");
+            let Some(again) = node.rpc.try_call("eth_getTransactionReceipt", &json!([hash])) else { return false };
+            assert_eq!(again.as_ref(), Ok(receipt), "a receipt that a client had seen has changed");
         }
         for (index, nonce) in (0..).zip(self.nonces.iter_mut()) {
             let address = account(index).address();
-            *nonce = quantity(&node.rpc.call("eth_getTransactionCount", json!([address, "latest"])));
+            let count = node.rpc.try_call("eth_getTransactionCount", &json!([address, "latest"]));
+            let Some(count) = count else { return false };
+            *nonce = quantity(&count.expect("a count"));
         }
         self.sent.retain(|raw| self.seen.contains_key(&wallet::hash(raw)));
+        true
     }
 }

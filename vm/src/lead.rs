@@ -1,4 +1,4 @@
-//! Executing transactions in order while other threads run ahead: never slower than the plain loop by design.
+//! Executing transactions in order while other threads guess ahead.
 //!
 //! ```text
 //! lane      owns the lowest transaction that is not committed. A guess for it exists: compare everything the
@@ -22,6 +22,7 @@
 //! Source: Block-STM (Gelashvili et al., 2022) for the multi-version idea; the in-order lane is our own.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
@@ -411,7 +412,16 @@ impl<'c> Course<'c> {
     fn help(&self, guesser: &mut Guesser<'_>) {
         while !self.stop.load(Ordering::Acquire) {
             match self.claim() {
-                Claim::Now(at) => self.deliver(at, guesser.guess(&self.transactions[at])),
+                Claim::Now(at) => {
+                    // The lane waits for what is being guessed, so a guess must end even if it panics; the lane then
+                    // meets the same fault where it stops the node.
+                    let guess = catch_unwind(AssertUnwindSafe(|| guesser.guess(&self.transactions[at])));
+                    let alive = guess.is_ok();
+                    self.deliver(at, guess.unwrap_or_default());
+                    if !alive {
+                        return;
+                    }
+                }
                 Claim::Later(lowest) => self.sleep(lowest),
                 Claim::Never => return,
             }
