@@ -37,8 +37,6 @@ pub mod sequential;
 pub mod system;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod traffic;
 mod transfer;
 pub mod workers;
 

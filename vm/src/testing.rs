@@ -1,5 +1,7 @@
 //! What the tests of this room share: a chain, a state in a map, transactions, candidates, contracts.
 
+pub(crate) mod traffic;
+
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,

@@ -6,7 +6,7 @@ use engine::genesis::Fork;
 
 use crate::{
     RevmExecutor, metrics,
-    traffic::{Random, THREADS, Traffic, block_of, count, world},
+    testing::traffic::{Random, THREADS, Traffic, block_of, count, world},
     workers::Workers,
 };
 

@@ -17,8 +17,10 @@ use engine::{
 use super::*;
 use crate::{
     RevmExecutor,
-    testing::{BOB, Queue, World, send},
-    traffic::{Random, THREADS, Traffic, block_of, count, world},
+    testing::{
+        BOB, Queue, World, send,
+        traffic::{Random, THREADS, Traffic, block_of, count, world},
+    },
 };
 
 fn executor(world: &World, threads: usize) -> RevmExecutor {

@@ -16,7 +16,7 @@ use engine::{
     types::{Block, BlockBody, ConsensusHeader, Envelope, Transaction},
 };
 
-use crate::testing::{BOB, ETHER, GAS_LIMIT, GWEI, LOOP, POOR, PROPOSER, REVERT, STORE, World, known, legacy, send};
+use super::{BOB, ETHER, GAS_LIMIT, GWEI, LOOP, POOR, PROPOSER, REVERT, STORE, World, known, legacy, send};
 
 /// Numbers of threads that every mode must agree on.
 pub(crate) const THREADS: [usize; 6] = [1, 2, 3, 4, 8, 16];
