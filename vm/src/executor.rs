@@ -108,7 +108,8 @@ impl RevmExecutor {
         if record {
             run.start_record();
         }
-        self.plain(run, block)?.close(None)
+        run.transact_all(&block.body.transactions)?;
+        run.close(None)
     }
 
     /// Executes the transactions of `block` in order with the other threads guessing ahead, without header checks
@@ -130,7 +131,8 @@ impl RevmExecutor {
         }
         if self.chain.fork_at(header.timestamp) < Fork::SpuriousDragon {
             // A fee recipient that exists though it is empty is revm's alone.
-            return self.plain(run, block)?.close(None);
+            run.transact_all(&block.body.transactions)?;
+            return run.close(None);
         }
         let lead = Lead {
             chain: &self.chain,
@@ -213,14 +215,6 @@ impl RevmExecutor {
 
     fn replay<'a>(&'a self, view: &'a dyn StateView) -> Replay<'a> {
         Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers, gas_min: self.threads_from }
-    }
-
-    /// Executes all transactions of `block` in order.
-    fn plain<'a>(&self, mut run: Run<'a>, block: &Block) -> Result<Run<'a>, ExecutionError> {
-        for (index, transaction) in block.body.transactions.iter().enumerate() {
-            run.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
-        }
-        Ok(run)
     }
 
     fn caller<'a>(&'a self, view: &'a dyn StateView, cancel: &'a AtomicBool) -> Caller<'a> {
@@ -465,8 +459,9 @@ impl Executor for RevmExecutor {
         block: &Arc<Block>,
     ) -> Result<ExecutedBlock, ExecutionError> {
         self.rules.check(&self.chain, parent, block).map_err(ExecutionError::Invalid)?;
-        let run = Run::start(&self.chain, &self.codes, view, block.header.inner())?;
-        let mut finished = self.plain(run, block)?.finish(block.body.withdrawals.as_ref())?;
+        let mut run = Run::start(&self.chain, &self.codes, view, block.header.inner())?;
+        run.transact_all(&block.body.transactions)?;
+        let mut finished = run.finish(block.body.withdrawals.as_ref())?;
         let access_list = Arc::new(finished.access_list.take().unwrap_or_default());
         let executed = judge(view, block, finished, access_list)?;
         self.check_list_hash(block, &executed.access_list).map_err(ExecutionError::Invalid)?;

@@ -143,9 +143,7 @@ impl Replay<'_> {
             run.start_record();
             run
         };
-        for (index, transaction) in block.body.transactions.iter().enumerate() {
-            run.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
-        }
+        run.transact_all(&block.body.transactions)?;
         if whole { run.finish(block.body.withdrawals.as_ref()) } else { run.close(None) }
     }
 

@@ -3,6 +3,8 @@
 //! It is the reference for every parallel mode and their fallback: whatever they give must be, bit for
 //! bit, what this gives.
 
+use std::sync::Arc;
+
 use alloy_consensus::{Header, Transaction as _};
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
 use engine::{
@@ -96,6 +98,17 @@ impl<'a> Run<'a> {
     /// Lets the interpreter run transfers as well: the reference that they are compared with.
     pub fn interpret_transfers(&mut self) {
         self.transfers = None;
+    }
+
+    /// Executes all of a block's transactions in order.
+    ///
+    /// # Errors
+    /// [`ExecutionError::Invalid`] naming the first that is not valid, [`ExecutionError::State`].
+    pub(crate) fn transact_all(&mut self, transactions: &[Arc<Transaction>]) -> Result<(), ExecutionError> {
+        for (index, transaction) in transactions.iter().enumerate() {
+            self.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
+        }
+        Ok(())
     }
 
     /// Shows every further commit to those who guess ahead.
