@@ -111,7 +111,7 @@ pub(crate) fn scan(
         }
     }
     cut(appender, at.1, parent.height(), applied.height.max(indexed))?;
-    confirm(appender, found.iter().map(|found| &found.position).zip(known.0.saturating_add(1)..), durable)?;
+    confirm(appender, found.iter().filter(|found| found.stored.block.height() > durable))?;
     let transactions = position.first_transaction.saturating_add(u64::from(position.transactions));
     Ok(Scan { base, transactions, found })
 }
@@ -147,17 +147,13 @@ fn next_block(segment: &SegmentFile, offset: u64, height: Height) -> Result<Opti
     Ok(Some((blocks::decode(&bytes, height, segment.salt)?, length, durable)))
 }
 
-/// Writes the blocks above `durable` once more, in place, and syncs: they may be whole only in the page cache.
+/// Writes blocks that nothing proves durable once more, in place, and syncs: they may be whole only in the page cache.
 ///
 /// A process killed before its sync leaves them dirty there; after a failed sync they even count as clean, and
 /// no later sync would write them. Without this, a checkpoint could build on blocks that a power cut takes.
-fn confirm<'p>(
-    appender: &Appender,
-    blocks: impl Iterator<Item = (&'p Position, u64)>,
-    durable: Height,
-) -> Result<(), Fault> {
+fn confirm<'f>(appender: &Appender, unproven: impl Iterator<Item = &'f Found>) -> Result<(), Fault> {
     let mut touched = BTreeMap::from([(appender.current.number, Arc::clone(&appender.current))]);
-    for (position, _) in blocks.filter(|(_, height)| *height > durable.0) {
+    for Found { position, .. } in unproven {
         let segment = appender.segments.get(position.segment)?;
         let length = usize::try_from(position.length).expect("a length of 32 bits fits");
         segment.file.write_at(&segment.read(position.offset, length)?, position.offset)?;
