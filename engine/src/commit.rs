@@ -45,6 +45,7 @@ impl Committer {
             let transactions = u64::try_from(block.block.body.transactions.len()).unwrap_or(u64::MAX);
             metrics::TRANSACTION_COMMITTED.add(transactions);
             metrics::BLOCK_COMMITTED.increment();
+            ::metrics::gauge!(metrics::HEIGHT).set(metrics::level(block.height().0));
             let header = block.block.header.inner();
             tracing::info!(
                 height = header.number,

@@ -63,14 +63,18 @@ pub const ADMISSION_QUEUE_DEPTH: &str = "engine_admission_queue_depth";
 pub const COMMIT_QUEUE_DEPTH: &str = "engine_commit_queue_depth";
 /// Height of the newest durable block.
 pub const HEIGHT: &str = "engine_height";
-/// Seconds an admission worker was busy.
+/// Nanoseconds the admission workers were busy.
 pub static ADMISSION_BUSY: Counter = Counter::new("engine_admission_busy_nanoseconds_total");
 /// Nanoseconds the execution thread spent building.
 pub static BUILD_BUSY: Counter = Counter::new("engine_build_busy_nanoseconds_total");
 /// Nanoseconds the commit thread spent in the store.
 pub static COMMIT_BUSY: Counter = Counter::new("engine_commit_busy_nanoseconds_total");
-/// Seconds from admission to durability, per transaction.
-pub const TRANSACTION_FINAL_SECONDS: &str = "engine_tx_final_seconds";
+
+/// A level as gauges want it.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a picture, not a number that anything depends on")]
+pub(crate) const fn level(count: u64) -> f64 {
+    count as f64
+}
 
 /// Exports every counter of this room and describes its metrics.
 pub fn export() {

@@ -339,7 +339,8 @@ fn commit_loop(
             Err(RecvTimeoutError::Disconnected) => return,
         }
         group.extend(blocks.try_iter().take(limits::COMMIT_QUEUE_BLOCKS_MAX).map(|block| *block));
-        ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(f64::from(u32::try_from(group.len()).unwrap_or(u32::MAX)));
+        ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH)
+            .set(metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX)));
         let mut result = None;
         timed(&metrics::COMMIT_BUSY, &mut || result = Some(committer.commit(&group)));
         group.clear();

@@ -168,7 +168,7 @@ fn each_admitted_transaction_costs_one_recovery() {
             assert_eq!(all.map(|name| counter(&text, name)), [50; 3]);
             let blocks = counter(&text, "engine_block_committed_total");
             assert!(counter(&text, "storage_fsync_total") <= 2 * blocks + 20, "at most two syncs a block");
-            for name in ["storage_keccak_total", "storage_segment_bytes_total", "vm_gas_used_total"] {
+            for name in ["storage_keccak_total", "storage_segment_bytes_total", "vm_gas_used_total", "engine_height"] {
                 assert!(counter(&text, name) > 0, "{name}");
             }
             return;

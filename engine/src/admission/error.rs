@@ -93,9 +93,6 @@ pub enum AdmissionError {
     /// An EIP-7702 transaction without authorizations.
     #[error("EIP-7702 transaction with empty auth list")]
     EmptyAuthorizations,
-    /// An EIP-7702 or blob transaction cannot create.
-    #[error("input transaction of type {0} cannot be used to create contract")]
-    CreationNotAllowed(u8),
     /// The same transaction is in the pool.
     #[error("already known")]
     AlreadyKnown,
@@ -171,7 +168,6 @@ impl AdmissionError {
             Self::TipAboveFee { .. } => "tip_above_fee",
             Self::Underpriced { .. } => "underpriced",
             Self::EmptyAuthorizations => "empty_authorizations",
-            Self::CreationNotAllowed(_) => "creation_not_allowed",
             Self::AlreadyKnown => "already_known",
             Self::NonceTooLow { .. } => "nonce_too_low",
             Self::NonceMax(_) => "nonce_max",

@@ -154,6 +154,8 @@ impl Worker {
 
     fn serve(&self, Job { raw, answer }: Job) {
         self.queued_bytes.fetch_sub(raw.0.len(), Ordering::Relaxed);
+        let waiting = u64::try_from(self.jobs.len()).unwrap_or(u64::MAX);
+        ::metrics::gauge!(metrics::ADMISSION_QUEUE_DEPTH).set(metrics::level(waiting));
         match self.admit(raw) {
             Ok(hash) => {
                 metrics::TRANSACTION_ADMITTED.increment();
