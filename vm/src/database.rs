@@ -29,10 +29,14 @@ use revm::{
 use crate::{
     code::CodeCache,
     error::ViewError,
-    lead::{Committed, Guess, Reads},
+    guess::{Guess, Reads},
     record::Record,
     transfer::Moved,
+    versions::Versions,
 };
+
+/// What has no place in the memory that guesses read.
+const NO_PLACE: u32 = u32::MAX;
 
 /// A slot as this block sees it.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +47,24 @@ struct Slot {
     before: Option<U256>,
     /// Value at this point of the block.
     now: U256,
+    /// Number of its place where guesses see it, [`NO_PLACE`] as long as they need not.
+    place: u32,
+}
+
+impl Slot {
+    const fn new(id: u32, before: Option<U256>, now: U256) -> Self {
+        Self { id, before, now, place: NO_PLACE }
+    }
 }
 
 /// An account as this block sees it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cached {
     address: Address,
     before: Option<Account>,
     now: Option<Account>,
+    /// Number of its place where guesses see it, [`NO_PLACE`] as long as they need not.
+    place: u32,
     /// Code of `now`, once somebody fetched it.
     code: Option<Bytecode>,
     /// Storage from before the block is gone.
@@ -59,6 +73,11 @@ struct Cached {
 }
 
 impl Cached {
+    fn new(address: Address, before: Option<Account>) -> Self {
+        let slots = StorageKeyMap::default();
+        Self { address, before, now: before, place: NO_PLACE, code: None, wiped: false, slots }
+    }
+
     /// Takes all storage away; the values from before the block stay known where they were.
     fn wipe(&mut self) {
         self.wiped |= self.before.is_some();
@@ -76,19 +95,20 @@ impl Cached {
     fn list_slots<'k>(&mut self, keys: impl Iterator<Item = &'k U256>, next: &mut u32) {
         let before = self.known_before();
         for key in keys {
-            self.slots.entry(*key).or_insert_with(|| Slot { id: number(next), before, now: U256::ZERO });
+            self.slots.entry(*key).or_insert_with(|| Slot::new(number(next), before, U256::ZERO));
         }
     }
 
-    /// Sets a slot and gives its number; `next` is that of the next new one.
-    fn set_slot(&mut self, key: U256, now: U256, next: &mut u32) -> u32 {
+    /// Sets a slot; `next` is the number of the next new one.
+    fn set_slot(&mut self, key: U256, now: U256, next: &mut u32) -> &mut Slot {
         let before = self.known_before();
         match self.slots.entry(key) {
-            Entry::Occupied(mut slot) => {
-                slot.get_mut().now = now;
-                slot.get().id
+            Entry::Occupied(slot) => {
+                let slot = slot.into_mut();
+                slot.now = now;
+                slot
             }
-            Entry::Vacant(vacant) => vacant.insert(Slot { id: number(next), before, now }).id,
+            Entry::Vacant(vacant) => vacant.insert(Slot::new(number(next), before, now)),
         }
     }
 }
@@ -98,6 +118,93 @@ fn number(next: &mut u32) -> u32 {
     let id = *next;
     *next = next.saturating_add(1);
     id
+}
+
+/// The memory that guesses read, and what of it this block's own view holds as well.
+struct Published<'a> {
+    versions: &'a Versions<'a>,
+    /// By number of the place: one more than the account's id, 0 for one that the block has not seen.
+    accounts: Vec<usize>,
+    /// By number of the place: whether the block has seen the slot.
+    slots: Vec<bool>,
+}
+
+/// An element of a list that grows as its numbers do.
+fn grown<T: Clone + Default>(list: &mut Vec<T>, number: u32) -> &mut T {
+    let at = usize::try_from(number).unwrap_or(usize::MAX);
+    if at >= list.len() {
+        list.resize(at.saturating_add(1).next_power_of_two(), T::default());
+    }
+    &mut list[at]
+}
+
+impl Published<'_> {
+    /// The id of the account at a place, if the block's own view has met the place.
+    fn account(&self, place: u32) -> Option<usize> {
+        let at = usize::try_from(place).ok()?;
+        self.accounts.get(at)?.checked_sub(1)
+    }
+
+    fn has_slot(&self, place: u32) -> bool {
+        usize::try_from(place).ok().and_then(|at| self.slots.get(at)).copied().unwrap_or_default()
+    }
+
+    /// An account of the block's own view has this place from now on.
+    fn link_account(&mut self, id: usize, entry: &mut Cached, place: u32) -> Result<(), StateError> {
+        entry.place = place;
+        *grown(&mut self.accounts, place) = id.saturating_add(1);
+        self.versions.account(place)?.commit(entry.now);
+        Ok(())
+    }
+
+    /// A slot of the block's own view has this place from now on.
+    fn link_slot(&mut self, slot: &mut Slot, place: u32) -> Result<(), StateError> {
+        slot.place = place;
+        *grown(&mut self.slots, place) = true;
+        self.versions.slot(place)?.commit(slot.now);
+        Ok(())
+    }
+
+    /// Shows an account as it is now.
+    fn commit_account(&mut self, id: usize, entry: &mut Cached) -> Result<(), StateError> {
+        if entry.place == NO_PLACE {
+            let place = self.versions.known_account_number(entry.address, entry.before)?;
+            return self.link_account(id, entry, place);
+        }
+        self.versions.account(entry.place)?.commit(entry.now);
+        Ok(())
+    }
+
+    /// Shows a slot of the account at place `account` as it is now.
+    fn commit_slot(&mut self, account: u32, key: U256, slot: &mut Slot) -> Result<(), StateError> {
+        if slot.place == NO_PLACE {
+            let place = self.versions.known_slot_number(account, key, slot.before.unwrap_or_default())?;
+            return self.link_slot(slot, place);
+        }
+        self.versions.slot(slot.place)?.commit(slot.now);
+        Ok(())
+    }
+
+    /// What the slot at a place holds at this point of the block, once the place of its account was looked for in
+    /// the block's own view.
+    fn slot_now(&mut self, accounts: &mut [Cached], number: u32) -> Result<U256, StateError> {
+        let place = self.versions.slot(number)?;
+        if self.has_slot(number) {
+            return Ok(place.committed());
+        }
+        // An account that this block has not met it has not changed.
+        let Some(entry) = self.account(place.account).map(|id| &mut accounts[id]) else { return Ok(place.committed()) };
+        let hidden = entry.wiped || entry.known_before().is_some();
+        match entry.slots.get_mut(&place.key) {
+            Some(slot) => {
+                self.link_slot(slot, number)?;
+                Ok(slot.now)
+            }
+            None if hidden => Ok(U256::ZERO),
+            // What this block has not met it has not changed.
+            None => Ok(place.committed()),
+        }
+    }
 }
 
 /// The state during a block, over the frozen state before it.
@@ -112,7 +219,7 @@ pub struct BlockState<'a> {
     next_slot: u32,
     record: Option<Record>,
     /// Where those who guess ahead find what was committed.
-    published: Option<&'a Committed>,
+    published: Option<Published<'a>>,
     /// A read that failed where revm's interface has no way to say so.
     failure: Option<StateError>,
 }
@@ -142,68 +249,98 @@ impl<'a> BlockState<'a> {
     }
 
     /// Shows every further commit to those who guess ahead.
-    pub(crate) const fn publish_to(&mut self, committed: &'a Committed) {
-        self.published = Some(committed);
+    ///
+    /// A plain transfer shows accounts that somebody has met, everything else what it changed.
+    pub(crate) fn publish_to(&mut self, versions: &'a Versions<'a>) {
+        let new = || Published { versions, accounts: Vec::new(), slots: Vec::new() };
+        self.published.get_or_insert_with(new);
     }
 
-    fn publish(&self, address: Address, account: Option<Account>) {
-        if let Some(published) = self.published {
-            published.account(address, account);
+    /// Shows an account as it is now.
+    fn publish(&mut self, id: usize) -> Result<(), StateError> {
+        match &mut self.published {
+            Some(published) => published.commit_account(id, &mut self.accounts[id]),
+            None => Ok(()),
         }
+    }
+
+    /// Takes an account's storage away.
+    fn wipe(&mut self, id: usize) -> Result<(), StateError> {
+        let entry = &mut self.accounts[id];
+        entry.wipe();
+        if let Some(published) = &self.published {
+            for slot in entry.slots.values().filter(|slot| slot.place != NO_PLACE) {
+                published.versions.slot(slot.place)?.commit(U256::ZERO);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a guess is what the transaction does on the state as it is.
     ///
     /// Everything it read must be so, but for balances that nobody looked at: there it is enough that both
-    /// balances pay for all that was paid, and the guess's own change is moved onto the present balance.
-    pub(crate) fn reconcile(&self, guess: &mut Guess, sender: Address) -> bool {
-        let slots = guess.reads.slots.iter().all(|(address, key, value)| {
-            // What this block has not seen it has not changed.
-            let Some(entry) = self.index.get(address).map(|id| &self.accounts[*id]) else { return true };
-            match entry.slots.get(key) {
-                Some(slot) => slot.now == *value,
-                None => value.is_zero() || !(entry.wiped || entry.known_before().is_some()),
+    /// balances pay for all that was paid, and the guess's own change is moved onto the present balance. `upfront`
+    /// is what the sender must be able to pay before anything runs.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn reconcile(&mut self, guess: &mut Guess, sender: Address, upfront: U256) -> Result<bool, StateError> {
+        let Some(published) = &mut self.published else { return Ok(false) };
+        for at in 0..guess.reads.accounts.len() {
+            let (number, read) = guess.reads.accounts[at];
+            let place = published.versions.account(number)?;
+            let id = published.account(number).or_else(|| self.index.get(&place.address).copied());
+            let now = match id.map(|id| (id, &mut self.accounts[id])) {
+                Some((id, entry)) => {
+                    if entry.place == NO_PLACE {
+                        published.link_account(id, entry, number)?;
+                    }
+                    entry.now
+                }
+                // What this block has not met it has not changed.
+                None => place.committed(),
+            };
+            let upfront = if place.address == sender { upfront } else { U256::ZERO };
+            if now != read && !move_balance(guess, place.address, upfront, read, now) {
+                return Ok(false);
             }
-        });
-        let Guess { reads, state, observed, debits, .. } = guess;
-        slots
-            && reads.accounts.iter().all(|(address, read)| {
-                let Some(now) = self.index.get(address).map(|id| self.accounts[*id].now) else { return true };
-                if now == *read {
-                    return true;
-                }
-                let (Some(now), Some(read)) = (now, *read) else { return false };
-                let same = now.nonce == read.nonce && now.code_hash == read.code_hash;
-                // An account that its balance alone keeps alive is another matter.
-                let alive = now.nonce > 0 || now.has_code();
-                let paid = debits.iter().filter(|(payer, _)| payer == address);
-                let paid = paid.fold(U256::ZERO, |sum, (_, value)| sum.saturating_add(*value));
-                if *observed || !same || !alive || *address == sender || paid > now.balance.min(read.balance) {
-                    return false;
-                }
-                let Some(after) = state.get_mut(address) else { return true };
-                let moved = after.info.balance.checked_add(now.balance).and_then(|sum| sum.checked_sub(read.balance));
-                moved.is_some_and(|balance| {
-                    after.info.balance = balance;
-                    true
-                })
-            })
+        }
+        for (number, value) in &guess.reads.slots {
+            if published.slot_now(&mut self.accounts, *number)? != *value {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes over what a guess read that holds, so that nothing is read twice.
-    pub(crate) fn take_reads(&mut self, reads: &Reads) {
-        for (address, account) in &reads.accounts {
-            if !self.index.contains_key(address) {
-                self.index.insert(*address, self.accounts.len());
-                self.accounts.push(Cached { address: *address, before: *account, now: *account, ..Cached::default() });
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn take_reads(&mut self, reads: &Reads) -> Result<(), StateError> {
+        let Some(published) = &mut self.published else { return Ok(()) };
+        for (number, account) in &reads.accounts {
+            if published.account(*number).is_none() {
+                let address = published.versions.account(*number)?.address;
+                let id = self.accounts.len();
+                self.index.insert(address, id);
+                self.accounts.push(Cached::new(address, *account));
+                published.link_account(id, &mut self.accounts[id], *number)?;
             }
         }
-        for (address, key, value) in &reads.slots {
-            let Some(entry) = self.index.get(address).map(|id| &mut self.accounts[*id]) else { continue };
+        for (number, value) in &reads.slots {
+            if published.has_slot(*number) {
+                continue;
+            }
+            let place = published.versions.slot(*number)?;
+            let Some(id) = published.account(place.account) else { continue };
+            let entry = &mut self.accounts[id];
             let before = if entry.wiped { None } else { entry.known_before().or(Some(*value)) };
             let next = &mut self.next_slot;
-            entry.slots.entry(*key).or_insert_with(|| Slot { id: number(next), before, now: *value });
+            let slot = entry.slots.entry(place.key).or_insert_with(|| Slot::new(self::number(next), before, *value));
+            published.link_slot(slot, *number)?;
         }
+        Ok(())
     }
 
     /// Keeps a record from here on, for [`Self::into_parts`].
@@ -222,9 +359,16 @@ impl<'a> BlockState<'a> {
         if let Some(id) = self.index.get(&address) {
             return Ok(*id);
         }
-        let before = self.view.account(address)?;
         let id = self.accounts.len();
-        self.accounts.push(Cached { address, before, now: before, ..Cached::default() });
+        let place = self.published.as_ref().and_then(|published| published.versions.find_account(address));
+        match (&mut self.published, place) {
+            (Some(published), Some(place)) => {
+                let before = published.versions.account(place)?.committed();
+                self.accounts.push(Cached::new(address, before));
+                published.link_account(id, &mut self.accounts[id], place)?;
+            }
+            _ => self.accounts.push(Cached::new(address, self.view.account(address)?)),
+        }
         self.index.insert(address, id);
         Ok(id)
     }
@@ -251,13 +395,11 @@ impl<'a> BlockState<'a> {
             record.account(id, entry.now, Some(account), None);
         }
         // EIP-161: a touched account that is empty does not exist afterwards.
+        entry.now = (!account.is_empty()).then_some(account);
         if account.is_empty() {
-            entry.now = None;
-            entry.wipe();
-        } else {
-            entry.now = Some(account);
+            self.wipe(id)?;
         }
-        Ok(())
+        self.publish(id)
     }
 
     /// Takes over the accounts that a transfer moved value between.
@@ -271,7 +413,9 @@ impl<'a> BlockState<'a> {
                 record.account(id, touched.before, touched.after, None);
             }
             self.accounts[id].now = touched.after;
-            self.publish(touched.address, touched.after);
+            if self.accounts[id].place != NO_PLACE {
+                self.publish(id)?;
+            }
         }
         Ok(())
     }
@@ -325,11 +469,20 @@ impl<'a> BlockState<'a> {
             Entry::Vacant(vacant) => {
                 let id = number(&mut self.next_slot);
                 if entry.wiped || known_before.is_some() {
-                    vacant.insert(Slot { id, before: known_before, now: U256::ZERO });
+                    vacant.insert(Slot::new(id, known_before, U256::ZERO));
                     return Ok(U256::ZERO);
                 }
-                let value = self.view.slot(entry.address, key)?;
-                vacant.insert(Slot { id, before: Some(value), now: value });
+                let place = match &self.published {
+                    Some(published) if entry.place != NO_PLACE => published.versions.find_slot(entry.place, key),
+                    _ => None,
+                };
+                let (Some(published), Some(place)) = (&mut self.published, place) else {
+                    let value = self.view.slot(entry.address, key)?;
+                    vacant.insert(Slot::new(id, Some(value), value));
+                    return Ok(value);
+                };
+                let value = published.versions.slot(place)?.committed();
+                published.link_slot(vacant.insert(Slot::new(id, Some(value), value)), place)?;
                 Ok(value)
             }
         }
@@ -361,16 +514,16 @@ impl<'a> BlockState<'a> {
         if gone {
             entry.now = None;
             entry.code = None;
-            entry.wipe();
             if let Some(record) = &mut self.record {
                 record.account(id, before, None, None);
             }
-            self.publish(address, None);
-            return Ok(());
+            self.wipe(id)?;
+            return self.publish(id);
         }
         if created {
-            entry.wipe();
+            self.wipe(id)?;
         }
+        let entry = &mut self.accounts[id];
         let AccountInfo { balance, nonce, code_hash, code, .. } = account.info;
         let code_hash = if code_hash.is_zero() { KECCAK256_EMPTY } else { code_hash };
         entry.now = Some(Account { nonce, balance, code_hash });
@@ -379,18 +532,19 @@ impl<'a> BlockState<'a> {
             && let Some(code) = &entry.code
         {
             self.codes.insert(code_hash, code.clone());
-            if let Some(published) = self.published {
-                published.code(code_hash, code);
+            if let Some(published) = &self.published {
+                published.versions.add_code(code_hash, code);
             }
         }
         for (key, slot) in account.storage {
             if slot.is_changed() {
-                let slot_id = entry.set_slot(key, slot.present_value(), &mut self.next_slot);
+                let place = entry.place;
+                let own = entry.set_slot(key, slot.present_value(), &mut self.next_slot);
                 if let Some(record) = &mut self.record {
-                    record.write(slot_id, slot.present_value());
+                    record.write(own.id, slot.present_value());
                 }
-                if let Some(published) = self.published {
-                    published.slot(address, key, slot.present_value());
+                if let Some(published) = &mut self.published {
+                    published.commit_slot(place, key, own)?;
                 }
             }
         }
@@ -398,8 +552,7 @@ impl<'a> BlockState<'a> {
             record.account(id, before, entry.now, entry.code.as_ref());
         }
         if before != entry.now {
-            let now = entry.now;
-            self.publish(address, now);
+            self.publish(id)?;
         }
         Ok(())
     }
@@ -446,6 +599,32 @@ impl<'a> BlockState<'a> {
         }
         Ok((changes, list))
     }
+}
+
+/// Moves what a guess did to a balance that nobody looked at onto the present balance, if nothing else stands
+/// in the way.
+fn move_balance(
+    guess: &mut Guess,
+    address: Address,
+    upfront: U256,
+    read: Option<Account>,
+    now: Option<Account>,
+) -> bool {
+    let (Some(now), Some(read)) = (now, read) else { return false };
+    let same = now.nonce == read.nonce && now.code_hash == read.code_hash;
+    // An account that its balance alone keeps alive is another matter.
+    let alive = now.nonce > 0 || now.has_code();
+    let paid = guess.debits.iter().filter(|(payer, _)| *payer == address);
+    let paid = paid.fold(upfront, |sum, (_, value)| sum.saturating_add(*value));
+    if !same || !alive || paid > now.balance.min(read.balance) || guess.observed.contains(&address) {
+        return false;
+    }
+    let Some(after) = guess.state.get_mut(&address) else { return true };
+    let moved = after.info.balance.checked_add(now.balance).and_then(|sum| sum.checked_sub(read.balance));
+    moved.is_some_and(|balance| {
+        after.info.balance = balance;
+        true
+    })
 }
 
 /// Slots of an account whose value differs from before the block, or that a wipe would lose.

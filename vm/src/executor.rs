@@ -22,12 +22,13 @@ use crate::{
     call::{self, Caller},
     code::CodeCache,
     error::Refusal,
-    lead::{Committed, Lane, Lead},
+    lead::{Lane, Lead},
     metrics, outcome,
     replay::{Replay, ReplayError},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
     transfer::TRANSFER_GAS,
+    versions::Versions,
     workers::Workers,
 };
 
@@ -124,7 +125,7 @@ impl RevmExecutor {
         record: bool,
     ) -> Result<Finished, ExecutionError> {
         let header = block.header.inner();
-        let committed = Committed::default();
+        let versions = Versions::new(view);
         let mut run = Run::open(&self.chain, &self.codes, view, header);
         if record {
             run.start_record();
@@ -142,7 +143,7 @@ impl RevmExecutor {
             workers: &self.workers,
             gas_min: self.threads_from,
         };
-        lead.walk(&mut run, &committed, &block.body.transactions, |lane| {
+        lead.walk(&mut run, &versions, &block.body.transactions, |lane| {
             for index in 0..block.body.transactions.len() {
                 lane.transact(index).map_err(|refusal| refusal.in_block(index))?;
             }
@@ -246,7 +247,7 @@ impl RevmExecutor {
     fn fill<'a>(
         &'a self,
         lead: &Lead<'a>,
-        committed: &'a Committed,
+        versions: &'a Versions<'a>,
         run: &mut Run<'a>,
         filling: &mut Filling<'_>,
         stop: &dyn Fn() -> bool,
@@ -263,7 +264,7 @@ impl RevmExecutor {
             if stretch.is_empty() {
                 return Ok(());
             }
-            let done = lead.walk(run, committed, &stretch, |lane| filling.take_stretch(lane, &stretch, stop))?;
+            let done = lead.walk(run, versions, &stretch, |lane| filling.take_stretch(lane, &stretch, stop))?;
             if !done {
                 return Ok(());
             }
@@ -410,7 +411,7 @@ impl Executor for RevmExecutor {
         let mut header = self.open_header(parent, settings);
         let fork = self.chain.fork_at(header.timestamp);
         let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
-        let committed = Committed::default();
+        let versions = Versions::new(view);
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
         let lead = Lead {
             chain: &self.chain,
@@ -429,7 +430,7 @@ impl Executor for RevmExecutor {
             misfits: 0,
             skipped: AddressSet::default(),
         };
-        self.fill(&lead, &committed, &mut run, &mut filling, stop)?;
+        self.fill(&lead, &versions, &mut run, &mut filling, stop)?;
         let transactions = filling.taken;
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
         let finished = run.finish(withdrawals.as_ref())?;

@@ -31,43 +31,17 @@ use std::{
 };
 
 use alloy_consensus::{Header, Transaction as _};
-use alloy_primitives::{
-    Address, B256, KECCAK256_EMPTY, U256,
-    map::{AddressMap, B256Map, DefaultHashBuilder, HashMap},
-};
-use dashmap::DashMap;
-use engine::{
-    genesis::ChainSpec,
-    ports::StateView,
-    types::{Account, Height, Transaction},
-};
+use engine::{genesis::ChainSpec, ports::StateView, types::Transaction};
 use parking_lot::{Condvar, Mutex};
-use revm::{
-    Context, Database, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
-    bytecode::opcode,
-    context::{BlockEnv, CfgEnv, ContextSetters, Journal, TxEnv},
-    context_interface::{
-        Block as _, Transaction as _,
-        result::{EVMError, ExecutionResult, HaltReason},
-    },
-    handler::{FrameResult, Handler},
-    interpreter::{
-        Instruction, InstructionContext, InstructionExecResult,
-        instructions::{contract, host},
-        interpreter::EthInterpreter,
-        interpreter_types::InputsTr as _,
-    },
-    primitives::{StorageKey, StorageValue, hardfork::SpecId},
-    state::{AccountInfo, Bytecode, EvmState},
-};
 
 use crate::{
     code::CodeCache,
-    env,
-    error::{Refusal, ViewError},
+    error::Refusal,
+    guess::{Guess, Guesser},
     metrics,
     sequential::Run,
     transfer::Transfers,
+    versions::Versions,
     workers::Workers,
 };
 
@@ -98,244 +72,6 @@ const GUESSED: u8 = 2;
 /// The lane has it.
 const TAKEN: u8 = 3;
 
-/// Values that committed transactions of this block left, for those who guess.
-///
-/// They need not be the newest: the lane compares every value that a guess read.
-#[derive(Debug, Default)]
-pub(crate) struct Committed {
-    accounts: DashMap<Address, Option<Account>, DefaultHashBuilder>,
-    slots: DashMap<(Address, U256), U256, DefaultHashBuilder>,
-    codes: DashMap<B256, Bytecode, DefaultHashBuilder>,
-}
-
-impl Committed {
-    /// An account has this value from now on.
-    pub(crate) fn account(&self, address: Address, account: Option<Account>) {
-        self.accounts.insert(address, account);
-    }
-
-    /// A slot has this value from now on.
-    pub(crate) fn slot(&self, address: Address, key: U256, value: U256) {
-        self.slots.insert((address, key), value);
-    }
-
-    /// A code exists from now on.
-    pub(crate) fn code(&self, hash: B256, code: &Bytecode) {
-        self.codes.insert(hash, code.clone());
-    }
-}
-
-/// Everything a guess read, with the values it got.
-#[derive(Debug, Default)]
-pub(crate) struct Reads {
-    pub(crate) accounts: Vec<(Address, Option<Account>)>,
-    pub(crate) slots: Vec<(Address, U256, U256)>,
-}
-
-/// What a transaction does if everything it read is still so.
-#[derive(Debug)]
-pub(crate) struct Guess {
-    pub(crate) reads: Reads,
-    pub(crate) result: ExecutionResult<HaltReason>,
-    pub(crate) state: EvmState,
-    /// What the fee recipient gets; `state` leaves it out.
-    pub(crate) reward: U256,
-    /// Whether some balance was looked at, not only added to or paid from.
-    pub(crate) observed: bool,
-    /// What contracts paid or tried to pay, each payment on its own.
-    pub(crate) debits: Vec<(Address, U256)>,
-}
-
-/// The state as a guess sees it.
-struct GuessState<'a> {
-    view: &'a dyn StateView,
-    committed: &'a Committed,
-    shared_codes: &'a CodeCache,
-    codes: B256Map<Bytecode>,
-    accounts_before: AddressMap<Option<Account>>,
-    slots_before: HashMap<(Address, U256), U256>,
-    reads: Reads,
-    reward: U256,
-    observed: bool,
-    debits: Vec<(Address, U256)>,
-}
-
-impl Database for GuessState<'_> {
-    type Error = ViewError;
-
-    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, ViewError> {
-        let committed = self.committed.accounts.get(&address).map(|account| *account);
-        let account = match (committed, self.accounts_before.get(&address)) {
-            (Some(committed), _) => committed,
-            (None, Some(before)) => *before,
-            (None, None) => {
-                let before = self.view.account(address)?;
-                self.accounts_before.insert(address, before);
-                before
-            }
-        };
-        self.reads.accounts.push((address, account));
-        Ok(account.map(|Account { nonce, balance, code_hash }| AccountInfo {
-            balance,
-            nonce,
-            code_hash,
-            code: None,
-            ..AccountInfo::default()
-        }))
-    }
-
-    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {
-        if code_hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
-        }
-        if let Some(code) = self.codes.get(&code_hash) {
-            return Ok(code.clone());
-        }
-        let committed = self.committed.codes.get(&code_hash).map(|code| code.clone());
-        let code = match committed {
-            Some(code) => code,
-            None => self.shared_codes.get(self.view, code_hash)?,
-        };
-        self.codes.insert(code_hash, code.clone());
-        Ok(code)
-    }
-
-    fn storage(&mut self, address: Address, key: StorageKey) -> Result<StorageValue, ViewError> {
-        let committed = self.committed.slots.get(&(address, key)).map(|value| *value);
-        let value = match (committed, self.slots_before.get(&(address, key))) {
-            (Some(committed), _) => committed,
-            (None, Some(before)) => *before,
-            (None, None) => {
-                let before = self.view.slot(address, key)?;
-                self.slots_before.insert((address, key), before);
-                before
-            }
-        };
-        self.reads.slots.push((address, key, value));
-        Ok(value)
-    }
-
-    fn block_hash(&mut self, number: u64) -> Result<B256, ViewError> {
-        Ok(self.view.block_hash(Height(number))?.unwrap_or_default())
-    }
-}
-
-type GuessContext<'a> = Context<BlockEnv, TxEnv, CfgEnv, GuessState<'a>, Journal<GuessState<'a>>, ()>;
-type GuessEvm<'a> = MainnetEvm<GuessContext<'a>>;
-type Step<'s, 'a> = InstructionContext<'s, GuessContext<'a>, EthInterpreter>;
-
-/// An instruction that notes something about the guess before it does its work.
-type Noting<'a> = fn(Step<'_, 'a>) -> InstructionExecResult;
-
-/// An instruction whose result depends on a balance.
-macro_rules! observing {
-    ($name:ident, $instruction:expr) => {
-        fn $name(step: Step<'_, '_>) -> InstructionExecResult {
-            step.host.journaled_state.database.observed = true;
-            $instruction(step)
-        }
-    };
-}
-
-observing!(balance, host::balance);
-observing!(self_balance, host::selfbalance);
-observing!(self_destruct, host::selfdestruct);
-
-/// An instruction that pays what lies `$depth` below the top of the stack.
-macro_rules! paying {
-    ($name:ident, $depth:expr, $instruction:expr) => {
-        fn $name(step: Step<'_, '_>) -> InstructionExecResult {
-            if let Ok(value) = step.interpreter.stack.peek($depth)
-                && !value.is_zero()
-            {
-                let payer = step.interpreter.input.target_address();
-                step.host.journaled_state.database.debits.push((payer, value));
-            }
-            $instruction(step)
-        }
-    };
-}
-
-paying!(call, 2, contract::call::<{ opcode::CALL }, _, _>);
-paying!(call_code, 2, contract::call::<{ opcode::CALLCODE }, _, _>);
-paying!(create, 0, contract::create::<false, _, _>);
-paying!(create2, 0, contract::create::<true, _, _>);
-
-/// Ethereum's rules, but the fee recipient's reward is noted and not paid.
-struct NoReward<'a>(std::marker::PhantomData<&'a ()>);
-
-impl<'a> Handler for NoReward<'a> {
-    type Evm = GuessEvm<'a>;
-    type Error = EVMError<ViewError>;
-    type HaltReason = HaltReason;
-
-    /// Source: EIP-1559: from London on the base fee is burnt.
-    fn reward_beneficiary(&self, evm: &mut GuessEvm<'a>, done: &mut FrameResult) -> Result<(), Self::Error> {
-        let base_fee = u128::from(evm.ctx.block.basefee());
-        let price = evm.ctx.tx.effective_gas_price(base_fee);
-        let burnt = if evm.ctx.cfg.spec.is_enabled_in(SpecId::LONDON) { base_fee } else { 0 };
-        let tip = price.saturating_sub(burnt);
-        evm.ctx.journaled_state.database.reward = U256::from(tip).saturating_mul(U256::from(done.gas().used()));
-        Ok(())
-    }
-}
-
-/// One EVM that guesses.
-struct Guesser<'a> {
-    evm: GuessEvm<'a>,
-}
-
-impl<'a> Guesser<'a> {
-    fn new(lead: &Lead<'a>, committed: &'a Committed) -> Self {
-        let state = GuessState {
-            view: lead.view,
-            committed,
-            shared_codes: lead.codes,
-            codes: B256Map::default(),
-            accounts_before: AddressMap::default(),
-            slots_before: HashMap::default(),
-            reads: Reads::default(),
-            reward: U256::ZERO,
-            observed: false,
-            debits: Vec::new(),
-        };
-        let mut evm = Context::mainnet()
-            .with_db(state)
-            .with_cfg(env::chain(lead.chain, lead.header.timestamp))
-            .with_block(env::block(lead.chain, lead.header))
-            .build_mainnet();
-        let instructions: [(u8, Noting<'a>); 7] = [
-            (opcode::BALANCE, balance),
-            (opcode::SELFBALANCE, self_balance),
-            (opcode::SELFDESTRUCT, self_destruct),
-            (opcode::CALL, call),
-            (opcode::CALLCODE, call_code),
-            (opcode::CREATE, create),
-            (opcode::CREATE2, create2),
-        ];
-        for (code, instruction) in instructions {
-            let gas = evm.instruction.gas_table()[usize::from(code)];
-            evm.instruction.insert_instruction(code, Instruction::new(instruction), gas);
-        }
-        Self { evm }
-    }
-
-    /// What the transaction does on the values there are; `None` if nothing can be said.
-    fn guess(&mut self, transaction: &Transaction) -> Option<Guess> {
-        let database = &mut self.evm.ctx.journaled_state.database;
-        (database.reads, database.observed) = (Reads::default(), false);
-        database.debits.clear();
-        self.evm.ctx.set_tx(env::transaction(transaction));
-        let result = NoReward(std::marker::PhantomData).run(&mut self.evm);
-        let state = self.evm.finalize();
-        let database = &mut self.evm.ctx.journaled_state.database;
-        let reads = std::mem::take(&mut database.reads);
-        // An error says that the transaction is not valid yet, or that a read failed: the lane will see.
-        let (observed, debits) = (database.observed, std::mem::take(&mut database.debits));
-        Some(Guess { reads, result: result.ok()?, state, reward: database.reward, observed, debits })
-    }
-}
-
 /// A block under way, and what guessing needs.
 pub(crate) struct Lead<'a> {
     pub(crate) chain: &'a ChainSpec,
@@ -350,9 +86,12 @@ pub(crate) struct Lead<'a> {
 /// What the threads on one stretch of transactions share.
 struct Course<'c> {
     transactions: &'c [Arc<Transaction>],
+    versions: &'c Versions<'c>,
+    /// Number of the first transaction.
+    base: u32,
     transfers: &'c Transfers,
     marks: Vec<AtomicU8>,
-    guesses: Vec<Mutex<Option<Guess>>>,
+    guesses: Vec<Mutex<Option<Box<Guess>>>>,
     /// The lowest transaction that is not committed.
     lowest: AtomicUsize,
     /// The next transaction to guess.
@@ -364,9 +103,16 @@ struct Course<'c> {
 }
 
 impl<'c> Course<'c> {
-    fn new(transactions: &'c [Arc<Transaction>], transfers: &'c Transfers, window: usize) -> Self {
+    fn new(
+        transactions: &'c [Arc<Transaction>],
+        transfers: &'c Transfers,
+        versions: &'c Versions<'c>,
+        window: usize,
+    ) -> Self {
         Self {
             transactions,
+            versions,
+            base: versions.lowest(),
             transfers,
             marks: transactions.iter().map(|_| AtomicU8::new(FREE)).collect(),
             guesses: transactions.iter().map(|_| Mutex::new(None)).collect(),
@@ -399,9 +145,19 @@ impl<'c> Course<'c> {
         }
     }
 
+    /// The number of the transaction at a place, through the whole block.
+    fn number(&self, at: usize) -> u32 {
+        u32::try_from(at).map_or(u32::MAX, |at| self.base.saturating_add(at))
+    }
+
+    /// Guesses the transaction at a place.
+    fn guess(&self, guesser: &mut Guesser<'_>, at: usize) -> Option<Guess> {
+        guesser.guess(self.number(at), &self.transactions[at])
+    }
+
     /// Hands a guess over, unless the lane did not wait for it.
     fn deliver(&self, at: usize, guess: Option<Guess>) {
-        *self.guesses[at].lock() = guess;
+        *self.guesses[at].lock() = guess.map(Box::new);
         let mark = &self.marks[at];
         if mark.compare_exchange(GUESSING, GUESSED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             *self.guesses[at].lock() = None;
@@ -415,7 +171,7 @@ impl<'c> Course<'c> {
                 Claim::Now(at) => {
                     // The lane waits for what is being guessed, so a guess must end even if it panics; the lane then
                     // meets the same fault where it stops the node.
-                    let guess = catch_unwind(AssertUnwindSafe(|| guesser.guess(&self.transactions[at])));
+                    let guess = catch_unwind(AssertUnwindSafe(|| self.guess(guesser, at)));
                     let alive = guess.is_ok();
                     self.deliver(at, guess.unwrap_or_default());
                     if !alive {
@@ -439,6 +195,7 @@ impl<'c> Course<'c> {
 
     /// The lane has gone on; whoever sleeps has something to do if the window reaches beyond the cursor.
     fn advance(&self, lowest: usize) {
+        self.versions.advance(self.number(lowest));
         self.lowest.store(lowest, Ordering::Release);
         let reach = lowest.saturating_add(self.window.load(Ordering::Relaxed));
         if self.cursor.load(Ordering::Relaxed) <= reach && *self.asleep.lock() > 0 {
@@ -484,7 +241,7 @@ impl<'a> Lead<'a> {
     pub(crate) fn walk<R>(
         &self,
         run: &mut Run<'a>,
-        committed: &'a Committed,
+        versions: &'a Versions<'a>,
         transactions: &[Arc<Transaction>],
         walk: impl FnOnce(&mut Lane<'_, 'a>) -> R,
     ) -> R {
@@ -493,12 +250,12 @@ impl<'a> Lead<'a> {
         if helpers == 0 || !self.is_worth_it(transactions, &transfers) {
             return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
         }
-        run.publish_to(committed);
-        let course = Course::new(transactions, &transfers, WINDOW_START.saturating_mul(helpers));
-        let help = || course.help(&mut Guesser::new(self, committed));
+        run.publish_to(versions);
+        let course = Course::new(transactions, &transfers, versions, WINDOW_START.saturating_mul(helpers));
+        let help = || course.help(&mut Guesser::new(self, versions));
         let lane = || {
             let _end = EndOnDrop(&course);
-            let guessing = Some((&course, Guesser::new(self, committed)));
+            let guessing = Some((&course, Guesser::new(self, versions)));
             walk(&mut Lane { run, transactions, guessing, trust: TRUST_FULL, alone: 0 })
         };
         self.workers.run_beside(&help, lane)
@@ -542,7 +299,7 @@ impl<'a> Lane<'_, 'a> {
         let guess = self.take(at);
         let done = match guess {
             None => self.run.transact(transaction).map(drop),
-            Some(guess) => match self.run.adopt(transaction, guess) {
+            Some(guess) => match self.run.adopt(transaction, *guess) {
                 Ok(true) => {
                     metrics::GUESS_HELD.increment();
                     self.learn(true);
@@ -564,7 +321,7 @@ impl<'a> Lane<'_, 'a> {
     }
 
     /// Makes the transaction the lane's, with the guess if there is one.
-    fn take(&mut self, at: usize) -> Option<Guess> {
+    fn take(&mut self, at: usize) -> Option<Box<Guess>> {
         let (course, guesser) = self.guessing.as_mut()?;
         let mark = &course.marks[at];
         loop {
@@ -578,7 +335,7 @@ impl<'a> Lane<'_, 'a> {
                 }
                 // A helper is at it, and it will most likely hold: guess further ahead meanwhile.
                 Err(_) => match course.claim() {
-                    Claim::Now(ahead) => course.deliver(ahead, guesser.guess(&self.transactions[ahead])),
+                    Claim::Now(ahead) => course.deliver(ahead, course.guess(guesser, ahead)),
                     Claim::Later(_) | Claim::Never => std::thread::yield_now(),
                 },
             }

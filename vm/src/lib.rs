@@ -8,7 +8,8 @@
 //! - [`executor`]: the door; builds and executes blocks, answers calls.
 //! - [`rules`]: what a header and a body must look like, Ethereum's way and Sluice's.
 //! - [`sequential`]: the plain loop, one transaction after the other.
-//! - `lead`: the same loop with other threads guessing ahead of it.
+//! - `lead`: the same loop with other threads guessing ahead of it; `guess`: one attempt of one transaction;
+//!   `versions`: what guesses read, multi-version memory.
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
 //!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
 //! - `transfer`: native transfers, without the interpreter.
@@ -26,6 +27,7 @@ pub mod database;
 pub mod env;
 pub mod error;
 pub mod executor;
+mod guess;
 pub mod intrinsic;
 mod lead;
 pub mod metrics;
@@ -38,6 +40,7 @@ pub mod system;
 #[cfg(test)]
 mod testing;
 mod transfer;
+mod versions;
 pub mod workers;
 
 pub use executor::RevmExecutor;

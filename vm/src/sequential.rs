@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use alloy_consensus::{Header, Transaction as _};
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
+use alloy_primitives::U256;
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateView},
@@ -15,6 +16,7 @@ use engine::{
 use revm::{
     Context, DatabaseCommit, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
     context::{BlockEnv, CfgEnv, Journal, TxEnv},
+    state::Account as EvmAccount,
 };
 
 use crate::{
@@ -22,9 +24,10 @@ use crate::{
     database::BlockState,
     env,
     error::Refusal,
-    lead::{Committed, Guess},
+    guess::Guess,
     metrics, outcome, system,
     transfer::{self, Transfers},
+    versions::Versions,
 };
 
 /// revm over a block's state, without an inspector.
@@ -112,8 +115,8 @@ impl<'a> Run<'a> {
     }
 
     /// Shows every further commit to those who guess ahead.
-    pub(crate) fn publish_to(&mut self, committed: &'a Committed) {
-        self.evm.ctx.journaled_state.database.publish_to(committed);
+    pub(crate) fn publish_to(&mut self, versions: &'a Versions<'a>) {
+        self.evm.ctx.journaled_state.database.publish_to(versions);
     }
 
     /// Takes over what a guess says of the next transaction if everything it read is still so.
@@ -123,14 +126,28 @@ impl<'a> Run<'a> {
     pub(crate) fn adopt(&mut self, transaction: &Transaction, mut guess: Guess) -> Result<bool, Refusal> {
         let blob_gas = self.check_room(transaction)?;
         let beneficiary = self.evm.ctx.block.beneficiary;
+        // A fee recipient that ends or begins in the transaction is paid before it does.
+        let unsettled =
+            |account: &EvmAccount| account.is_selfdestructed() || account.is_created() || account.is_empty();
         let state = &mut self.evm.ctx.journaled_state.database;
-        if guess.state.contains_key(&beneficiary) || !state.reconcile(&mut guess, transaction.sender()) {
+        if guess.state.get(&beneficiary).is_some_and(unsettled)
+            || !state.reconcile(&mut guess, transaction.sender(), upfront(transaction))?
+        {
             return Ok(false);
         }
-        state.take_reads(&guess.reads);
+        state.take_reads(&guess.reads)?;
         state.next_index();
-        state.commit(guess.state);
-        state.credit(beneficiary, guess.reward)?;
+        match guess.state.get_mut(&beneficiary) {
+            Some(account) => {
+                account.info.balance = account.info.balance.saturating_add(guess.reward);
+                account.mark_touch();
+                state.commit(guess.state);
+            }
+            None => {
+                state.commit(guess.state);
+                state.credit(beneficiary, guess.reward)?;
+            }
+        }
         let receipt = outcome::receipt(transaction, guess.result, self.gas_used);
         self.push(receipt, blob_gas);
         Ok(true)
@@ -241,4 +258,16 @@ impl<'a> Run<'a> {
             access_list,
         })
     }
+}
+
+/// What the sender must own before a transaction runs: value and fees at their highest.
+///
+/// Source: EIP-1559, EIP-4844 (the fee of blobs is apart).
+fn upfront(transaction: &Transaction) -> U256 {
+    let envelope = transaction.envelope();
+    let blob_gas = envelope.blob_gas_used().unwrap_or_default();
+    let product = |gas: u64, price: u128| U256::from(gas).saturating_mul(U256::from(price));
+    product(envelope.gas_limit(), envelope.max_fee_per_gas())
+        .saturating_add(product(blob_gas, envelope.max_fee_per_blob_gas().unwrap_or_default()))
+        .saturating_add(envelope.value())
 }
