@@ -2,8 +2,10 @@
 //!
 //! A guess runs on the newest values there are, committed or guessed, and notes every value that it read. They
 //! need not be consistent: values that are all equal to the committed ones make the same result, whenever they
-//! were read. The fee recipient's reward is kept out of guesses, or each would contradict the one before.
+//! were read. The fee recipient's reward is kept out of guesses, or each would contradict the one before, and
+//! the sender's nonce is taken to be the transaction's own.
 
+use alloy_consensus::Transaction as _;
 use alloy_primitives::{
     Address, B256, KECCAK256_EMPTY, U256,
     map::{AddressMap, B256Map},
@@ -76,6 +78,9 @@ struct GuessState<'a> {
     at: u32,
     /// The lowest transaction that was not committed when the guess began.
     lowest: u32,
+    sender: Address,
+    /// The sender's nonce, if all its transactions before this one are executed.
+    nonce: u64,
     reads: Reads,
     reward: U256,
     observed: Vec<Address>,
@@ -155,7 +160,13 @@ impl Database for GuessState<'_> {
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, ViewError> {
         let id = self.know(address)?;
         let known = &self.known[id];
-        let account = self.versions.account(known.number)?.read(self.at, self.lowest);
+        let mut account = self.versions.account(known.number)?.read(self.at, self.lowest);
+        if address == self.sender
+            && let Some(account) = &mut account
+        {
+            // Those before it may be under way: the lane sees whether they got there.
+            account.nonce = account.nonce.max(self.nonce);
+        }
         self.reads.accounts.push((known.number, account));
         let Some(Account { nonce, balance, code_hash }) = account else { return Ok(None) };
         let code = known.code.as_ref().filter(|(hash, _)| *hash == code_hash).map(|(_, code)| code.clone());
@@ -288,6 +299,8 @@ impl<'a> Guesser<'a> {
             known: Vec::new(),
             at: 0,
             lowest: 0,
+            sender: Address::ZERO,
+            nonce: 0,
             reads: Reads::default(),
             reward: U256::ZERO,
             observed: Vec::new(),
@@ -320,6 +333,7 @@ impl<'a> Guesser<'a> {
         let database = &mut self.evm.ctx.journaled_state.database;
         database.reads = Reads::default();
         (database.at, database.lowest) = (number, database.versions.lowest());
+        (database.sender, database.nonce) = (transaction.sender(), transaction.envelope().nonce());
         database.observed.clear();
         database.debits.clear();
         self.evm.ctx.set_tx(env::transaction(transaction));

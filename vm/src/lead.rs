@@ -46,9 +46,7 @@ use crate::{
 };
 
 /// Transactions that guesses may be ahead of the lane, at most.
-const WINDOW_MAX: usize = 16;
-/// Where the window starts, per helper.
-const WINDOW_START: usize = 4;
+const WINDOW_MAX: usize = 64;
 /// Transactions the lane commits alone, once the window has closed, before one is guessed again.
 const PROBE_EVERY: usize = 32;
 /// How much guesses must have held lately for the lane to guess ahead itself, out of [`TRUST_FULL`]: it loses a
@@ -103,12 +101,7 @@ struct Course<'c> {
 }
 
 impl<'c> Course<'c> {
-    fn new(
-        transactions: &'c [Arc<Transaction>],
-        transfers: &'c Transfers,
-        versions: &'c Versions<'c>,
-        window: usize,
-    ) -> Self {
+    fn new(transactions: &'c [Arc<Transaction>], transfers: &'c Transfers, versions: &'c Versions<'c>) -> Self {
         Self {
             transactions,
             versions,
@@ -118,7 +111,7 @@ impl<'c> Course<'c> {
             guesses: transactions.iter().map(|_| Mutex::new(None)).collect(),
             lowest: AtomicUsize::new(0),
             cursor: AtomicUsize::new(1),
-            window: AtomicUsize::new(window),
+            window: AtomicUsize::new(WINDOW_MAX),
             stop: AtomicBool::new(false),
             asleep: Mutex::new(0),
             moved: Condvar::new(),
@@ -245,13 +238,12 @@ impl<'a> Lead<'a> {
         transactions: &[Arc<Transaction>],
         walk: impl FnOnce(&mut Lane<'_, 'a>) -> R,
     ) -> R {
-        let transfers = Transfers::new(self.chain, self.header);
-        let helpers = self.workers.threads().saturating_sub(1);
-        if helpers == 0 || !self.is_worth_it(transactions, &transfers) {
+        if self.workers.threads() == 1 || !self.is_worth_it(transactions) {
             return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
         }
         run.publish_to(versions);
-        let course = Course::new(transactions, &transfers, versions, WINDOW_START.saturating_mul(helpers));
+        let transfers = Transfers::new(self.chain, self.header);
+        let course = Course::new(transactions, &transfers, versions);
         let help = || course.help(&mut Guesser::new(self, versions));
         let lane = || {
             let _end = EndOnDrop(&course);
@@ -261,13 +253,14 @@ impl<'a> Lead<'a> {
         self.workers.run_beside(&help, lane)
     }
 
-    /// Whether there is enough beside plain transfers to wake anybody for: those the lane does faster than it can
-    /// show them to others.
-    fn is_worth_it(&self, transactions: &[Arc<Transaction>], transfers: &Transfers) -> bool {
+    /// Whether there is enough beside transfers to wake anybody for: those the lane does faster than it can show
+    /// them to others.
+    fn is_worth_it(&self, transactions: &[Arc<Transaction>]) -> bool {
         let (mut gas, mut least) = (0_u64, self.gas_min);
         for transaction in transactions {
-            if !transfers.is_plain(transaction) {
-                gas = gas.saturating_add(transaction.envelope().gas_limit());
+            let envelope = transaction.envelope();
+            if !envelope.input().is_empty() {
+                gas = gas.saturating_add(envelope.gas_limit());
             } else if self.gas_min > 0 {
                 least = least.saturating_add(PUBLISHING_GAS_WORTH);
             }
