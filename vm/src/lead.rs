@@ -3,10 +3,10 @@
 //! ```text
 //! lane      owns the lowest transaction that is not committed. A guess for it exists: compare everything the
 //!           guess read with the state as it is, value by value, and take it over; else execute it here.
-//! helpers   guess ahead, within a window, on the newest committed values
-//!           +--------- committed values ---------+
-//!           v                                    |
-//!     helper: guess i+1, i+2 ..  --> guesses --> lane: i, i+1 ..
+//! helpers   guess ahead, within a window, on the newest values there are
+//!           +------ committed and guessed values ------+
+//!           v                                          |
+//!     helper: guess i+1, i+2 ..  -----> guesses -----> lane: i, i+1 ..
 //! ```
 //!
 //! There is no validation task, no abort and no dependency: a guess that read something old is thrown away and
@@ -15,25 +15,23 @@
 //! transaction, the lane guesses ahead itself if guesses have been holding, and else executes it without
 //! waiting.
 //!
-//! What a guess read need not be consistent: values that are all equal to the present ones make the same
-//! result, whenever they were read. The fee recipient's reward is kept out of guesses, or each would contradict
-//! the one before; a guess that sees the fee recipient in another way is not taken over.
+//! Guesses see what guesses before them would leave (`versions`), so a chain that one helper follows holds
+//! together. What is paid to and from an account commutes with what others pay, as long as nobody looks at the
+//! balance and it never falls short; so does the fee recipient's reward.
 //!
 //! Source: Block-STM (Gelashvili et al., 2022) for the multi-version idea; the in-order lane is our own.
 
+mod course;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
 };
 
 use alloy_consensus::{Header, Transaction as _};
 use engine::{genesis::ChainSpec, ports::StateView, types::Transaction};
-use parking_lot::{Condvar, Mutex};
 
+use self::course::{Claim, Course, Taken};
 use crate::{
     code::CodeCache,
     error::Refusal,
@@ -58,17 +56,6 @@ const HELPER_TRUST_MIN: usize = 64;
 const TRUST_FULL: usize = 256;
 /// Gas that the interpreter uses in twice the time that it takes to show a transfer to those who guess.
 const PUBLISHING_GAS_WORTH: u64 = 3_000;
-/// How long a helper sleeps at most before it looks at the lane again.
-const NAP: Duration = Duration::from_millis(2);
-
-/// Nobody works on it.
-const FREE: u8 = 0;
-/// A guess is being made.
-const GUESSING: u8 = 1;
-/// A guess is there.
-const GUESSED: u8 = 2;
-/// The lane has it.
-const TAKEN: u8 = 3;
 
 /// A block under way, and what guessing needs.
 pub(crate) struct Lead<'a> {
@@ -81,137 +68,61 @@ pub(crate) struct Lead<'a> {
     pub(crate) gas_min: u64,
 }
 
-/// What the threads on one stretch of transactions share.
-struct Course<'c> {
-    transactions: &'c [Arc<Transaction>],
-    versions: &'c Versions<'c>,
+/// A stretch of transactions, as those who guess see it.
+struct Stretch<'s> {
+    transactions: &'s [Arc<Transaction>],
+    transfers: Transfers,
+    versions: &'s Versions<'s>,
     /// Number of the first transaction.
     base: u32,
-    transfers: &'c Transfers,
-    marks: Vec<AtomicU8>,
-    guesses: Vec<Mutex<Option<Box<Guess>>>>,
-    /// The lowest transaction that is not committed.
-    lowest: AtomicUsize,
-    /// The next transaction to guess.
-    cursor: AtomicUsize,
-    window: AtomicUsize,
-    stop: AtomicBool,
-    asleep: Mutex<usize>,
-    moved: Condvar,
+    course: Course<Guess>,
 }
 
-impl<'c> Course<'c> {
-    fn new(transactions: &'c [Arc<Transaction>], transfers: &'c Transfers, versions: &'c Versions<'c>) -> Self {
-        Self {
-            transactions,
-            versions,
-            base: versions.lowest(),
-            transfers,
-            marks: transactions.iter().map(|_| AtomicU8::new(FREE)).collect(),
-            guesses: transactions.iter().map(|_| Mutex::new(None)).collect(),
-            lowest: AtomicUsize::new(0),
-            cursor: AtomicUsize::new(1),
-            window: AtomicUsize::new(WINDOW_MAX),
-            stop: AtomicBool::new(false),
-            asleep: Mutex::new(0),
-            moved: Condvar::new(),
-        }
-    }
-
-    /// Takes the next transaction within the window that is worth a guess.
-    fn claim(&self) -> Claim {
-        loop {
-            let lowest = self.lowest.load(Ordering::Acquire);
-            let next = self.cursor.load(Ordering::Relaxed).max(lowest.saturating_add(1));
-            let Some(transaction) = self.transactions.get(next) else { return Claim::Never };
-            if next > lowest.saturating_add(self.window.load(Ordering::Relaxed)) {
-                return Claim::Later(lowest);
-            }
-            let seen = self.cursor.fetch_max(next.saturating_add(1), Ordering::Relaxed);
-            if seen > next || self.transfers.is_plain(transaction) {
-                continue;
-            }
-            let mark = &self.marks[next];
-            if mark.compare_exchange(FREE, GUESSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Claim::Now(next);
-            }
-        }
-    }
-
+impl Stretch<'_> {
     /// The number of the transaction at a place, through the whole block.
     fn number(&self, at: usize) -> u32 {
         u32::try_from(at).map_or(u32::MAX, |at| self.base.saturating_add(at))
     }
 
-    /// Guesses the transaction at a place.
-    fn guess(&self, guesser: &mut Guesser<'_>, at: usize) -> Option<Guess> {
-        guesser.guess(self.number(at), &self.transactions[at])
+    /// Takes the next transaction that is more than a transfer.
+    fn claim(&self) -> Claim {
+        self.course.claim(|at| !self.transfers.is_plain(&self.transactions[at]))
     }
 
-    /// Hands a guess over, unless the lane did not wait for it.
-    fn deliver(&self, at: usize, guess: Option<Guess>) {
-        *self.guesses[at].lock() = guess.map(Box::new);
-        let mark = &self.marks[at];
-        if mark.compare_exchange(GUESSING, GUESSED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            *self.guesses[at].lock() = None;
-        }
+    /// Guesses the transaction at a place.
+    fn guess(&self, guesser: &mut Guesser<'_>, at: usize) -> Option<Box<Guess>> {
+        guesser.guess(self.number(at), &self.transactions[at]).map(Box::new)
     }
 
     /// What a helper does until there is nothing left to guess.
     fn help(&self, guesser: &mut Guesser<'_>) {
-        while !self.stop.load(Ordering::Acquire) {
+        loop {
             match self.claim() {
                 Claim::Now(at) => {
                     // The lane waits for what is being guessed, so a guess must end even if it panics; the lane then
                     // meets the same fault where it stops the node.
                     let guess = catch_unwind(AssertUnwindSafe(|| self.guess(guesser, at)));
                     let alive = guess.is_ok();
-                    self.deliver(at, guess.unwrap_or_default());
+                    self.course.deliver(at, guess.unwrap_or_default());
                     if !alive {
                         return;
                     }
                 }
-                Claim::Later(lowest) => self.sleep(lowest),
+                Claim::Later(lowest) => self.course.sleep(lowest),
                 Claim::Never => return,
             }
         }
     }
 
-    fn sleep(&self, lowest: usize) {
-        let mut asleep = self.asleep.lock();
-        if self.lowest.load(Ordering::Acquire) == lowest && !self.stop.load(Ordering::Acquire) {
-            *asleep = asleep.saturating_add(1);
-            self.moved.wait_for(&mut asleep, NAP);
-            *asleep = asleep.saturating_sub(1);
-        }
-    }
-
-    /// The lane has gone on; whoever sleeps has something to do if the window reaches beyond the cursor.
+    /// Everything below `lowest` is committed.
     fn advance(&self, lowest: usize) {
         self.versions.advance(self.number(lowest));
-        self.lowest.store(lowest, Ordering::Release);
-        let reach = lowest.saturating_add(self.window.load(Ordering::Relaxed));
-        if self.cursor.load(Ordering::Relaxed) <= reach && *self.asleep.lock() > 0 {
-            self.moved.notify_all();
-        }
+        self.course.advance(lowest);
     }
-
-    fn end(&self) {
-        self.stop.store(true, Ordering::Release);
-        drop(self.asleep.lock());
-        self.moved.notify_all();
-    }
-}
-
-enum Claim {
-    Now(usize),
-    /// The window is full while the lane is here.
-    Later(usize),
-    Never,
 }
 
 /// Ends the helpers, also when the lane panics.
-struct EndOnDrop<'c>(&'c Course<'c>);
+struct EndOnDrop<'c>(&'c Course<Guess>);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
@@ -224,7 +135,7 @@ pub(crate) struct Lane<'l, 'a> {
     run: &'l mut Run<'a>,
     transactions: &'l [Arc<Transaction>],
     /// `None` where nobody guesses.
-    guessing: Option<(&'l Course<'l>, Guesser<'l>)>,
+    guessing: Option<(&'l Stretch<'l>, Guesser<'l>)>,
     trust: usize,
     alone: usize,
 }
@@ -242,12 +153,17 @@ impl<'a> Lead<'a> {
             return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
         }
         run.publish_to(versions);
-        let transfers = Transfers::new(self.chain, self.header);
-        let course = Course::new(transactions, &transfers, versions);
-        let help = || course.help(&mut Guesser::new(self, versions));
+        let stretch = Stretch {
+            transactions,
+            transfers: Transfers::new(self.chain, self.header),
+            versions,
+            base: versions.lowest(),
+            course: Course::new(transactions.len(), WINDOW_MAX),
+        };
+        let help = || stretch.help(&mut Guesser::new(self, versions));
         let lane = || {
-            let _end = EndOnDrop(&course);
-            let guessing = Some((&course, Guesser::new(self, versions)));
+            let _end = EndOnDrop(&stretch.course);
+            let guessing = Some((&stretch, Guesser::new(self, versions)));
             walk(&mut Lane { run, transactions, guessing, trust: TRUST_FULL, alone: 0 })
         };
         self.workers.run_beside(&help, lane)
@@ -277,9 +193,9 @@ impl<'a> Lane<'_, 'a> {
 
     /// Passes the transaction at this place over.
     pub(crate) fn skip(&mut self, at: usize) {
-        if let Some((course, _)) = &self.guessing {
-            course.marks[at].store(TAKEN, Ordering::Release);
-            course.advance(at.saturating_add(1));
+        if let Some((stretch, _)) = &self.guessing {
+            drop(stretch.course.take(at, false));
+            stretch.advance(at.saturating_add(1));
         }
     }
 
@@ -307,28 +223,23 @@ impl<'a> Lane<'_, 'a> {
             },
         };
         self.probe();
-        if let Some((course, _)) = &self.guessing {
-            course.advance(at.saturating_add(1));
+        if let Some((stretch, _)) = &self.guessing {
+            stretch.advance(at.saturating_add(1));
         }
         done
     }
 
     /// Makes the transaction the lane's, with the guess if there is one.
     fn take(&mut self, at: usize) -> Option<Box<Guess>> {
-        let (course, guesser) = self.guessing.as_mut()?;
-        let mark = &course.marks[at];
+        let (stretch, guesser) = self.guessing.as_mut()?;
+        let wait = self.trust >= LANE_TRUST_MIN;
         loop {
-            match mark.compare_exchange(FREE, TAKEN, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return None,
-                Err(GUESSED) => return course.guesses[at].lock().take(),
-                Err(_) if self.trust < LANE_TRUST_MIN => {
-                    if mark.compare_exchange(GUESSING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                        return None;
-                    }
-                }
-                // A helper is at it, and it will most likely hold: guess further ahead meanwhile.
-                Err(_) => match course.claim() {
-                    Claim::Now(ahead) => course.deliver(ahead, course.guess(guesser, ahead)),
+            match stretch.course.take(at, wait) {
+                Taken::Unguessed => return None,
+                Taken::Guessed(guess) => return Some(guess),
+                // It will most likely hold: guess further ahead meanwhile.
+                Taken::UnderWay => match stretch.claim() {
+                    Claim::Now(ahead) => stretch.course.deliver(ahead, stretch.guess(guesser, ahead)),
                     Claim::Later(_) | Claim::Never => std::thread::yield_now(),
                 },
             }
@@ -345,19 +256,19 @@ impl<'a> Lane<'_, 'a> {
         }
         let open = self.trust >= HELPER_TRUST_MIN;
         let window = if open { self.trust.saturating_mul(WINDOW_MAX) / TRUST_FULL } else { 0 };
-        if let Some((course, _)) = &self.guessing {
-            course.window.store(window, Ordering::Relaxed);
+        if let Some((stretch, _)) = &self.guessing {
+            stretch.course.set_window(window);
         }
     }
 
     /// With the window closed, lets something be guessed now and then: the block may have changed its nature.
     fn probe(&mut self) {
-        let Some((course, _)) = &self.guessing else { return };
-        if course.window.load(Ordering::Relaxed) == 0 {
+        let Some((stretch, _)) = &self.guessing else { return };
+        if stretch.course.is_closed() {
             self.alone = self.alone.saturating_add(1);
             if self.alone >= PROBE_EVERY {
                 self.alone = 0;
-                course.window.store(1, Ordering::Relaxed);
+                stretch.course.set_window(1);
             }
         }
     }

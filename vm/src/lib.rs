@@ -36,6 +36,7 @@ mod record;
 pub mod replay;
 pub mod rules;
 pub mod sequential;
+mod sync;
 pub mod system;
 #[cfg(test)]
 mod testing;
