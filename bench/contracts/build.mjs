@@ -18,6 +18,7 @@ const artifactDir = join(root, "artifacts");
 // What is deployed, and the file it is in. Bases, interfaces and libraries have no artefact.
 const contracts = {
   Lending: "src/Lending.sol",
+  OrderBook: "src/OrderBook.sol",
   Pair: "src/Exchange.sol",
   PairFactory: "src/Exchange.sol",
   PriceOracle: "src/PriceOracle.sol",

@@ -1,4 +1,4 @@
-// Plain integer models of the exchange and the market: what the contracts must do, unit for unit.
+// Plain integer models of the exchange, the market and the order book: what the contracts must do, unit for unit.
 
 const RAY = 10n ** 27n;
 const WAD = 10n ** 18n;
@@ -261,5 +261,76 @@ export class LendingModel {
   #refuseUnhealthy(account, now) {
     const { debt, health } = this.health(account, now);
     refuseUnless(debt === 0n || health >= WAD, "Unhealthy");
+  }
+}
+
+/// The order book, as a list of the orders that wait in order of their age. A method returns null, or the name
+/// of the error with which the call must revert, and then has changed nothing.
+export class BookModel {
+  balances = new Map();
+  orders = [];
+  lastId = 0n;
+
+  constructor(lotSize, tickSize) {
+    [this.lotSize, this.tickSize] = [lotSize, tickSize];
+  }
+
+  balance(account) {
+    if (!this.balances.has(account)) this.balances.set(account, { base: 0n, quote: 0n });
+    return this.balances.get(account);
+  }
+
+  /// The best price of a side, zero if there is none.
+  best(bid) {
+    const ticks = this.orders.filter((order) => order.bid === bid).map((order) => order.tick);
+    return ticks.reduce((best, tick) => (best === 0n || (bid ? tick > best : tick < best) ? tick : best), 0n);
+  }
+
+  level(bid, tick) {
+    return this.orders.filter((order) => order.bid === bid && order.tick === tick);
+  }
+
+  place(owner, bid, tick, lots) {
+    const worth = (price, count) => price * count * this.tickSize;
+    // What is traded at which price, found before anything is changed: the oldest order of the best price first.
+    const reachable = this.orders
+      .filter((order) => order.bid !== bid && (bid ? order.tick <= tick : order.tick >= tick))
+      .sort((a, b) => Number(bid ? a.tick - b.tick : b.tick - a.tick));
+    const trades = [];
+    let left = lots;
+    for (const maker of reachable) {
+      if (left === 0n) break;
+      trades.push([maker, min(maker.lots, left)]);
+      left -= min(maker.lots, left);
+    }
+    const moved = trades.reduce((sum, [maker, count]) => sum + worth(maker.tick, count), 0n);
+    const pay = ([maker, count]) => (bid ? worth(maker.tick, count) : count * this.lotSize);
+    // An account that trades with itself may pay with what its waiting order earns.
+    const own = trades.filter(([maker]) => maker.owner === owner);
+    const earned = own.reduce((sum, trade) => sum + pay(trade), 0n);
+    const paid = bid ? moved + worth(tick, left) : lots * this.lotSize;
+    if (this.balance(owner)[bid ? "quote" : "base"] + earned < paid) return "InsufficientBalance";
+
+    this.lastId += 1n;
+    for (const trade of trades) {
+      this.balance(trade[0].owner)[bid ? "quote" : "base"] += pay(trade);
+      trade[0].lots -= trade[1];
+    }
+    this.orders = this.orders.filter((order) => order.lots > 0n);
+    const balance = this.balance(owner);
+    balance[bid ? "quote" : "base"] -= paid;
+    balance[bid ? "base" : "quote"] += bid ? (lots - left) * this.lotSize : moved;
+    if (left > 0n) this.orders.push({ id: this.lastId, owner, bid, tick, lots: left });
+    return null;
+  }
+
+  cancel(owner, id) {
+    const order = this.orders.find((other) => other.id === id);
+    if (order === undefined) return "OrderUnknown";
+    if (order.owner !== owner) return "NotOrderOwner";
+    this.orders = this.orders.filter((other) => other !== order);
+    if (order.bid) this.balance(owner).quote += order.tick * order.lots * this.tickSize;
+    else this.balance(owner).base += order.lots * this.lotSize;
+    return null;
   }
 }

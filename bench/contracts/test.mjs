@@ -9,7 +9,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test, before, after } from "node:test";
 import { ContractFactory, HDNodeWallet, Interface, JsonRpcProvider, MaxUint256, Mnemonic } from "ethers";
-import { LendingModel, PairModel } from "./model.mjs";
+import { BookModel, LendingModel, PairModel } from "./model.mjs";
 
 const url = process.env.RPC_URL;
 if (!url) throw new Error("RPC_URL is not set");
@@ -22,7 +22,7 @@ const wallets = Array.from({ length: 5 }, (_, i) =>
 const [owner, alice, bob, carol, dave] = wallets;
 
 const artifact = (name) => JSON.parse(readFileSync(new URL(`artifacts/${name}.json`, import.meta.url), "utf8"));
-const names = ["Token", "Pair", "PairFactory", "Router", "PriceOracle", "Lending"];
+const names = ["Token", "Pair", "PairFactory", "Router", "PriceOracle", "Lending", "OrderBook"];
 const artifacts = Object.fromEntries(names.map((name) => [name, artifact(name)]));
 
 const unit = (amount, decimals) => BigInt(amount) * 10n ** BigInt(decimals);
@@ -38,6 +38,8 @@ const SELECTORS = {
   repay: "0x22867d78",
   liquidate: "0xaab3f868",
   listReserve: "0x224afcf7",
+  place: "0xa8b7e77d",
+  cancel: "0x4c125e79",
 };
 
 const standard = {
@@ -653,6 +655,102 @@ test("a random run of the market agrees with the model at every step", async (t)
   for (const outcome of Object.keys(refusals).sort()) t.diagnostic(`${outcome} ${refusals[outcome]}`);
 });
 
+// ---------------------------------------------------------------- order book
+
+const [lotSize, tickSize] = [1_000n, 10n];
+
+/// A book whose traders have deposited, and its model.
+async function orderBook(traders = wallets, amount = unit(1, 9)) {
+  const tokens = [await token("BASE", 18, traders, 1n), await token("QUOTE", 18, traders, 1n)];
+  const book = await deploy("OrderBook", ...tokens.map((coin) => coin.target), lotSize, tickSize);
+  await approve(book, tokens, traders);
+  const model = new BookModel(lotSize, tickSize);
+  for (const trader of traders) {
+    for (const coin of tokens) await send(book, trader, "deposit", coin.target, amount);
+    Object.assign(model.balance(trader.address), { base: amount, quote: amount });
+  }
+  return { book, model, tokens };
+}
+
+async function assertBook({ book, model, tokens }, block) {
+  const at = { blockTag: block };
+  const best = [model.best(true), model.best(false)];
+  assert.deepEqual([...(await book.market(at))], [model.lastId, ...best], "latest order and best prices");
+  assert.ok(best.includes(0n) || best[0] < best[1], "bids are below asks");
+  for (const { id, owner: trader, bid, tick, lots } of model.orders) {
+    assert.deepEqual([...(await book.orders(id, at))], [trader, lots, tick, bid], `order ${id}`);
+    const queue = model.level(bid, tick);
+    const total = queue.reduce((sum, order) => sum + order.lots, 0n);
+    assert.deepEqual([...(await book.levelOf(bid, tick, at))], [queue[0].id, queue.at(-1).id, total], `tick ${tick}`);
+  }
+  const owed = [0n, 0n];
+  for (const [account, { base, quote }] of model.balances) {
+    assert.deepEqual([...(await book.balances(account, at))], [base, quote], "balances");
+    [owed[0], owed[1]] = [owed[0] + base, owed[1] + quote];
+  }
+  for (const { bid, tick, lots } of model.orders) {
+    if (bid) owed[1] += tick * lots * tickSize;
+    else owed[0] += lots * lotSize;
+  }
+  const held = await Promise.all(tokens.map((coin) => coin.balanceOf(book.target, at)));
+  assert.deepEqual(held, owed, "the book holds what it owes");
+}
+
+test("a random run of the order book agrees with the model at every step", async (t) => {
+  const seed = freshSeed();
+  t.diagnostic(`SEED=${seed}`);
+  const roll = dice(seed);
+  const traders = [alice, bob, carol];
+  const world = await orderBook(traders, unit(1, 6));
+  const outcomes = {};
+  for (let i = 0; i < 120; i += 1) {
+    const from = traders[Number(roll(3))];
+    const { orders, lastId } = world.model;
+    let [method, args] = ["place", [roll(2) === 0n, 990n + roll(21), roll(40) + 1n]];
+    if (roll(3) === 0n) {
+      const known = orders.length > 0 && roll(5) !== 0n;
+      [method, args] = ["cancel", [known ? orders[Number(roll(orders.length))].id : roll(lastId + 2n)]];
+    }
+    // Prices far away are found through the upper words of the tree.
+    if (method === "place" && roll(8) === 0n) args[1] = args[0] ? roll(300) + 1n : 2n ** 24n - 1n - roll(300);
+    const own = orders.find((order) => order.id === args[0]);
+    const trader = own !== undefined && roll(4) !== 0n ? traders.find((one) => one.address === own.owner) : from;
+    const { receipt, block } = await attempt(world.book, trader, method, ...args);
+    const refusal = world.model[method](trader.address, ...args);
+    assert.equal(receipt.status, refusal === null ? 1 : 0, `${method} of ${args}: the model says ${refusal ?? "ok"}`);
+    await assertBook(world, block);
+    const outcome = `${method}: ${refusal ?? "done"}`;
+    outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+  }
+  for (const outcome of Object.keys(outcomes).sort()) t.diagnostic(`${outcome} ${outcomes[outcome]}`);
+});
+
+test("wrong calls on the order book revert with the reason", async () => {
+  const { book, tokens: [base, quote] } = await orderBook([alice, bob], 10_000n);
+  await send(book, alice, "place", false, 7n, 5n);
+  await refused(book, alice, "place", [true, 0n, 1n], "TickZero");
+  await refused(book, alice, "place", [true, 1n, 0n], "LotsZero");
+  const short = await refused(book, alice, "place", [false, 9n, 6n], "InsufficientBalance");
+  assert.deepEqual([...short], [5_000n, 6_000n]);
+  // Five lots trade at 7, the sixth would lock 10,010.
+  await refused(book, bob, "place", [true, 1_001n, 6n], "InsufficientBalance");
+  await refused(book, bob, "cancel", [1n], "NotOrderOwner");
+  await refused(book, bob, "cancel", [2n], "OrderUnknown");
+  await refused(book, alice, "deposit", [base.target, 0n], "AmountZero");
+  await refused(book, alice, "deposit", [alice.address, 1n], "TokenUnknown");
+  await refused(book, alice, "deposit", [base.target, unit(1, 19)], "ERC20InsufficientBalance");
+  await refused(book, alice, "withdraw", [base.target, 5_001n], "InsufficientBalance");
+  await refused(book, dave, "withdraw", [quote.target, 1n], "InsufficientBalance");
+  await send(book, alice, "cancel", 1n);
+  await refused(book, alice, "cancel", [1n], "OrderUnknown");
+  await send(book, alice, "withdraw", base.target, 10_000n);
+  assert.equal(await base.balanceOf(alice.address), unit(1, 18));
+  const same = new ContractFactory(artifacts.OrderBook.abi, artifacts.OrderBook.bytecode, owner);
+  const { data } = await same.getDeployTransaction(base.target, base.target, lotSize, tickSize);
+  const invalid = ({ data: reason }) => same.interface.parseError(reason)?.name === "InvalidMarket";
+  await assert.rejects(provider.call({ data }), invalid);
+});
+
 // ---------------------------------------------------------------- interfaces and gas
 
 test("selectors of the calls a load sends do not drift", () => {
@@ -662,6 +760,7 @@ test("selectors of the calls a load sends do not drift", () => {
   for (const call of ["deposit", "withdraw", "borrow", "repay", "liquidate", "listReserve"]) {
     assert.equal(selector("Lending", call), SELECTORS[call], call);
   }
+  for (const call of ["place", "cancel"]) assert.equal(selector("OrderBook", call), SELECTORS[call], call);
 });
 
 /// Two accounts do the same in one block: the first pays for the new second, the other does not.

@@ -19,12 +19,14 @@ pub enum Contract {
     PriceOracle,
     /// The money market.
     Lending,
+    /// The limit order book of one market.
+    OrderBook,
 }
 
 impl Contract {
     /// Every contract.
-    pub const ALL: [Self; 6] =
-        [Self::Token, Self::Pair, Self::PairFactory, Self::Router, Self::PriceOracle, Self::Lending];
+    pub const ALL: [Self; 7] =
+        [Self::Token, Self::Pair, Self::PairFactory, Self::Router, Self::PriceOracle, Self::Lending, Self::OrderBook];
 
     /// Its name in the sources.
     #[must_use]
@@ -36,6 +38,7 @@ impl Contract {
             Self::Router => "Router",
             Self::PriceOracle => "PriceOracle",
             Self::Lending => "Lending",
+            Self::OrderBook => "OrderBook",
         }
     }
 
@@ -63,6 +66,7 @@ impl Contract {
             Self::Router => include_str!("../contracts/artifacts/Router.json"),
             Self::PriceOracle => include_str!("../contracts/artifacts/PriceOracle.json"),
             Self::Lending => include_str!("../contracts/artifacts/Lending.json"),
+            Self::OrderBook => include_str!("../contracts/artifacts/OrderBook.json"),
         }
     }
 }
