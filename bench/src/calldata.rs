@@ -39,6 +39,12 @@ impl Calldata {
         self.uint(U256::from(value))
     }
 
+    /// Appends a truth value.
+    #[must_use]
+    pub fn boolean(self, value: bool) -> Self {
+        self.number(u128::from(value))
+    }
+
     /// Appends the length and the items of an array of addresses.
     #[must_use]
     pub fn addresses(self, items: impl ExactSizeIterator<Item = Address>) -> Self {

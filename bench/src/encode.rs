@@ -33,6 +33,8 @@ const REPAY: &str = "repay(address,uint256)";
 const LIQUIDATE: &str = "liquidate(address,address,address,uint256)";
 const LIST_RESERVE: &str = "listReserve(address,(uint16,uint16,uint16,uint16,uint16,uint16,uint16))";
 const SET_PRICE: &str = "setPrice(address,uint256)";
+const PLACE: &str = "place(bool,uint24,uint64)";
+const CANCEL: &str = "cancel(uint64)";
 const TRANSFER_OWNERSHIP: &str = "transferOwnership(address)";
 
 /// A deadline that never comes, and an allowance that never runs down.
@@ -61,6 +63,7 @@ impl Operation {
             }
             Self::Swap { .. } | Self::AddLiquidity { .. } => world.router,
             Self::SetPrice { .. } | Self::TransferOracle { .. } => world.oracle,
+            Self::PlaceOrder { .. } | Self::CancelOrder { .. } | Self::FundBook { .. } => world.book,
             Self::Deploy(_) => Address::ZERO,
             Self::Deposit { .. }
             | Self::Withdraw { .. }
@@ -83,7 +86,7 @@ impl Operation {
             Self::Swap { pool, sell_token0, amount } => {
                 swap(world, *pool, *sell_token0, *amount, accounts.address(from))
             }
-            Self::Deposit { asset, amount } => amount_of(DEPOSIT, asset, amount),
+            Self::Deposit { asset, amount } | Self::FundBook { asset, amount } => amount_of(DEPOSIT, asset, amount),
             Self::Withdraw { asset, amount } => amount_of(WITHDRAW, asset, amount),
             Self::Borrow { asset, amount } => amount_of(BORROW, asset, amount),
             Self::Repay { asset, amount } => amount_of(REPAY, asset, amount),
@@ -103,6 +106,10 @@ impl Operation {
                 let words = MARKET.words().into_iter();
                 words.fold(Calldata::call(LIST_RESERVE).address(world.token(*asset)), Calldata::number)
             }
+            Self::PlaceOrder { bid, tick, lots } => {
+                Calldata::call(PLACE).boolean(*bid).number(u128::from(*tick)).number(u128::from(*lots))
+            }
+            Self::CancelOrder { order } => Calldata::call(CANCEL).number(u128::from(*order)),
             Self::TransferOracle { to } => Calldata::call(TRANSFER_OWNERSHIP).address(accounts.address(*to)),
         })
     }
@@ -137,6 +144,7 @@ mod tests {
             (Contract::Router, vec![SWAP, ADD_LIQUIDITY]),
             (Contract::Lending, vec![DEPOSIT, WITHDRAW, BORROW, REPAY, LIQUIDATE, LIST_RESERVE]),
             (Contract::PriceOracle, vec![SET_PRICE, TRANSFER_OWNERSHIP]),
+            (Contract::OrderBook, vec![PLACE, CANCEL, DEPOSIT]),
         ];
         for (contract, signatures) in called {
             for signature in signatures {

@@ -1,13 +1,15 @@
-//! What must be true at the end: plain integer models of the tokens, the exchange and the market.
+//! What must be true at the end: plain integer models of the tokens, the exchange, the market and the order book.
 //!
 //! A [`Model`] starts with nothing deployed. Fed with every operation of a plan in the order in which the
 //! chain included it, each with the time of its block, it knows every balance, reserve, index and position to
 //! the unit. The models follow `contracts/src/*.sol`, and `contracts/model.mjs` is the same in JavaScript.
 
+mod book;
 mod exchange;
 mod ledger;
 mod lending;
 
+pub use book::{BASE, Book, LOT_SIZE, Order, Placed, QUOTE, TICK_SIZE};
 pub use exchange::PoolModel;
 pub use ledger::Ledger;
 pub use lending::{MARKET, MarketConfig, Position, Reserve};
@@ -46,6 +48,9 @@ pub enum Refusal {
     /// The pool refuses; the name is that of its error.
     #[error("the pool refuses: {0}")]
     Pool(&'static str),
+    /// The order book refuses; the name is that of its error.
+    #[error("the order book refuses: {0}")]
+    Book(&'static str),
 }
 
 /// Who can hold tokens.
@@ -57,6 +62,8 @@ pub enum Holder {
     Pool(PoolId),
     /// The lending market.
     Lending,
+    /// The order book.
+    OrderBook,
 }
 
 /// Everything the contracts hold.
@@ -69,6 +76,7 @@ pub struct Model {
     reserves: BTreeMap<TokenId, Reserve>,
     positions: BTreeMap<(TokenId, AccountId), Position>,
     prices: BTreeMap<TokenId, U256>,
+    book: Book,
 }
 
 impl Model {
@@ -103,6 +111,11 @@ impl Model {
             Operation::ListReserve { asset } => {
                 self.reserves.insert(*asset, Reserve::new(timestamp));
             }
+            Operation::FundBook { asset, amount } => {
+                self.pull(*asset, from, Spender::OrderBook, Holder::OrderBook, U256::from(*amount))?;
+                self.book.apply(from, operation)?;
+            }
+            Operation::PlaceOrder { .. } | Operation::CancelOrder { .. } => self.book.apply(from, operation)?,
             _ => self.lend(from, operation, timestamp)?,
         }
         Ok(())
@@ -137,6 +150,12 @@ impl Model {
         self.reserves.get(&asset).map(|reserve| reserve.accrued(timestamp))
     }
 
+    /// The order book; empty if there is none.
+    #[must_use]
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
     /// Every position that ever was.
     pub fn positions(&self) -> impl Iterator<Item = (TokenId, AccountId, Position)> {
         self.positions.iter().map(|((asset, account), position)| (*asset, *account, *position))
@@ -168,6 +187,12 @@ impl Model {
             let cash = self.balance(*asset, Holder::Lending);
             if cash != reserve.cash {
                 return Err(format!("{asset:?}: the market holds {cash} and counts {}", reserve.cash));
+            }
+        }
+        for (asset, owed) in [(BASE, self.book.base()), (QUOTE, self.book.quote())] {
+            let held = self.balance(asset, Holder::OrderBook);
+            if held != owed {
+                return Err(format!("{asset:?}: the order book holds {held} and owes {owed}"));
             }
         }
         Ok(())

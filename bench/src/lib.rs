@@ -11,9 +11,12 @@
 //! A plan is a function of its settings: the same seed gives the same bytes, transaction for transaction.
 //! Nothing here knows a node; whoever drives one brings nonces, fees and gas limits.
 //!
-//! Reading order: [`shapes`] (what is sent), [`world`] (on which contracts), [`plan`], [`sign`], [`expect`].
+//! Reading order: [`shapes`] (what is sent), [`contention`] (the same to find out how an executor bears conflicts),
+//! [`world`] (on which contracts), [`plan`], [`sign`], [`expect`].
 
 pub mod shapes;
+
+pub mod contention;
 
 pub mod operation;
 
@@ -36,7 +39,8 @@ pub mod calldata;
 pub mod rng;
 
 pub use accounts::{AccountId, Accounts};
+pub use contention::Contention;
 pub use operation::{Kind, Operation};
-pub use plan::{Phase, Plan, Settings, Step};
+pub use plan::{Phase, Plan, Settings, Step, Traffic};
 pub use shapes::Shape;
 pub use world::World;

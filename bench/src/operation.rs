@@ -29,6 +29,12 @@ pub enum Operation {
     Liquidate { debt: TokenId, collateral: TokenId, account: AccountId, amount: u128 },
     /// Sets a price, 8 decimals.
     SetPrice { asset: TokenId, price: u128 },
+    /// Trades on the order book up to a price, and lets the rest wait.
+    PlaceOrder { bid: bool, tick: u32, lots: u64 },
+    /// Takes an order of the caller out of the order book.
+    CancelOrder { order: u64 },
+    /// Adds to what the caller may trade on the order book.
+    FundBook { asset: TokenId, amount: u128 },
     /// Creates a contract.
     Deploy(Deployment),
     /// Creates `amount` tokens for each of a range of accounts.
@@ -57,6 +63,8 @@ pub enum Kind {
     Repay,
     Liquidate,
     SetPrice,
+    PlaceOrder,
+    CancelOrder,
     Setup,
 }
 
@@ -74,6 +82,8 @@ impl Kind {
             Self::Repay => "repay",
             Self::Liquidate => "liquidate",
             Self::SetPrice => "set_price",
+            Self::PlaceOrder => "place_order",
+            Self::CancelOrder => "cancel_order",
             Self::Setup => "setup",
         }
     }
@@ -87,7 +97,9 @@ impl Kind {
             Self::Swap => 250_000,
             Self::Deposit => 300_000,
             Self::Withdraw | Self::Borrow | Self::Repay => 350_000,
-            Self::Liquidate => 500_000,
+            // An order of a plan fills as many others as it has lots at most, each at a price of its own.
+            Self::Liquidate | Self::PlaceOrder => 500_000,
+            Self::CancelOrder => 150_000,
             Self::Setup => 1 << 24,
         }
     }
@@ -110,6 +122,8 @@ impl Operation {
             Self::Repay { .. } => Kind::Repay,
             Self::Liquidate { .. } => Kind::Liquidate,
             Self::SetPrice { .. } => Kind::SetPrice,
+            Self::PlaceOrder { .. } => Kind::PlaceOrder,
+            Self::CancelOrder { .. } => Kind::CancelOrder,
             _ => Kind::Setup,
         }
     }
@@ -126,6 +140,7 @@ impl Operation {
             }
             Self::Approve { .. } | Self::TransferOracle { .. } => 80_000,
             Self::AddLiquidity { .. } => 3_500_000,
+            Self::FundBook { .. } => 150_000,
             Self::ListReserve { .. } => 400_000,
             _ => self.kind().gas_max(),
         }
@@ -146,9 +161,10 @@ impl Operation {
         match self {
             Self::Transfer { .. } => Some(0),
             Self::TokenTransfer { .. } | Self::SetPrice { .. } | Self::Approve { .. } => Some(1),
+            Self::CancelOrder { .. } => Some(1),
             Self::Swap { .. } => Some(4),
             Self::Deposit { .. } | Self::Withdraw { .. } | Self::Borrow { .. } | Self::Repay { .. } => Some(2),
-            Self::Liquidate { .. } => Some(2),
+            Self::Liquidate { .. } | Self::FundBook { .. } => Some(2),
             _ => None,
         }
     }

@@ -103,10 +103,10 @@ impl Shape {
 }
 
 /// Wei of a transfer, from and below.
-const TRANSFER_WEI: (u64, u64) = (1_000_000_000, 1_000_000_000_000);
+pub(crate) const TRANSFER_WEI: (u64, u64) = (1_000_000_000, 1_000_000_000_000);
 
 /// Units of a trade, a token transfer or a lending operation, from and below: up to one whole token.
-const AMOUNT: (u64, u64) = (1_000_000_000_000_000, 1_000_000_000_000_000_000);
+pub(crate) const AMOUNT: (u64, u64) = (1_000_000_000_000_000, 1_000_000_000_000_000_000);
 
 /// Units of debt repaid by a liquidation, from and below.
 const LIQUIDATION: (u64, u64) = (1_000_000_000_000, 1_000_000_000_000_000);

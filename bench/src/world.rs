@@ -11,6 +11,7 @@ use alloy_primitives::{Address, keccak256};
 use crate::{
     artifacts::Contract,
     calldata::Calldata,
+    expect::{BASE, LOT_SIZE, QUOTE, TICK_SIZE},
     shapes::{Scale, Shape},
 };
 
@@ -56,6 +57,8 @@ pub enum Spender {
     Router,
     /// The lending market.
     Lending,
+    /// The order book.
+    OrderBook,
 }
 
 /// The contracts of a plan.
@@ -69,14 +72,16 @@ pub struct World {
     pub pools: Vec<Pool>,
     /// Lending markets that senders use; one more is for the collateral that loses its worth.
     pub markets: u16,
-    /// Creates pairs; zero where the shape has no exchange.
+    /// Creates pairs; zero where there is no exchange.
     pub factory: Address,
-    /// What traders call; zero where the shape has no exchange.
+    /// What traders call; zero where there is no exchange.
     pub router: Address,
-    /// Where prices come from; zero where the shape has no market.
+    /// Where prices come from; zero where there is no market.
     pub oracle: Address,
-    /// The lending market; zero where the shape has none.
+    /// The lending market; zero where there is none.
     pub lending: Address,
+    /// The order book; zero where there is none.
+    pub book: Address,
 }
 
 /// A contract with what tells it from others of its kind.
@@ -92,6 +97,39 @@ pub enum Deployment {
     PriceOracle,
     /// The lending market.
     Lending,
+    /// The order book.
+    OrderBook,
+}
+
+/// How many contracts of each kind there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Tokens.
+    pub tokens: u16,
+    /// The two tokens of each pool of the exchange; there is an exchange if there is a pool.
+    pub pools: Vec<(TokenId, TokenId)>,
+    /// Lending markets that senders use.
+    pub markets: u16,
+    /// Whether there is an order book, of the first two tokens.
+    pub book: bool,
+}
+
+impl Layout {
+    /// What a shape needs: tokens enough for its pools to be different, and one for each market.
+    #[must_use]
+    pub fn of(shape: Shape, scale: Scale) -> Self {
+        let markets = if shape.has_market() { scale.markets } else { 0 };
+        let pools: Vec<_> = pairs_of_tokens().take(usize::from(shape.pools(scale))).collect();
+        let pooled = pools.iter().map(|(_, high)| high.0 + 1).max().unwrap_or_default();
+        let listed = if markets == 0 { 0 } else { markets + 1 };
+        let tokens = pooled.max(listed).max(u16::from(shape.has_token_transfers()));
+        Self { tokens, pools, markets, book: false }
+    }
+}
+
+/// Pairs of tokens in the order (0,1) (0,2) (1,2) (0,3) ...
+fn pairs_of_tokens() -> impl Iterator<Item = (TokenId, TokenId)> {
+    (1_u16..).flat_map(|high| (0..high).map(move |low| (TokenId(low), TokenId(high))))
 }
 
 impl Deployment {
@@ -104,6 +142,7 @@ impl Deployment {
             Self::Router => Contract::Router,
             Self::PriceOracle => Contract::PriceOracle,
             Self::Lending => Contract::Lending,
+            Self::OrderBook => Contract::OrderBook,
         }
     }
 }
@@ -112,18 +151,19 @@ impl Deployment {
 const PRICE_AGE_MAX: u128 = 1 << 32;
 
 impl World {
-    /// Lays out the contracts of a shape for an owner whose next nonce is `owner_nonce`.
+    /// Lays out the contracts for an owner whose next nonce is `owner_nonce`.
     #[must_use]
-    pub fn new(shape: Shape, scale: Scale, owner: Address, owner_nonce: u64) -> Self {
+    pub fn new(layout: &Layout, owner: Address, owner_nonce: u64) -> Self {
         let mut world = Self {
             deployments: Vec::new(),
             tokens: Vec::new(),
             pools: Vec::new(),
-            markets: if shape.has_market() { scale.markets } else { 0 },
+            markets: layout.markets,
             factory: Address::ZERO,
             router: Address::ZERO,
             oracle: Address::ZERO,
             lending: Address::ZERO,
+            book: Address::ZERO,
         };
         let mut nonce = owner_nonce..;
         let mut deploy = |deployment| {
@@ -131,18 +171,19 @@ impl World {
             world.deployments.push((deployment, address));
             address
         };
-        world.tokens = (0..tokens(shape, scale)).map(|token| deploy(Deployment::Token(TokenId(token)))).collect();
-        if shape.has_exchange() {
+        world.tokens = (0..layout.tokens).map(|token| deploy(Deployment::Token(TokenId(token)))).collect();
+        if !layout.pools.is_empty() {
             world.factory = deploy(Deployment::PairFactory);
             world.router = deploy(Deployment::Router);
         }
-        if shape.has_market() {
+        if layout.markets > 0 {
             world.oracle = deploy(Deployment::PriceOracle);
             world.lending = deploy(Deployment::Lending);
         }
-        if shape.has_exchange() {
-            world.pools = world.all_pools(shape.pools(scale));
+        if layout.book {
+            world.book = deploy(Deployment::OrderBook);
         }
+        world.pools = world.all_pools(&layout.pools);
         world
     }
 
@@ -192,6 +233,7 @@ impl World {
         match spender {
             Spender::Router => self.router,
             Spender::Lending => self.lending,
+            Spender::OrderBook => self.book,
         }
     }
 
@@ -208,30 +250,21 @@ impl World {
             Deployment::Router => data.address(self.factory),
             Deployment::PriceOracle => data.number(PRICE_AGE_MAX),
             Deployment::Lending => data.address(self.oracle),
+            Deployment::OrderBook => {
+                let tokens = data.address(self.token(BASE)).address(self.token(QUOTE));
+                tokens.number(LOT_SIZE).number(TICK_SIZE)
+            }
         }
     }
 
-    /// The first `count` pairs of tokens, in the order (0,1) (0,2) (1,2) (0,3) ...
-    fn all_pools(&self, count: u16) -> Vec<Pool> {
+    fn all_pools(&self, pairs: &[(TokenId, TokenId)]) -> Vec<Pool> {
         let code_hash = keccak256(Contract::Pair.creation_code());
-        let pairs = self.token_ids().flat_map(|high| (0..high.0).map(move |low| (TokenId(low), high)));
         let pool = |(a, b): (TokenId, TokenId)| {
             let (token0, token1) = if self.token(a) < self.token(b) { (a, b) } else { (b, a) };
             let salt = keccak256([self.token(token0).as_slice(), self.token(token1).as_slice()].concat());
             Pool { token0, token1, address: self.factory.create2(salt, code_hash) }
         };
-        pairs.take(usize::from(count)).map(pool).collect()
-    }
-}
-
-/// Tokens a shape needs: enough for its pools to be different, and one for each market.
-fn tokens(shape: Shape, scale: Scale) -> u16 {
-    let pools = if shape.has_exchange() { u32::from(shape.pools(scale)) } else { 0 };
-    let pooled = (1_u16..).find(|count| u32::from(*count) * (u32::from(*count) - 1) / 2 >= pools).unwrap_or(u16::MAX);
-    let listed = if shape.has_market() { scale.markets + 1 } else { 0 };
-    match shape {
-        Shape::Transfer => 0,
-        _ => pooled.max(listed),
+        pairs.iter().copied().map(pool).collect()
     }
 }
 
@@ -242,7 +275,7 @@ mod tests {
     use super::*;
 
     fn world(shape: Shape) -> World {
-        World::new(shape, Scale { pools: 50, markets: 4 }, Address::with_last_byte(9), 0)
+        World::new(&Layout::of(shape, Scale { pools: 50, markets: 4 }), Address::with_last_byte(9), 0)
     }
 
     #[test]

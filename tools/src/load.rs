@@ -192,7 +192,7 @@ impl Run {
     fn prepare(args: &LoadArgs, runtime: &tokio::runtime::Runtime) -> eyre::Result<Self> {
         let chain = Chain::new(&args.rpc[0])?;
         let settings = Settings {
-            shape: args.shape,
+            traffic: args.shape.into(),
             seed: args.seed,
             senders: args.senders,
             transactions: transactions(args),

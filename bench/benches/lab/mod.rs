@@ -1,4 +1,6 @@
-//! What the benches share: a chain on a disk, set up for a load shape, and an endless supply of its traffic.
+//! What the benches share: a chain on a disk, set up for some traffic, and an endless supply of it.
+//!
+//! The supply starts over when a plan is through, which an order book does not bear: its cancels name orders.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
@@ -7,7 +9,7 @@ use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use bench::{
-    Plan, Settings, Shape,
+    Plan, Settings, Step, Traffic,
     shapes::Scale,
     sign::{Fees, GasLimits, SignedTransaction, sign},
 };
@@ -31,7 +33,7 @@ const ROUNDS: u128 = 1_000_000;
 /// Operations of a plan; benches start over when they have sent all.
 const OPERATIONS: usize = 20_000;
 
-/// A chain that was set up for a shape.
+/// A chain that was set up for its traffic.
 pub(crate) struct Lab {
     pub(crate) plan: Plan,
     pub(crate) executor: Arc<RevmExecutor>,
@@ -42,10 +44,11 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// A chain in a folder below `target`, with everything deployed that the shape needs.
-    pub(crate) fn new(shape: Shape, senders: u32) -> Self {
+    /// A chain in a folder below `target`, with everything deployed that the traffic needs.
+    pub(crate) fn new(traffic: impl Into<Traffic>, senders: u32) -> Self {
         let funder = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).expect("any small number is a key");
-        let settings = Settings { shape, seed: 1, senders, transactions: OPERATIONS, scale: Scale::default(), funder };
+        let (traffic, scale) = (traffic.into(), Scale::default());
+        let settings = Settings { traffic, seed: 1, senders, transactions: OPERATIONS, scale, funder };
         let Ok(plan) = Plan::new(&settings, |_| Ok::<_, Infallible>(0));
         let chain = Arc::new(chain(plan.accounts.address(bench::AccountId::FUNDER)));
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo made the folder");
@@ -60,17 +63,20 @@ impl Lab {
 
     fn set_up(&mut self) {
         for phase in self.plan.phases(FEES.fee_max * ROUNDS) {
-            let operations: Vec<_> = phase.steps.into_iter().map(|step| (step.from, step.operation)).collect();
-            let Plan { world, accounts, .. } = &self.plan;
-            let signed = sign(&operations, world, accounts, FEES, &GasLimits::new(), &mut self.nonces);
-            let block = self.build(&self.transactions(&signed));
-            let receipts = &block.0.receipts;
-            assert_eq!(receipts.len(), signed.len(), "phase {} fits a block", phase.name);
-            self.commit(block);
+            for steps in blocks(phase.steps) {
+                let operations: Vec<_> = steps.into_iter().map(|step| (step.from, step.operation)).collect();
+                let Plan { world, accounts, .. } = &self.plan;
+                let signed = sign(&operations, world, accounts, FEES, &GasLimits::new(), &mut self.nonces);
+                let block = self.build(&self.transactions(&signed));
+                let receipts = &block.0.receipts;
+                assert_eq!(receipts.len(), signed.len(), "a part of phase {} fits a block", phase.name);
+                assert!(receipts.iter().all(|receipt| receipt.success), "phase {} has no failures", phase.name);
+                self.commit(block);
+            }
         }
     }
 
-    /// The next transactions of the shape, signed.
+    /// The next transactions of the plan, signed.
     pub(crate) fn signed(&mut self, count: usize) -> Vec<SignedTransaction> {
         let operations: Vec<_> = self.plan.operations.iter().cycle().skip(self.sent).take(count).cloned().collect();
         self.sent = (self.sent + count) % self.plan.operations.len();
@@ -95,7 +101,7 @@ impl Lab {
         let settings = self.settings();
         self.executor
             .build(&*view, &tip.block.header, &settings, &mut candidates, &|| false)
-            .expect("the shapes make valid blocks")
+            .expect("plans make valid blocks")
     }
 
     fn settings(&self) -> BuildSettings {
@@ -124,6 +130,22 @@ impl Lab {
     pub(crate) fn commit(&self, block: BuiltBlock) {
         self.store.commit(&[finalized(block)]).expect("the disk takes a block");
     }
+}
+
+/// Parts of a phase that fit a block each, whatever gas they use up to their limits.
+fn blocks(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut blocks = vec![Vec::new()];
+    let mut left = GAS_LIMIT;
+    for step in steps {
+        let gas = step.operation.gas_limit_max();
+        if gas > left {
+            blocks.push(Vec::new());
+            left = GAS_LIMIT;
+        }
+        left -= gas;
+        blocks.last_mut().expect("there is always one").push(step);
+    }
+    blocks
 }
 
 /// What the decision of a sole validator makes of a block.

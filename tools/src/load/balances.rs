@@ -108,6 +108,7 @@ fn holding(plan: &Plan, token: TokenId, holder: Holder, units: U256) -> Question
         Holder::Account(id) => plan.accounts.address(id),
         Holder::Pool(id) => pool(id),
         Holder::Lending => plan.world.lending,
+        Holder::OrderBook => plan.world.book,
     };
     Question {
         about: format!("token {} of {holder:?}", token.0),

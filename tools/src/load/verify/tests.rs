@@ -22,7 +22,8 @@ impl Case {
     fn new() -> Self {
         let funder = alloy_signer_local::PrivateKeySigner::from_bytes(&B256::repeat_byte(1)).unwrap();
         let scale = Scale::default();
-        let settings = Settings { shape: Shape::Transfer, seed: 1, senders: 2, transactions: 3, scale, funder };
+        let settings =
+            Settings { traffic: Shape::Transfer.into(), seed: 1, senders: 2, transactions: 3, scale, funder };
         let Ok(plan) = Plan::new(&settings, |_| Ok::<_, Infallible>(0));
         let mut nonces = vec![0; plan.accounts.count()];
         let transactions = sign(&plan.operations, &plan.world, &plan.accounts, FEES, &GasLimits::new(), &mut nonces);
