@@ -13,6 +13,7 @@
 //!
 //! Reading order: [`shapes`] (what is sent), [`contention`] (the same to find out how an executor bears conflicts),
 //! [`world`] (on which contracts), [`plan`], [`sign`], [`expect`].
+//! Apart from them: [`worst`], blocks that nobody means well with.
 
 pub mod shapes;
 
@@ -38,9 +39,12 @@ pub mod calldata;
 
 pub mod rng;
 
+pub mod worst;
+
 pub use accounts::{AccountId, Accounts};
 pub use contention::Contention;
 pub use operation::{Kind, Operation};
 pub use plan::{Phase, Plan, Settings, Step, Traffic};
 pub use shapes::Shape;
 pub use world::World;
+pub use worst::WorstCase;
