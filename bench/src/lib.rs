@@ -39,6 +39,8 @@ pub mod calldata;
 
 pub mod rng;
 
+pub mod ceiling;
+
 pub mod worst;
 
 pub use accounts::{AccountId, Accounts};

@@ -135,15 +135,7 @@ impl RevmExecutor {
             run.transact_all(&block.body.transactions)?;
             return run.close(None);
         }
-        let lead = Lead {
-            chain: &self.chain,
-            codes: &self.codes,
-            view,
-            header,
-            workers: &self.workers,
-            gas_min: self.threads_from,
-        };
-        lead.walk(&mut run, &versions, &block.body.transactions, |lane| {
+        self.lead(view, header).walk(&mut run, &versions, &block.body.transactions, |lane| {
             for index in 0..block.body.transactions.len() {
                 lane.transact(index).map_err(|refusal| refusal.in_block(index))?;
             }
@@ -204,6 +196,12 @@ impl RevmExecutor {
         self.check_list_hash(block, list).map_err(ReplayError::Mismatch)?;
         let finished = self.replay(view).run(block, list, true)?;
         judge(view, block, finished, list.clone()).map_err(ReplayError::Execution)
+    }
+
+    /// What those who guess ahead need of a block with this header.
+    pub(crate) fn lead<'a>(&'a self, view: &'a dyn StateView, header: &'a Header) -> Lead<'a> {
+        let (chain, codes, workers, gas_min) = (&*self.chain, &self.codes, &self.workers, self.threads_from);
+        Lead { chain, codes, view, header, workers, gas_min }
     }
 
     /// A Sluice block names its list; Ethereum's own blocks before Amsterdam do not.
@@ -413,14 +411,7 @@ impl Executor for RevmExecutor {
         let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
         let versions = Versions::new(view);
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
-        let lead = Lead {
-            chain: &self.chain,
-            codes: &self.codes,
-            view,
-            header: &header,
-            workers: &self.workers,
-            gas_min: self.threads_from,
-        };
+        let lead = self.lead(view, &header);
         let mut filling = Filling {
             blobs: self.rules.blobs,
             bytes_max,

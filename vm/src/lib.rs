@@ -13,6 +13,7 @@
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
 //!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
 //! - `transfer`: native transfers, without the interpreter.
+//! - `dependencies`: which transactions need others before them, for those who measure.
 //! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
 //! - [`outcome`]: receipts, blooms, roots.
 //! - [`database`]: a block's view of the state, as revm reads and writes it; [`code`]: analysed code.
@@ -24,6 +25,7 @@ mod access_list;
 pub mod call;
 pub mod code;
 pub mod database;
+mod dependencies;
 pub mod env;
 pub mod error;
 pub mod executor;

@@ -1,0 +1,258 @@
+//! The three ways to execute a block, side by side: ratios to the plain loop, on a state in memory.
+//!
+//! ```text
+//! cargo bench -p bench --bench modes -- [--rounds N] [NAME..]
+//! ```
+//!
+//! The plain loop is the baseline: one EVM for the block, state in hash maps, no list made. Rounds are
+//! interleaved, and a ratio compares neighbours; its median and spread are printed, beside the ratio that two
+//! cores could reach (from the times of single transactions and from who reads what whom wrote). Without
+//! `--bench`, which cargo passes, small blocks are executed once in every mode and compared.
+
+mod frozen;
+mod lab;
+
+use std::time::{Duration, Instant};
+
+use bench::{Contention, ceiling::makespan};
+use engine::{
+    ports::Store as _,
+    types::{AccessList, Block},
+};
+use frozen::Frozen;
+use lab::Lab;
+use rustix::time::{ClockId, clock_gettime};
+use vm::{
+    RevmExecutor,
+    code::CodeCache,
+    sequential::{Finished, Run},
+    workers::Workers,
+};
+
+const ROUNDS: usize = 9;
+
+/// What is executed, with the transactions of a block.
+const WORKLOADS: [(Contention, usize); 15] = [
+    (Contention::Pools(1), 2_048),
+    (Contention::Pools(2), 2_048),
+    (Contention::Pools(4), 2_048),
+    (Contention::Pools(16), 2_048),
+    (Contention::Pools(64), 2_048),
+    (Contention::Pools(256), 2_048),
+    (Contention::Pools(2_048), 2_048),
+    (Contention::OrderBook, 2_000),
+    (Contention::TokenSpread, 10_000),
+    (Contention::TokenHot, 10_000),
+    (Contention::LendOne, 2_000),
+    (Contention::LendMany, 2_000),
+    (Contention::NativeSpread, 10_000),
+    (Contention::NativeChain, 10_000),
+    (Contention::NativeHot, 10_000),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// One transaction after the other.
+    Plain,
+    /// The same with the access list made.
+    Listing,
+    /// The same without the path for transfers: the interpreter runs everything.
+    Interpreted,
+    Lead,
+    Replay,
+}
+
+/// A mode on some threads, and what it took.
+struct Contender {
+    mode: Mode,
+    threads: usize,
+    executor: RevmExecutor,
+    spans: Vec<Duration>,
+    cpu: Vec<Duration>,
+}
+
+impl Contender {
+    fn new(lab: &Lab, mode: Mode, threads: usize) -> Self {
+        let workers = Workers::new(threads).expect("a few threads can be started");
+        let executor = RevmExecutor::new(lab.executor.chain().clone()).with_workers(workers);
+        Self { mode, threads, executor, spans: Vec::new(), cpu: Vec::new() }
+    }
+
+    fn name(&self) -> String {
+        match self.mode {
+            Mode::Plain => "plain".to_owned(),
+            Mode::Listing => "plain + list".to_owned(),
+            Mode::Interpreted => "interpreted".to_owned(),
+            Mode::Lead => format!("lead {}", self.threads),
+            Mode::Replay => format!("replay {}", self.threads),
+        }
+    }
+
+    fn execute(&self, case: &Case) -> Finished {
+        let (state, block) = (&case.state, &case.block);
+        match self.mode {
+            Mode::Plain => self.executor.transactions(state, block, false).expect("the block is valid"),
+            Mode::Listing => self.executor.transactions(state, block, true).expect("the block is valid"),
+            Mode::Interpreted => interpreted(&self.executor, case),
+            Mode::Lead => self.executor.transactions_led(state, block, false).expect("the block is valid"),
+            Mode::Replay => {
+                self.executor.transactions_listed(state, block, &case.list).expect("the list is the block's")
+            }
+        }
+    }
+
+    fn round(&mut self, case: &Case) {
+        let (cpu, start) = (cpu_time(), Instant::now());
+        let finished = self.execute(case);
+        self.spans.push(start.elapsed());
+        self.cpu.push(cpu_time().saturating_sub(cpu));
+        drop(finished);
+    }
+}
+
+fn interpreted(executor: &RevmExecutor, case: &Case) -> Finished {
+    let codes = CodeCache::default();
+    let mut run = Run::open(executor.chain(), &codes, &case.state, case.block.header.inner());
+    run.interpret_transfers();
+    for transaction in &case.block.body.transactions {
+        run.transact(transaction).expect("the block is valid");
+    }
+    run.close(None).expect("the state can be read")
+}
+
+/// CPU time of all threads of this process.
+fn cpu_time() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(now).expect("time does not run backwards")
+}
+
+/// A block on a state in memory.
+struct Case {
+    block: Block,
+    list: AccessList,
+    state: Frozen,
+}
+
+impl Case {
+    fn new(lab: &mut Lab, count: usize) -> Self {
+        let signed = lab.signed(count);
+        let transactions = lab.transactions(&signed);
+        let built = lab.build(&transactions).0;
+        assert!(built.receipts.iter().all(|receipt| receipt.success), "every transaction succeeds");
+        let (view, block) = (lab.store.view(lab.store.tip().height()).expect("the tip is kept"), &built.block);
+        let whole = Frozen::new(&*view, &built.access_list, &[block.header.beneficiary]);
+        let block = Block::clone(block);
+        let plain = lab.executor.transactions(&whole, &block, true).expect("the block is valid");
+        Self { block, list: plain.access_list.unwrap_or_default(), state: whole }
+    }
+
+    /// What two cores could reach at best: with conflicts, and without.
+    fn ceilings(&self, executor: &RevmExecutor) -> (f64, f64) {
+        let transactions = &self.block.body.transactions;
+        let mut times = vec![f64::MAX; transactions.len()];
+        for _ in 0..3 {
+            let codes = CodeCache::default();
+            let mut run = Run::open(executor.chain(), &codes, &self.state, self.block.header.inner());
+            for (time, transaction) in times.iter_mut().zip(transactions) {
+                let start = Instant::now();
+                run.transact(transaction).expect("the block is valid");
+                *time = time.min(start.elapsed().as_secs_f64());
+            }
+        }
+        let dependencies = executor.dependencies(&self.state, &self.block).expect("the block is valid");
+        let independent = vec![Vec::new(); times.len()];
+        let sum: f64 = times.iter().sum();
+        (sum / makespan(&times, &dependencies, 2), sum / makespan(&times, &independent, 2))
+    }
+}
+
+/// Median, least and most.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_unstable_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+fn row(baseline: &Contender, contender: &Contender, best: Option<f64>) -> String {
+    let seconds = |spans: &[Duration]| -> Vec<f64> { spans.iter().map(Duration::as_secs_f64).collect() };
+    let (own, base) = (seconds(&contender.spans), seconds(&baseline.spans));
+    let ratios = base.iter().zip(&own).map(|(base, own)| base / own).collect();
+    let (median, least, most) = spread(ratios);
+    let cpu = |contender: &Contender| spread(seconds(&contender.cpu)).0;
+    format!(
+        "  {:<14}{:>10.3} ms{:>8.3} ({least:.3}..{most:.3}){:>9}{:>9.2}",
+        contender.name(),
+        spread(own).0 * 1e3,
+        median,
+        best.map_or_else(String::new, |best| format!("{best:.2}")),
+        cpu(contender) / cpu(baseline),
+    )
+}
+
+fn compare(contenders: &[Contender], case: &Case) {
+    let plain = contenders[0].execute(case);
+    for contender in &contenders[1..] {
+        let finished = contender.execute(case);
+        let same = (&finished.receipts, &finished.changes) == (&plain.receipts, &plain.changes);
+        assert!(same, "{} gives what the plain loop gives", contender.name());
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the bench is run for")]
+fn measure(contention: Contention, count: usize, rounds: usize) {
+    let senders = u32::try_from(count).expect("a small number").saturating_mul(2);
+    let mut lab = Lab::new(contention, senders);
+    let case = Case::new(&mut lab, count);
+    let native = matches!(contention, Contention::NativeSpread | Contention::NativeChain | Contention::NativeHot);
+    let mut contenders: Vec<Contender> = [(Mode::Plain, 1), (Mode::Listing, 1), (Mode::Lead, 1), (Mode::Lead, 2)]
+        .into_iter()
+        .chain([(Mode::Lead, 4), (Mode::Replay, 2)])
+        .chain(native.then_some((Mode::Interpreted, 1)))
+        .map(|(mode, threads)| Contender::new(&lab, mode, threads))
+        .collect();
+    compare(&contenders, &case);
+    for _ in 0..rounds {
+        contenders.iter_mut().for_each(|contender| contender.round(&case));
+    }
+    let (lead, replay) = case.ceilings(&lab.executor);
+    let base = spread(contenders[0].spans.iter().map(Duration::as_secs_f64).collect()).0;
+    let gas = case.block.header.gas_used as f64;
+    println!(
+        "{}: {count} txs, {:.1} Mgas, plain {:.2} Ggas/s, {:.0} tx/s, list {} kB",
+        contention.name(),
+        gas / 1e6,
+        gas / base / 1e9,
+        count as f64 / base,
+        alloy_rlp::encode(&case.list).len() / 1_000,
+    );
+    for contender in &contenders {
+        let best = match (contender.mode, contender.threads) {
+            (Mode::Lead, 2..) => Some(lead),
+            (Mode::Replay, _) => Some(replay),
+            _ => None,
+        };
+        println!("{}", row(&contenders[0], contender, best));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the bench is run for")]
+fn main() {
+    let (mut rounds, mut small, mut names) = (ROUNDS, true, Vec::new());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => small = false,
+            "--rounds" => {
+                let given = arguments.next().and_then(|text| text.parse().ok());
+                rounds = given.expect("--rounds is followed by a number");
+            }
+            name => names.push(name.to_owned()),
+        }
+    }
+    println!("mode, time, ratio to plain (least..most), ceiling on 2 cores, CPU to plain; medians of {rounds} rounds");
+    for (contention, count) in WORKLOADS {
+        if names.is_empty() || names.contains(&contention.name()) {
+            let (count, rounds) = if small { (count / 64, 1) } else { (count, rounds) };
+            measure(contention, count, rounds);
+        }
+    }
+}
