@@ -25,9 +25,14 @@ use rustix::time::{ClockId, clock_gettime};
 use vm::{
     RevmExecutor,
     code::CodeCache,
+    metrics,
     sequential::{Finished, Run},
     workers::Workers,
 };
+
+/// The node's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 9;
 
@@ -69,13 +74,15 @@ struct Contender {
     executor: RevmExecutor,
     spans: Vec<Duration>,
     cpu: Vec<Duration>,
+    /// Guesses that held and that failed.
+    guesses: (u64, u64),
 }
 
 impl Contender {
     fn new(lab: &Lab, mode: Mode, threads: usize) -> Self {
         let workers = Workers::new(threads).expect("a few threads can be started");
         let executor = RevmExecutor::new(lab.executor.chain().clone()).with_workers(workers);
-        Self { mode, threads, executor, spans: Vec::new(), cpu: Vec::new() }
+        Self { mode, threads, executor, spans: Vec::new(), cpu: Vec::new(), guesses: (0, 0) }
     }
 
     fn name(&self) -> String {
@@ -102,10 +109,13 @@ impl Contender {
     }
 
     fn round(&mut self, case: &Case) {
+        let (held, failed) = (metrics::GUESS_HELD.value(), metrics::GUESS_FAILED.value());
         let (cpu, start) = (cpu_time(), Instant::now());
         let finished = self.execute(case);
         self.spans.push(start.elapsed());
         self.cpu.push(cpu_time().saturating_sub(cpu));
+        self.guesses.0 += metrics::GUESS_HELD.value() - held;
+        self.guesses.1 += metrics::GUESS_FAILED.value() - failed;
         drop(finished);
     }
 }
@@ -178,8 +188,13 @@ fn row(baseline: &Contender, contender: &Contender, best: Option<f64>) -> String
     let ratios = base.iter().zip(&own).map(|(base, own)| base / own).collect();
     let (median, least, most) = spread(ratios);
     let cpu = |contender: &Contender| spread(seconds(&contender.cpu)).0;
+    let rounds = contender.spans.len() as u64;
+    let guesses = match contender.guesses {
+        (0, 0) => String::new(),
+        (held, failed) => format!("  {} held, {} failed", held / rounds, failed / rounds),
+    };
     format!(
-        "  {:<14}{:>10.3} ms{:>8.3} ({least:.3}..{most:.3}){:>9}{:>9.2}",
+        "  {:<14}{:>10.3} ms{:>8.3} ({least:.3}..{most:.3}){:>9}{:>9.2}{guesses}",
         contender.name(),
         spread(own).0 * 1e3,
         median,

@@ -307,6 +307,8 @@ impl<'a> BlockState<'a> {
         }
         for (number, value) in &guess.reads.slots {
             if published.slot_now(&mut self.accounts, *number)? != *value {
+                published.versions.slot(*number)?.heat();
+                guess.reads.hot.push(*number);
                 return Ok(false);
             }
         }

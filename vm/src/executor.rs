@@ -22,7 +22,7 @@ use crate::{
     call::{self, Caller},
     code::CodeCache,
     error::Refusal,
-    lead::{Lane, Lead},
+    lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
     replay::{Replay, ReplayError},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
@@ -50,6 +50,7 @@ pub struct RevmExecutor {
     rules: HeaderRules,
     codes: CodeCache,
     workers: Workers,
+    patterns: Patterns,
     threads_from: u64,
 }
 
@@ -63,7 +64,8 @@ impl RevmExecutor {
     /// An executor that judges headers by `rules`.
     #[must_use]
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
-        Self { chain, rules, codes: CodeCache::default(), workers: Workers::alone(), threads_from: GAS_MIN }
+        let (codes, workers, patterns) = (CodeCache::default(), Workers::alone(), Patterns::default());
+        Self { chain, rules, codes, workers, patterns, threads_from: GAS_MIN }
     }
 
     /// The same executor with these threads for blocks whose access list is known.
@@ -200,8 +202,8 @@ impl RevmExecutor {
 
     /// What those who guess ahead need of a block with this header.
     pub(crate) fn lead<'a>(&'a self, view: &'a dyn StateView, header: &'a Header) -> Lead<'a> {
-        let (chain, codes, workers, gas_min) = (&*self.chain, &self.codes, &self.workers, self.threads_from);
-        Lead { chain, codes, view, header, workers, gas_min }
+        let Self { chain, codes, workers, patterns, .. } = self;
+        Lead { chain, codes, view, header, workers, patterns, gas_min: self.threads_from }
     }
 
     /// A Sluice block names its list; Ethereum's own blocks before Amsterdam do not.

@@ -40,6 +40,8 @@ use crate::{code::CodeCache, env, error::ViewError, lead::Lead, versions::Versio
 pub(crate) struct Reads {
     pub(crate) accounts: Vec<(u32, Option<Account>)>,
     pub(crate) slots: Vec<(u32, U256)>,
+    /// Those of the slots that are hot.
+    pub(crate) hot: Vec<u32>,
 }
 
 /// What a transaction does if everything it read is still so.
@@ -112,8 +114,12 @@ impl GuessState<'_> {
 
     fn read_slot(&mut self, id: usize, key: U256) -> Result<U256, StateError> {
         let number = self.slot(id, key)?;
-        let value = self.versions.slot(number)?.read(self.at, self.lowest);
+        let place = self.versions.slot(number)?;
+        let value = place.read(self.at, self.lowest);
         self.reads.slots.push((number, value));
+        if place.is_hot() {
+            self.reads.hot.push(number);
+        }
         Ok(value)
     }
 

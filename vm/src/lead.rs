@@ -22,6 +22,7 @@
 //! Source: Block-STM (Gelashvili et al., 2022) for the multi-version idea; the in-order lane is our own.
 
 mod course;
+pub(crate) mod patterns;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -31,14 +32,16 @@ use std::{
 use alloy_consensus::{Header, Transaction as _};
 use engine::{genesis::ChainSpec, ports::StateView, types::Transaction};
 
-use self::course::{Claim, Course, Taken};
+use self::{
+    course::{Claim, Course, Prospect, Taken},
+    patterns::{Known, Patterns, mark},
+};
 use crate::{
     code::CodeCache,
     error::Refusal,
     guess::{Guess, Guesser},
     metrics,
     sequential::Run,
-    transfer::Transfers,
     versions::Versions,
     workers::Workers,
 };
@@ -64,6 +67,7 @@ pub(crate) struct Lead<'a> {
     pub(crate) view: &'a dyn StateView,
     pub(crate) header: &'a Header,
     pub(crate) workers: &'a Workers,
+    pub(crate) patterns: &'a Patterns,
     /// Stretches of less predicted gas run on the lane alone.
     pub(crate) gas_min: u64,
 }
@@ -71,10 +75,10 @@ pub(crate) struct Lead<'a> {
 /// A stretch of transactions, as those who guess see it.
 struct Stretch<'s> {
     transactions: &'s [Arc<Transaction>],
-    transfers: Transfers,
     versions: &'s Versions<'s>,
     /// Number of the first transaction.
     base: u32,
+    known: Known,
     course: Course<Guess>,
 }
 
@@ -84,14 +88,30 @@ impl Stretch<'_> {
         u32::try_from(at).map_or(u32::MAX, |at| self.base.saturating_add(at))
     }
 
-    /// Takes the next transaction that is more than a transfer.
+    fn prospect(&self, at: usize) -> Prospect {
+        let envelope = self.transactions[at].envelope();
+        // Transfers the lane does faster than it can take a guess over.
+        let is_transfer = envelope.input().is_empty() && envelope.to().is_some();
+        if is_transfer { Prospect::Skip } else { Prospect::Guess(self.known.marks(at)) }
+    }
+
+    /// Takes the next transaction that is more than a transfer and in nobody's way.
     fn claim(&self) -> Claim {
-        self.course.claim(|at| !self.transfers.is_plain(&self.transactions[at]))
+        self.course.claim(|at| self.prospect(at))
     }
 
     /// Guesses the transaction at a place.
     fn guess(&self, guesser: &mut Guesser<'_>, at: usize) -> Option<Box<Guess>> {
-        guesser.guess(self.number(at), &self.transactions[at]).map(Box::new)
+        let guess = guesser.guess(self.number(at), &self.transactions[at])?;
+        self.learn(at, &guess);
+        Some(Box::new(guess))
+    }
+
+    /// Remembers which hot places a transaction touches.
+    fn learn(&self, at: usize, guess: &Guess) {
+        let places = guess.reads.hot.iter().filter_map(|number| self.versions.slot(*number).ok());
+        let marks = places.filter_map(|slot| Some(mark(self.versions.account(slot.account).ok()?.address, slot.key)));
+        self.known.learn(at, marks);
     }
 
     /// What a helper does until there is nothing left to guess.
@@ -117,7 +137,7 @@ impl Stretch<'_> {
     /// Everything below `lowest` is committed.
     fn advance(&self, lowest: usize) {
         self.versions.advance(self.number(lowest));
-        self.course.advance(lowest);
+        self.course.advance(lowest, |at| self.prospect(at));
     }
 }
 
@@ -155,9 +175,9 @@ impl<'a> Lead<'a> {
         run.publish_to(versions);
         let stretch = Stretch {
             transactions,
-            transfers: Transfers::new(self.chain, self.header),
             versions,
             base: versions.lowest(),
+            known: self.patterns.of(transactions.iter().map(|transaction| &**transaction)),
             course: Course::new(transactions.len(), WINDOW_MAX),
         };
         let help = || stretch.help(&mut Guesser::new(self, versions));
@@ -166,7 +186,9 @@ impl<'a> Lead<'a> {
             let guessing = Some((&stretch, Guesser::new(self, versions)));
             walk(&mut Lane { run, transactions, guessing, trust: TRUST_FULL, alone: 0 })
         };
-        self.workers.run_beside(&help, lane)
+        let done = self.workers.run_beside(&help, lane);
+        self.patterns.remember(&stretch.known);
+        done
     }
 
     /// Whether there is enough beside transfers to wake anybody for: those the lane does faster than it can show
@@ -208,14 +230,17 @@ impl<'a> Lane<'_, 'a> {
         let guess = self.take(at);
         let done = match guess {
             None => self.run.transact(transaction).map(drop),
-            Some(guess) => match self.run.adopt(transaction, *guess) {
-                Ok(true) => {
+            Some(guess) => match self.run.adopt(transaction, guess) {
+                Ok(Ok(())) => {
                     metrics::GUESS_HELD.increment();
                     self.learn(true);
                     Ok(())
                 }
-                Ok(false) => {
+                Ok(Err(guess)) => {
                     metrics::GUESS_FAILED.increment();
+                    if let Some((stretch, _)) = &self.guessing {
+                        stretch.learn(at, &guess);
+                    }
                     self.learn(false);
                     self.run.transact(transaction).map(drop)
                 }

@@ -119,11 +119,16 @@ impl<'a> Run<'a> {
         self.evm.ctx.journaled_state.database.publish_to(versions);
     }
 
-    /// Takes over what a guess says of the next transaction if everything it read is still so.
+    /// Takes over what a guess says of the next transaction if everything it read is still so; else gives it back,
+    /// with the place that differs among its hot ones.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(crate) fn adopt(&mut self, transaction: &Transaction, mut guess: Guess) -> Result<bool, Refusal> {
+    pub(crate) fn adopt(
+        &mut self,
+        transaction: &Transaction,
+        mut guess: Box<Guess>,
+    ) -> Result<Result<(), Box<Guess>>, Refusal> {
         let blob_gas = self.check_room(transaction)?;
         let beneficiary = self.evm.ctx.block.beneficiary;
         // A fee recipient that ends or begins in the transaction is paid before it does.
@@ -133,7 +138,7 @@ impl<'a> Run<'a> {
         if guess.state.get(&beneficiary).is_some_and(unsettled)
             || !state.reconcile(&mut guess, transaction.sender(), upfront(transaction))?
         {
-            return Ok(false);
+            return Ok(Err(guess));
         }
         state.take_reads(&guess.reads)?;
         state.next_index();
@@ -150,7 +155,7 @@ impl<'a> Run<'a> {
         }
         let receipt = outcome::receipt(transaction, guess.result, self.gas_used);
         self.push(receipt, blob_gas);
-        Ok(true)
+        Ok(Ok(()))
     }
 
     /// Checks what a transaction asks of the block, and gives its blob gas.

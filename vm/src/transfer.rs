@@ -109,11 +109,6 @@ impl Transfers {
         }
     }
 
-    /// Whether a transaction is plainly a transfer, as far as can be said without the state.
-    pub(crate) fn is_plain(&self, transaction: &Transaction) -> bool {
-        self.plain(transaction).is_some()
-    }
-
     /// Carries a transfer out on accounts that `load` gives; `None` where revm must decide.
     ///
     /// # Errors

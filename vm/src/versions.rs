@@ -18,7 +18,7 @@
 
 mod cell;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use alloy_primitives::{Address, B256, U256, map::DefaultHashBuilder};
 use dashmap::DashMap;
@@ -64,6 +64,8 @@ pub(crate) struct SlotPlace {
     pub(crate) account: u32,
     pub(crate) key: U256,
     cell: Cell<SLOT_WORDS>,
+    /// A guess failed on it.
+    hot: AtomicBool,
 }
 
 /// All places of a block.
@@ -157,7 +159,7 @@ impl<'a> Versions<'a> {
     /// # Errors
     /// [`StateError`].
     pub(crate) fn known_slot_number(&self, account: u32, key: U256, before: U256) -> Result<u32, StateError> {
-        let place = || SlotPlace { account, key, cell: Cell::new(before.into_limbs()) };
+        let place = || SlotPlace { account, key, cell: Cell::new(before.into_limbs()), hot: AtomicBool::new(false) };
         let number = || u32::try_from(self.slots.push(place())).map_err(|_| lost());
         Ok(*self.slot_numbers.entry((account, key)).or_try_insert_with(number)?)
     }
@@ -208,6 +210,14 @@ impl AccountPlace {
 }
 
 impl SlotPlace {
+    pub(crate) fn heat(&self) {
+        self.hot.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_hot(&self) -> bool {
+        self.hot.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn committed(&self) -> U256 {
         U256::from_limbs(self.cell.committed())
     }

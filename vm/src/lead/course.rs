@@ -11,7 +11,11 @@
 
 use std::sync::PoisonError;
 
+use super::patterns::{MARKS, PLACES_MAX};
 use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
+
+/// Steps of the lane between two looks for sleepers, at most.
+const PAUSE_MAX: usize = 16;
 
 /// Nobody works on it.
 const FREE: u8 = 0;
@@ -29,13 +33,39 @@ pub(crate) struct Course<G> {
     guesses: Vec<Mutex<Option<Box<G>>>>,
     /// The lowest transaction that is not committed.
     lowest: AtomicUsize,
-    /// The next transaction to guess.
-    cursor: AtomicUsize,
     /// How far above the lowest one guesses may be.
     window: AtomicUsize,
     stop: AtomicBool,
     asleep: Mutex<usize>,
     moved: Condvar,
+    /// Steps of the lane until it looks again whether sleepers would find something, and how many the next pause
+    /// has.
+    pause: AtomicUsize,
+    pause_next: AtomicUsize,
+}
+
+/// What somebody who looks for something to guess must know of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Prospect {
+    /// It is not worth a guess and in nobody's way.
+    Skip,
+    /// It meets others at the places with these marks, all below [`MARKS`]; 0 is none.
+    Guess([u16; PLACES_MAX]),
+}
+
+/// Places that unfinished transactions are at.
+struct Occupied([u64; MARKS / 64]);
+
+impl Occupied {
+    fn meets(&self, marks: &[u16; PLACES_MAX]) -> bool {
+        marks.iter().any(|mark| *mark != 0 && self.0[usize::from(*mark) / 64] >> (mark % 64) & 1 == 1)
+    }
+
+    fn add(&mut self, marks: &[u16; PLACES_MAX]) {
+        for mark in marks.iter().take_while(|mark| **mark != 0) {
+            self.0[usize::from(*mark) / 64] |= 1 << (mark % 64);
+        }
+    }
 }
 
 /// What there is to guess.
@@ -71,36 +101,46 @@ impl<G> Course<G> {
             marks: (0..transactions).map(|_| AtomicU8::new(FREE)).collect(),
             guesses: (0..transactions).map(|_| Mutex::new(None)).collect(),
             lowest: AtomicUsize::new(0),
-            cursor: AtomicUsize::new(1),
             window: AtomicUsize::new(window),
             stop: AtomicBool::new(false),
             asleep: Mutex::new(0),
             moved: Condvar::new(),
+            pause: AtomicUsize::new(0),
+            pause_next: AtomicUsize::new(1),
         }
     }
 
-    /// Takes the next transaction within the window that is worth a guess.
-    pub(crate) fn claim(&self, is_worth_it: impl Fn(usize) -> bool) -> Claim {
+    /// Takes the lowest transaction within the window that is worth a guess and meets nothing unfinished.
+    pub(crate) fn claim(&self, prospect: impl Fn(usize) -> Prospect) -> Claim {
         loop {
-            if self.stop.load(Ordering::Acquire) {
-                return Claim::Never;
-            }
             let lowest = self.lowest.load(Ordering::Acquire);
-            let next = self.cursor.load(Ordering::Relaxed).max(lowest.saturating_add(1));
-            if next >= self.marks.len() {
+            if self.stop.load(Ordering::Acquire) || lowest.saturating_add(1) >= self.marks.len() {
                 return Claim::Never;
             }
-            if next > lowest.saturating_add(self.window.load(Ordering::Relaxed)) {
-                return Claim::Later(lowest);
-            }
-            let seen = self.cursor.fetch_max(next.saturating_add(1), Ordering::Relaxed);
-            if seen <= next
-                && is_worth_it(next)
-                && self.marks[next].compare_exchange(FREE, GUESSING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            {
-                return Claim::Now(next);
+            let window = self.window.load(Ordering::Relaxed);
+            let Some(at) = self.find(lowest, window, &prospect) else { return Claim::Later(lowest) };
+            if self.marks[at].compare_exchange(FREE, GUESSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Claim::Now(at);
             }
         }
+    }
+
+    /// The lowest transaction that could be claimed, at most `window` above `lowest`.
+    fn find(&self, lowest: usize, window: usize, prospect: &impl Fn(usize) -> Prospect) -> Option<usize> {
+        let mut occupied = Occupied([0; MARKS / 64]);
+        let end = lowest.saturating_add(window).saturating_add(1).min(self.marks.len());
+        for at in lowest..end {
+            let mark = self.marks[at].load(Ordering::Relaxed);
+            if mark == GUESSED {
+                continue;
+            }
+            let Prospect::Guess(marks) = prospect(at) else { continue };
+            if mark == FREE && at > lowest && !occupied.meets(&marks) {
+                return Some(at);
+            }
+            occupied.add(&marks);
+        }
+        None
     }
 
     /// Hands over what was claimed, unless the lane did not wait for it; `None` if nothing can be said.
@@ -136,11 +176,23 @@ impl<G> Course<G> {
         *asleep = asleep.saturating_sub(1);
     }
 
-    /// The lane has gone on; whoever sleeps has something to do if the window reaches beyond the cursor.
-    pub(crate) fn advance(&self, lowest: usize) {
+    /// The lane has gone on. Whoever sleeps is woken if there is something to claim in the nearer half of the
+    /// window, so that waking pays; the longer there was nothing, the more seldom the lane looks.
+    pub(crate) fn advance(&self, lowest: usize, prospect: impl Fn(usize) -> Prospect) {
         self.lowest.store(lowest, Ordering::Release);
-        let reach = lowest.saturating_add(self.window.load(Ordering::Relaxed));
-        if self.cursor.load(Ordering::Relaxed) <= reach && *lock(&self.asleep) > 0 {
+        let pause = self.pause.load(Ordering::Relaxed);
+        if pause > 0 {
+            self.pause.store(pause.saturating_sub(1), Ordering::Relaxed);
+            return;
+        }
+        if *lock(&self.asleep) == 0 {
+            return;
+        }
+        let found = self.find(lowest, self.window.load(Ordering::Relaxed).div_ceil(2), &prospect).is_some();
+        let next = self.pause_next.load(Ordering::Relaxed);
+        self.pause.store(if found { 0 } else { next }, Ordering::Relaxed);
+        self.pause_next.store(if found { 1 } else { next.saturating_mul(2).min(PAUSE_MAX) }, Ordering::Relaxed);
+        if found {
             self.moved.notify_all();
         }
     }
