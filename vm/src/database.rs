@@ -127,6 +127,8 @@ struct Published<'a> {
     accounts: Vec<usize>,
     /// By number of the place: whether the block has seen the slot.
     slots: Vec<bool>,
+    /// Nobody guesses: only places that were met are shown what is committed.
+    quiet: bool,
 }
 
 /// An element of a list that grows as its numbers do.
@@ -168,6 +170,9 @@ impl Published<'_> {
     /// Shows an account as it is now.
     fn commit_account(&mut self, id: usize, entry: &mut Cached) -> Result<(), StateError> {
         if entry.place == NO_PLACE {
+            if self.quiet {
+                return Ok(());
+            }
             let place = self.versions.known_account_number(entry.address, entry.before)?;
             return self.link_account(id, entry, place);
         }
@@ -178,6 +183,9 @@ impl Published<'_> {
     /// Shows a slot of the account at place `account` as it is now.
     fn commit_slot(&mut self, account: u32, key: U256, slot: &mut Slot) -> Result<(), StateError> {
         if slot.place == NO_PLACE {
+            if self.quiet || account == NO_PLACE {
+                return Ok(());
+            }
             let place = self.versions.known_slot_number(account, key, slot.before.unwrap_or_default())?;
             return self.link_slot(slot, place);
         }
@@ -252,8 +260,15 @@ impl<'a> BlockState<'a> {
     ///
     /// A plain transfer shows accounts that somebody has met, everything else what it changed.
     pub(crate) fn publish_to(&mut self, versions: &'a Versions<'a>) {
-        let new = || Published { versions, accounts: Vec::new(), slots: Vec::new() };
+        let new = || Published { versions, accounts: Vec::new(), slots: Vec::new(), quiet: false };
         self.published.get_or_insert_with(new);
+    }
+
+    /// Whether anybody guesses: what nobody has met yet is shown only to those.
+    pub(crate) const fn set_quiet(&mut self, quiet: bool) {
+        if let Some(published) = &mut self.published {
+            published.quiet = quiet;
+        }
     }
 
     /// Shows an account as it is now.
@@ -306,9 +321,13 @@ impl<'a> BlockState<'a> {
             }
         }
         for (number, value) in &guess.reads.slots {
+            let was_shown = published.has_slot(*number);
             if published.slot_now(&mut self.accounts, *number)? != *value {
-                published.versions.slot(*number)?.heat();
-                guess.reads.hot.push(*number);
+                // What was not shown before says nothing about who meets whom.
+                if was_shown {
+                    published.versions.slot(*number)?.heat();
+                    guess.reads.hot.push(*number);
+                }
                 return Ok(false);
             }
         }
@@ -362,7 +381,8 @@ impl<'a> BlockState<'a> {
             return Ok(*id);
         }
         let id = self.accounts.len();
-        let place = self.published.as_ref().and_then(|published| published.versions.find_account(address));
+        let shown = self.published.as_ref().filter(|published| !published.quiet);
+        let place = shown.and_then(|published| published.versions.find_account(address));
         match (&mut self.published, place) {
             (Some(published), Some(place)) => {
                 let before = published.versions.account(place)?.committed();
@@ -475,7 +495,9 @@ impl<'a> BlockState<'a> {
                     return Ok(U256::ZERO);
                 }
                 let place = match &self.published {
-                    Some(published) if entry.place != NO_PLACE => published.versions.find_slot(entry.place, key),
+                    Some(published) if entry.place != NO_PLACE && !published.quiet => {
+                        published.versions.find_slot(entry.place, key)
+                    }
                     _ => None,
                 };
                 let (Some(published), Some(place)) = (&mut self.published, place) else {

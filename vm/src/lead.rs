@@ -228,6 +228,9 @@ impl<'a> Lane<'_, 'a> {
     pub(crate) fn transact(&mut self, at: usize) -> Result<(), Refusal> {
         let transaction = &self.transactions[at];
         let guess = self.take(at);
+        if let Some((stretch, _)) = &self.guessing {
+            self.run.set_quiet(stretch.course.is_quiet());
+        }
         let done = match guess {
             None => self.run.transact(transaction).map(drop),
             Some(guess) => match self.run.adopt(transaction, guess) {

@@ -119,6 +119,11 @@ impl<'a> Run<'a> {
         self.evm.ctx.journaled_state.database.publish_to(versions);
     }
 
+    /// Whether anybody guesses at present.
+    pub(crate) fn set_quiet(&mut self, quiet: bool) {
+        self.evm.ctx.journaled_state.database.set_quiet(quiet);
+    }
+
     /// Takes over what a guess says of the next transaction if everything it read is still so; else gives it back,
     /// with the place that differs among its hot ones.
     ///

@@ -197,6 +197,11 @@ impl<G> Course<G> {
         }
     }
 
+    /// Whether those who guess have found nothing for a while.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.pause_next.load(Ordering::Relaxed) == PAUSE_MAX
+    }
+
     /// Sets how far above the lowest transaction guesses may be; it holds from the next [`Self::advance`] on.
     pub(crate) fn set_window(&self, window: usize) {
         self.window.store(window, Ordering::Relaxed);
