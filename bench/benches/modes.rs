@@ -9,6 +9,8 @@
 //! cores could reach (from the times of single transactions and from who reads what whom wrote). Without
 //! `--bench`, which cargo passes, small blocks are executed once in every mode and compared.
 
+#[path = "../../tools/src/allocator.rs"]
+mod allocator;
 mod frozen;
 mod lab;
 
@@ -29,10 +31,6 @@ use vm::{
     sequential::{Finished, Run},
     workers::Workers,
 };
-
-/// The node's own.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 9;
 
@@ -251,6 +249,7 @@ fn measure(contention: Contention, count: usize, rounds: usize) {
 
 #[expect(clippy::print_stdout, reason = "the table is what the bench is run for")]
 fn main() {
+    allocator::keep_memory();
     let (mut rounds, mut small, mut names) = (ROUNDS, true, Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

@@ -1,5 +1,6 @@
 //! The `sluice` binary: parses what was typed, runs it, turns the outcome into an exit code.
 
+mod allocator;
 mod cli;
 mod genesis;
 mod inspect;
@@ -14,11 +15,8 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
-/// Threads hand blocks and transactions to one another, which the system's allocator does slowly.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,

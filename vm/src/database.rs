@@ -256,6 +256,12 @@ impl<'a> BlockState<'a> {
         }
     }
 
+    /// Makes room for accounts that will be met.
+    pub fn reserve(&mut self, accounts: usize) {
+        self.accounts.reserve(accounts);
+        self.index.reserve(accounts);
+    }
+
     /// Shows every further commit to those who guess ahead.
     ///
     /// A plain transfer shows accounts that somebody has met, everything else what it changed.

@@ -169,6 +169,7 @@ impl<'a> Lead<'a> {
         transactions: &[Arc<Transaction>],
         walk: impl FnOnce(&mut Lane<'_, 'a>) -> R,
     ) -> R {
+        run.reserve(transactions.len());
         if self.workers.threads() == 1 || !self.is_worth_it(transactions) {
             return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
         }

@@ -108,10 +108,17 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`ExecutionError::Invalid`] naming the first that is not valid, [`ExecutionError::State`].
     pub(crate) fn transact_all(&mut self, transactions: &[Arc<Transaction>]) -> Result<(), ExecutionError> {
+        self.reserve(transactions.len());
         for (index, transaction) in transactions.iter().enumerate() {
             self.transact(transaction).map_err(|refusal| refusal.in_block(index))?;
         }
         Ok(())
+    }
+
+    /// Makes room for so many further transactions, each with a sender and somebody else.
+    pub(crate) fn reserve(&mut self, transactions: usize) {
+        self.receipts.reserve(transactions);
+        self.evm.ctx.journaled_state.database.reserve(transactions.saturating_mul(2));
     }
 
     /// Shows every further commit to those who guess ahead.
