@@ -15,12 +15,17 @@
 //!
 //! Source: EIP-7928.
 
+mod partial;
+
+use std::borrow::Cow;
+
 pub use alloy_eips::eip7928::{
     AccountChanges, BalanceChange, BlockAccessIndex, CodeChange, NonceChange, SlotChanges, StorageChange,
 };
 use alloy_eips::eip7928::{total_bal_items, validate_block_access_list};
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
+pub use partial::{PartialAccount, PartialList, PartialSlot};
 
 use crate::genesis::Fork;
 
@@ -72,20 +77,30 @@ impl AccessList {
         if bytes.is_empty() { Ok(list) } else { Err(alloy_rlp::Error::UnexpectedLength) }
     }
 
-    /// Checks order, uniqueness, indices and size: everything that can be said without executing.
+    /// Accounts, slots and wipes that the gas of a block can pay for.
+    #[must_use]
+    pub fn items_max(fork: Fork, gas_limit: u64) -> u64 {
+        let item_gas = if fork >= Fork::Berlin { ITEM_GAS } else { ITEM_GAS_BEFORE_BERLIN };
+        (gas_limit / item_gas).saturating_add(FREE_ITEMS)
+    }
+
+    /// Checks order, uniqueness, indices and size of a whole list: everything that can be said without executing.
     ///
     /// # Errors
     /// The first rule that is broken, with the values.
     pub fn check(&self, fork: Fork, gas_limit: u64, transactions: usize) -> Result<(), String> {
-        let item_gas = if fork >= Fork::Berlin { ITEM_GAS } else { ITEM_GAS_BEFORE_BERLIN };
+        PartialList::new(Self::items_max(fork, gas_limit)).extend(Cow::Borrowed(self), transactions)
+    }
+
+    fn check_size(&self, items_max: u64) -> Result<(), String> {
         let wipes = self.wipes.iter().fold(0, |sum: usize, wipe| sum.saturating_add(wipe.indices.len()));
-        let items = total_bal_items(&self.accounts).saturating_add(u64::try_from(wipes).unwrap_or(u64::MAX));
-        let items_max = (gas_limit / item_gas).saturating_add(FREE_ITEMS);
-        if items > items_max {
-            return Err(format!("{items} items in the access list, {gas_limit} gas pay for {items_max}"));
-        }
-        validate_block_access_list(&self.accounts, transactions).map_err(|error| error.to_string())?;
-        let last = u64::try_from(transactions).unwrap_or(u64::MAX).saturating_add(1);
+        let wipes = u64::try_from(wipes).unwrap_or(u64::MAX);
+        check_items(total_bal_items(&self.accounts).saturating_add(wipes), items_max)
+    }
+
+    /// Checks order and uniqueness.
+    fn check_form(&self) -> Result<(), String> {
+        validate_block_access_list(&self.accounts, usize::MAX).map_err(|error| error.to_string())?;
         let mut previous: Option<Address> = None;
         for Wipe { address, indices } in &self.wipes {
             if previous.is_some_and(|previous| previous >= *address) {
@@ -95,13 +110,98 @@ impl AccessList {
             if indices.is_empty() || indices.windows(2).any(|pair| pair[0] >= pair[1]) {
                 return Err(format!("wipes of {address} are not in order: {indices:?}"));
             }
-            if indices.last().is_some_and(|index| *index > last) {
-                return Err(format!("wipe of {address} at {indices:?}, the last index is {last}"));
-            }
-            if self.accounts.binary_search_by_key(address, |account| account.address).is_err() {
-                return Err(format!("wipe of {address}, which is not in the list"));
-            }
         }
         Ok(())
+    }
+
+    /// Splits a whole list at these numbers of transactions, in rising order: one fragment more than cuts, of
+    /// which each holds the changes of its transactions, the first also those before them, the last those after.
+    ///
+    /// The first names all that the block touches, so that whoever has it can fetch everything at once, and
+    /// because a transaction may read what only a later one writes.
+    #[must_use]
+    pub fn fragments(&self, cuts: &[usize]) -> Vec<Self> {
+        let mut parts = Parts { starts: vec![0], lists: vec![Self::default()] };
+        for cut in cuts {
+            let start = u64::try_from(*cut).unwrap_or(u64::MAX).saturating_add(1);
+            parts.starts.push(start.max(parts.starts.last().copied().unwrap_or_default()));
+            parts.lists.push(Self::default());
+        }
+        for account in &self.accounts {
+            parts.place(account);
+        }
+        for Wipe { address, indices } in &self.wipes {
+            for index in indices {
+                let part = parts.of(*index);
+                let wipes = &mut parts.lists[part].wipes;
+                match wipes.last_mut().filter(|wipe| wipe.address == *address) {
+                    Some(wipe) => wipe.indices.push(*index),
+                    None => wipes.push(Wipe { address: *address, indices: vec![*index] }),
+                }
+            }
+        }
+        parts.lists
+    }
+}
+
+fn check_items(items: u64, items_max: u64) -> Result<(), String> {
+    if items <= items_max {
+        return Ok(());
+    }
+    Err(format!("{items} items in the access list, the block's gas pays for {items_max}"))
+}
+
+/// A list on its way into fragments.
+struct Parts {
+    /// First index of each.
+    starts: Vec<u64>,
+    lists: Vec<AccessList>,
+}
+
+impl Parts {
+    /// The fragment that an index belongs to.
+    fn of(&self, index: u64) -> usize {
+        self.starts.partition_point(|start| *start <= index).saturating_sub(1)
+    }
+
+    /// An account in the fragment that an index belongs to; accounts come in order.
+    fn account(&mut self, address: Address, index: BlockAccessIndex) -> &mut AccountChanges {
+        let part = self.of(index.get());
+        let accounts = &mut self.lists[part].accounts;
+        if accounts.last().is_none_or(|account| account.address != address) {
+            accounts.push(AccountChanges::new(address));
+        }
+        let last = accounts.len().saturating_sub(1);
+        &mut accounts[last]
+    }
+
+    fn place(&mut self, account: &AccountChanges) {
+        let address = account.address;
+        let mut named: Vec<U256> = account.storage_reads.clone();
+        for written in &account.storage_changes {
+            let key = written.slot;
+            let first = written.changes.first().map(|change| self.of(change.block_access_index.get()));
+            if first != Some(0) {
+                named.push(key);
+            }
+            for change in &written.changes {
+                let slots = &mut self.account(address, change.block_access_index).storage_changes;
+                match slots.last_mut().filter(|slot| slot.slot == key) {
+                    Some(slot) => slot.changes.push(change.clone()),
+                    None => slots.push(SlotChanges::new(key, vec![change.clone()])),
+                }
+            }
+        }
+        named.sort_unstable();
+        self.account(address, BlockAccessIndex::new(0)).storage_reads = named;
+        for change in &account.balance_changes {
+            self.account(address, change.block_access_index).balance_changes.push(change.clone());
+        }
+        for change in &account.nonce_changes {
+            self.account(address, change.block_access_index).nonce_changes.push(change.clone());
+        }
+        for change in &account.code_changes {
+            self.account(address, change.block_access_index).code_changes.push(change.clone());
+        }
     }
 }

@@ -137,3 +137,46 @@ fn an_access_list_without_wipes_hashes_as_eip_7928_says() {
         assert!(AccessList::decode_exact(&encoded[..cut]).is_err());
     }
 }
+
+#[test]
+fn an_access_list_is_cut_between_transactions_and_continued_by_its_own_fragments_alone() {
+    use std::borrow::Cow;
+
+    use super::access_list::{
+        AccessList, AccountChanges, BalanceChange, BlockAccessIndex, PartialList, SlotChanges, StorageChange, Wipe,
+    };
+
+    let at = BlockAccessIndex::new;
+    let slot = |key: u64, indices: &[u64]| {
+        let changes = indices.iter().map(|index| StorageChange::new(at(*index), U256::from(*index))).collect();
+        SlotChanges::new(U256::from(key), changes)
+    };
+    let mut account = AccountChanges::new(Address::with_last_byte(1));
+    account.storage_reads = vec![U256::from(5)];
+    account.storage_changes = vec![slot(2, &[0, 1, 3]), slot(7, &[2])];
+    account.balance_changes = [1, 2, 4].map(|index| BalanceChange::new(at(index), U256::from(index))).to_vec();
+    let wipes = vec![Wipe { address: account.address, indices: vec![1, 3] }];
+    let list = AccessList { accounts: vec![account, AccountChanges::new(Address::with_last_byte(9))], wipes };
+    let fragments = list.fragments(&[1, 2]);
+    // The first names everything; the others hold their own changes.
+    assert_eq!(fragments.iter().map(|part| part.accounts.len()).collect::<Vec<_>>(), [2, 1, 1]);
+    assert_eq!(fragments[0].accounts[0].storage_reads, [5, 7].map(U256::from));
+    assert_eq!(fragments[1].accounts[0].storage_changes, [slot(7, &[2])]);
+    assert_eq!(fragments[2].wipes[0].indices, [3]);
+
+    let merge = |parts: &[(usize, usize)]| {
+        let mut merged = PartialList::new(7);
+        parts.iter().try_for_each(|(part, end)| merged.extend(Cow::Borrowed(&fragments[*part]), *end)).map(|()| merged)
+    };
+    let merged = merge(&[(0, 1), (1, 2), (2, 3)]).unwrap();
+    assert!(merged.is(&list));
+    assert_eq!(alloy_rlp::encode(merged.into_list()), alloy_rlp::encode(&list));
+    let refusal = |parts: &[(usize, usize)]| merge(parts).map(|merged| merged.into_list()).unwrap_err();
+    assert!(refusal(&[(0, 1), (2, 2), (1, 3)]).contains("index 4"), "swapped");
+    assert!(refusal(&[(0, 1), (1, 2), (1, 3)]).contains("index 2"), "repeated");
+    assert!(refusal(&[(0, 1), (0, 1)]).contains("index 1"), "repeated at once");
+    assert!(refusal(&[(0, 1), (1, 2), (2, 3), (1, 4)]).contains("ended after 3"), "after the end");
+    assert!(refusal(&[(1, 2), (0, 2)]).contains("index 1"), "the first comes late");
+    assert!(refusal(&[(0, 0), (1, 2)]).contains("ended after 0"), "ahead of its transactions");
+    assert!(PartialList::new(6).extend(Cow::Borrowed(&list), 3).unwrap_err().contains("7 items"));
+}

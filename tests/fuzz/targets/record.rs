@@ -3,9 +3,11 @@
 
 #![no_main]
 
+use std::borrow::Cow;
+
 use engine::{
     genesis::Fork,
-    types::{AccessList, codec},
+    types::{AccessList, access_list::PartialList, codec},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,8 +19,14 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(codec::encode_receipts(&receipts), data);
     }
     if let Ok(list) = AccessList::decode_exact(data) {
-        let checked = list.check(Fork::Osaka, 30_000_000, 3);
-        assert!(checked.is_err() || list.hash() == list.clone().hash());
+        if list.check(Fork::Osaka, 30_000_000, 3).is_ok() {
+            let mut merged = PartialList::new(u64::MAX);
+            for (fragment, transactions) in list.fragments(&[1, 2]).into_iter().zip(1..) {
+                merged.extend(Cow::Owned(fragment), transactions).expect("it continues the list");
+            }
+            assert!(merged.is(&list));
+            assert_eq!(merged.into_list(), list);
+        }
     }
     if let Ok(changes) = codec::decode_changes(data) {
         let again = codec::encode_changes(&changes);
