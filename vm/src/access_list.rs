@@ -10,22 +10,26 @@
 //!                    the block
 //! ```
 //!
+//! The list may arrive in fragments: what has arrived answers for the indices that have, because everything that
+//! comes later lies behind them.
+//!
 //! Source: EIP-7928.
 
 use std::{
-    ops::Range,
+    borrow::Cow,
+    collections::BTreeMap,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256, map::AddressMap};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use engine::{
     ports::{StateError, StateView},
     types::{
         AccessList, Account, AccountChange, Height, SlotChange, StateChanges, TrieHandle,
-        access_list::{AccountChanges, StorageChange},
+        access_list::{PartialAccount, PartialList, PartialSlot},
     },
 };
 use revm::state::{Account as EvmAccount, Bytecode, EvmState};
@@ -69,33 +73,32 @@ pub(crate) enum Mismatch {
     Invented(String),
 }
 
-/// A slot of the list.
-struct Slot<'a> {
-    key: U256,
+/// What is known of a slot of the list.
+#[derive(Default)]
+struct Slot {
     before: OnceLock<U256>,
-    writes: &'a [StorageChange],
     seen: AtomicBool,
 }
 
-/// An account of the list.
-struct Entry<'a> {
-    changes: &'a AccountChanges,
+/// What is known of an account of the list.
+#[derive(Default)]
+struct Entry {
     before: OnceLock<Option<Account>>,
-    /// Index, hash and analysed code of each code change.
-    codes: Vec<(u64, B256, Bytecode)>,
-    wipes: &'a [u64],
-    slots: Range<usize>,
     seen: AtomicBool,
 }
 
-/// A list, ready to be read at any index.
+/// A list, ready to be read at any index that is there.
 pub(crate) struct Index<'a> {
     view: &'a dyn StateView,
-    by_address: AddressMap<usize>,
-    entries: Vec<Entry<'a>>,
-    slots: Vec<Slot<'a>>,
-    /// Changes listed per index.
-    counts: Vec<u32>,
+    list: PartialList<'a>,
+    /// By account number.
+    entries: Vec<Entry>,
+    /// By slot number.
+    slots: Vec<Slot>,
+    /// By number of an account whose code changes: index, hash and analysed code of each change.
+    codes: BTreeMap<usize, Vec<(u64, B256, Bytecode)>>,
+    /// Accounts and slots before these numbers have been fetched.
+    fetched: (usize, usize),
 }
 
 /// Notes that something was accessed; written once, so that threads do not fight for the line.
@@ -118,124 +121,122 @@ fn exactly<T>(list: &[T], at: u32, index: impl Fn(&T) -> u64) -> Option<&T> {
 }
 
 impl<'a> Index<'a> {
-    /// Prepares a list that passed [`AccessList::check`] for a block of so many transactions.
-    pub(crate) fn new(view: &'a dyn StateView, list: &'a AccessList, transactions: usize) -> Self {
-        let mut index = Self {
+    /// Of a block that can pay for so many items.
+    pub(crate) fn new(view: &'a dyn StateView, items_max: u64) -> Self {
+        Self {
             view,
-            by_address: AddressMap::with_capacity_and_hasher(list.accounts.len(), Default::default()),
-            entries: Vec::with_capacity(list.accounts.len()),
+            list: PartialList::new(items_max),
+            entries: Vec::new(),
             slots: Vec::new(),
-            counts: vec![0; transactions.saturating_add(2)],
-        };
-        let mut wipes = list.wipes.iter().peekable();
-        for changes in &list.accounts {
-            let wipes = wipes.next_if(|wipe| wipe.address == changes.address);
-            let wipes = wipes.map_or(&[][..], |wipe| &wipe.indices);
-            index.add(changes, wipes);
+            codes: BTreeMap::new(),
+            fetched: (0, 0),
         }
-        index
     }
 
-    fn add(&mut self, changes: &'a AccountChanges, wipes: &'a [u64]) {
-        let start = self.slots.len();
-        let slot = |key, writes| Slot { key, before: OnceLock::new(), writes, seen: AtomicBool::new(false) };
-        let mut reads = changes.storage_reads.iter().peekable();
-        for written in &changes.storage_changes {
-            while let Some(key) = reads.next_if(|key| **key < written.slot) {
-                self.slots.push(slot(*key, &[][..]));
+    /// Takes the next fragment, see [`PartialList::extend`].
+    pub(crate) fn extend(&mut self, fragment: Cow<'a, AccessList>, transactions: usize) -> Result<(), String> {
+        let coded = fragment.accounts.iter().filter(|account| !account.code_changes.is_empty());
+        let coded: Vec<Address> = coded.map(|account| account.address).collect();
+        self.list.extend(fragment, transactions)?;
+        self.entries.resize_with(self.list.accounts().len(), Entry::default);
+        self.slots.resize_with(self.list.slots().len(), Slot::default);
+        for id in coded.into_iter().filter_map(|address| self.list.find(address)) {
+            let codes = self.codes.entry(id).or_default();
+            for change in self.list.accounts()[id].codes().iter().skip(codes.len()) {
+                let hash = if change.new_code.is_empty() { KECCAK256_EMPTY } else { keccak256(&change.new_code) };
+                codes.push((change.block_access_index.get(), hash, code::analyse(change.new_code.clone())));
             }
-            self.slots.push(slot(written.slot, &written.changes));
-            written.changes.iter().for_each(|change| self.count(change.block_access_index.get()));
         }
-        self.slots.extend(reads.map(|key| slot(*key, &[][..])));
-        changes.balance_changes.iter().for_each(|change| self.count(change.block_access_index.get()));
-        changes.nonce_changes.iter().for_each(|change| self.count(change.block_access_index.get()));
-        changes.code_changes.iter().for_each(|change| self.count(change.block_access_index.get()));
-        wipes.iter().for_each(|at| self.count(*at));
-        let codes = changes.code_changes.iter().map(|change| {
-            let hash = if change.new_code.is_empty() { KECCAK256_EMPTY } else { keccak256(&change.new_code) };
-            (change.block_access_index.get(), hash, code::analyse(change.new_code.clone()))
-        });
-        self.by_address.insert(changes.address, self.entries.len());
-        self.entries.push(Entry {
-            changes,
-            before: OnceLock::new(),
-            codes: codes.collect(),
-            wipes,
-            slots: start..self.slots.len(),
-            seen: AtomicBool::new(false),
-        });
+        Ok(())
     }
 
-    fn count(&mut self, at: u64) {
-        if let Some(count) = usize::try_from(at).ok().and_then(|at| self.counts.get_mut(at)) {
-            *count = count.saturating_add(1);
-        }
+    /// The list as far as it is there.
+    pub(crate) const fn list(&self) -> &PartialList<'a> {
+        &self.list
     }
 
-    /// Changes listed at an index: a measure of the work there.
-    pub(crate) fn changes_at(&self, at: usize) -> u32 {
-        self.counts.get(at).copied().unwrap_or_default()
+    /// The list that has arrived.
+    pub(crate) fn into_list(self) -> AccessList {
+        self.list.into_list()
     }
 
-    /// Fetches what no other thread has fetched yet, until all is there; run by every thread of the batch.
+    /// Whether something has arrived that was not there at the last fetch.
+    pub(crate) fn wants_fetch(&self) -> bool {
+        self.fetched != (self.entries.len(), self.slots.len())
+    }
+
+    /// Notes that everything there has been fetched.
+    pub(crate) const fn set_fetched(&mut self) {
+        self.fetched = (self.entries.len(), self.slots.len());
+    }
+
+    /// Fetches what arrived since the last fetch and no other thread has fetched yet, until all is there; run by
+    /// every thread of the batch.
     pub(crate) fn prefetch(&self, next: &AtomicUsize) -> Result<(), StateError> {
-        let all = self.entries.len().saturating_add(self.slots.len());
+        let (accounts, slots) = self.fetched;
+        let new_accounts = self.entries.len().saturating_sub(accounts);
+        let all = new_accounts.saturating_add(self.slots.len().saturating_sub(slots));
         loop {
             let start = next.fetch_add(PREFETCH_CHUNK, Ordering::Relaxed);
             if start >= all {
                 return Ok(());
             }
             for at in start..start.saturating_add(PREFETCH_CHUNK).min(all) {
-                match at.checked_sub(self.entries.len()) {
-                    None => drop(self.before(&self.entries[at])?),
-                    Some(slot) => {
-                        let owner = self.entries.partition_point(|entry| entry.slots.end <= slot);
-                        self.slot_before(&self.entries[owner], &self.slots[slot])?;
-                    }
+                match at.checked_sub(new_accounts) {
+                    None => drop(self.before(accounts.saturating_add(at))?),
+                    Some(at) => drop(self.slot_before(slots.saturating_add(at))?),
                 }
             }
         }
     }
 
-    fn before(&self, entry: &Entry<'_>) -> Result<Option<Account>, StateError> {
-        if let Some(before) = entry.before.get() {
-            return Ok(*before);
-        }
-        let before = self.view.account(entry.changes.address)?;
-        Ok(*entry.before.get_or_init(|| before))
+    fn account(&self, id: usize) -> &PartialAccount<'a> {
+        &self.list.accounts()[id]
     }
 
-    fn slot_before(&self, entry: &Entry<'_>, slot: &Slot<'_>) -> Result<U256, StateError> {
-        if let Some(before) = slot.before.get() {
+    fn codes(&self, id: usize) -> &[(u64, B256, Bytecode)] {
+        if self.account(id).codes().is_empty() { &[] } else { self.codes.get(&id).map_or(&[], |codes| codes) }
+    }
+
+    fn slot(&self, slot: usize) -> &PartialSlot<'a> {
+        &self.list.slots()[slot]
+    }
+
+    fn before(&self, id: usize) -> Result<Option<Account>, StateError> {
+        let known = &self.entries[id].before;
+        if let Some(before) = known.get() {
             return Ok(*before);
         }
-        let before = self.view.slot(entry.changes.address, slot.key)?;
-        Ok(*slot.before.get_or_init(|| before))
+        let before = self.view.account(self.account(id).address)?;
+        Ok(*known.get_or_init(|| before))
+    }
+
+    fn slot_before(&self, slot: usize) -> Result<U256, StateError> {
+        let known = &self.slots[slot].before;
+        if let Some(before) = known.get() {
+            return Ok(*before);
+        }
+        let slot = self.slot(slot);
+        let before = self.view.slot(self.account(slot.account).address, slot.key)?;
+        Ok(*known.get_or_init(|| before))
     }
 
     fn find(&self, address: Address, at: u32) -> Result<usize, Mismatch> {
-        let found = self.by_address.get(&address).copied();
-        found.ok_or_else(|| Mismatch::Outside { at, what: address.to_string() })
+        self.list.find(address).ok_or_else(|| Mismatch::Outside { at, what: address.to_string() })
     }
 
-    fn find_slot(&self, entry: &Entry<'_>, key: U256, at: u32) -> Result<&Slot<'a>, Mismatch> {
-        let slots = &self.slots[entry.slots.clone()];
-        let found = slots.binary_search_by(|slot| slot.key.cmp(&key)).ok().and_then(|found| slots.get(found));
-        found.ok_or_else(|| Mismatch::Outside { at, what: format!("slot {key:#x} of {}", entry.changes.address) })
+    fn find_slot(&self, id: usize, key: U256, at: u32) -> Result<usize, Mismatch> {
+        let found = self.list.find_slot(id, key);
+        found.ok_or_else(|| Mismatch::Outside { at, what: format!("slot {key:#x} of {}", self.account(id).address) })
     }
 
     /// The account as it is before whatever happens at `at`, with its code where the block changed that.
-    fn account_at<'e>(
-        &self,
-        entry: &'e Entry<'_>,
-        at: u32,
-    ) -> Result<(Option<Account>, Option<&'e Bytecode>), StateError> {
-        let before = self.before(entry)?;
-        let changes = entry.changes;
-        let balance = last_below(&changes.balance_changes, at, |change| change.block_access_index.get());
-        let nonce = last_below(&changes.nonce_changes, at, |change| change.block_access_index.get());
-        let code = last_below(&entry.codes, at, |change| change.0);
+    fn account_at(&self, id: usize, at: u32) -> Result<(Option<Account>, Option<&Bytecode>), StateError> {
+        let before = self.before(id)?;
+        let changes = self.account(id);
+        let balance = last_below(&changes.balances, at, |change| change.block_access_index.get());
+        let nonce = last_below(&changes.nonces, at, |change| change.block_access_index.get());
+        let code = last_below(self.codes(id), at, |change| change.0);
         if balance.is_none() && nonce.is_none() && code.is_none() {
             return Ok((before, None));
         }
@@ -247,48 +248,71 @@ impl<'a> Index<'a> {
         if account.is_empty() { Ok((None, None)) } else { Ok((Some(account), code.map(|change| &change.2))) }
     }
 
-    fn slot_at(&self, entry: &Entry<'_>, slot: &Slot<'_>, at: u32) -> Result<U256, StateError> {
-        let write = last_below(slot.writes, at, |change| change.block_access_index.get());
-        let wipe = last_below(entry.wipes, at, |index| *index);
+    fn slot_at(&self, slot: usize, at: u32) -> Result<U256, StateError> {
+        let listed = self.slot(slot);
+        let write = last_below(&listed.writes, at, |change| change.block_access_index.get());
+        let wipe = last_below(self.account(listed.account).wipes(), at, |index| *index);
         match (write, wipe) {
             (Some(write), Some(wipe)) if *wipe > write.block_access_index.get() => Ok(U256::ZERO),
             (Some(write), _) => Ok(write.new_value),
             (None, Some(_)) => Ok(U256::ZERO),
-            (None, None) => self.slot_before(entry, slot),
+            (None, None) => self.slot_before(slot),
         }
+    }
+
+    /// Checks that a write at `at` stands in the list.
+    fn compare_write(&self, at: u32, id: usize, key: U256, value: Option<U256>) -> Result<(), Mismatch> {
+        let writes = &self.slot(self.find_slot(id, key, at)?).writes;
+        let write = exactly(writes, at, |change| change.block_access_index.get());
+        if write.map(|write| write.new_value) == value && value.is_some() {
+            return Ok(());
+        }
+        Err(self.changed(at, id, &format!("slot {key:#x}")))
+    }
+
+    /// Checks that a wipe at `at` stands in the list.
+    fn compare_wipe(&self, at: u32, id: usize) -> Result<(), Mismatch> {
+        match exactly(self.account(id).wipes(), at, |index| *index) {
+            Some(_) => Ok(()),
+            None => Err(self.changed(at, id, "its existence")),
+        }
+    }
+
+    fn changed(&self, at: u32, id: usize, what: &str) -> Mismatch {
+        Mismatch::Change { at, what: format!("{what} of {}", self.account(id).address) }
     }
 
     /// Compares what was done at `at` with the list.
     pub(crate) fn compare(&self, at: u32, state: &EvmState) -> Result<(), Failure> {
         let mut made = 0_u32;
         for (address, account) in state {
-            let entry = &self.entries[self.find(*address, at)?];
-            see(&entry.seen);
+            let id = self.find(*address, at)?;
+            see(&self.entries[id].seen);
             if account.is_touched() {
-                made = made.saturating_add(self.compare_account(at, entry, account)?);
+                made = made.saturating_add(self.compare_account(at, id, account)?);
             }
         }
         Ok(self.compare_count(at, made)?)
     }
 
     fn compare_count(&self, at: u32, made: u32) -> Result<(), Mismatch> {
-        let listed = usize::try_from(at).map_or(0, |at| self.changes_at(at));
+        let listed = usize::try_from(at).map_or(0, |at| self.list.changes_at(at));
         if made == listed { Ok(()) } else { Err(Mismatch::Missing { at, made, listed }) }
     }
 
     /// Compares one touched account and gives the number of its changes.
-    fn compare_account(&self, at: u32, entry: &Entry<'_>, account: &EvmAccount) -> Result<u32, Failure> {
-        let (before, _) = self.account_at(entry, at)?;
+    fn compare_account(&self, at: u32, id: usize, account: &EvmAccount) -> Result<u32, Failure> {
+        let (before, _) = self.account_at(id, at)?;
         let created = account.is_created();
         let gone = account.is_selfdestructed() || (account.is_empty() && !created);
         let mut made = 0_u32;
         if created || gone {
             for key in account.storage.keys() {
-                see(&self.find_slot(entry, *key, at)?.seen);
+                see(&self.slots[self.find_slot(id, *key, at)?].seen);
             }
             if before.is_some() {
                 made = made.saturating_add(1);
-                exactly(entry.wipes, at, |index| *index).ok_or_else(|| changed(at, entry, "its existence"))?;
+                self.compare_wipe(at, id)?;
             }
         }
         let mut after = Account::default();
@@ -298,14 +322,10 @@ impl<'a> Index<'a> {
                 after.code_hash = account.info.code_hash;
             }
         }
-        made = made.saturating_add(compare_info(at, entry, before.unwrap_or_default(), after)?);
+        made = made.saturating_add(self.compare_info(at, id, before.unwrap_or_default(), after)?);
         if !gone {
             for (key, slot) in account.storage.iter().filter(|(_, slot)| slot.is_changed()) {
-                let listed = self.find_slot(entry, *key, at)?;
-                let write = exactly(listed.writes, at, |change| change.block_access_index.get());
-                if write.is_none_or(|write| write.new_value != slot.present_value()) {
-                    return Err(changed(at, entry, &format!("slot {key:#x}")).into());
-                }
+                self.compare_write(at, id, *key, Some(slot.present_value()))?;
                 made = made.saturating_add(1);
             }
         }
@@ -316,11 +336,10 @@ impl<'a> Index<'a> {
     pub(crate) fn compare_transfer(&self, at: u32, moved: &Moved) -> Result<(), Failure> {
         let mut made = 0_u32;
         for touched in moved.accounts() {
-            let entry = &self.entries[self.find(touched.address, at)?];
-            see(&entry.seen);
+            let id = self.find(touched.address, at)?;
+            see(&self.entries[id].seen);
             let (before, after) = (touched.before.unwrap_or_default(), touched.after.unwrap_or_default());
-            let changes = compare_info(at, entry, before, after)?;
-            made = made.saturating_add(changes);
+            made = made.saturating_add(self.compare_info(at, id, before, after)?);
         }
         Ok(self.compare_count(at, made)?)
     }
@@ -329,20 +348,16 @@ impl<'a> Index<'a> {
     pub(crate) fn compare_record(&self, at: u32, record: &AccessList) -> Result<(), Failure> {
         let mut made = 0_u32;
         for account in &record.accounts {
-            let entry = &self.entries[self.find(account.address, at)?];
-            see(&entry.seen);
+            let id = self.find(account.address, at)?;
+            see(&self.entries[id].seen);
             for key in account.storage_slots() {
-                see(&self.find_slot(entry, key, at)?.seen);
+                see(&self.slots[self.find_slot(id, key, at)?].seen);
             }
             for written in &account.storage_changes {
-                let listed = self.find_slot(entry, written.slot, at)?;
-                let write = exactly(listed.writes, at, |change| change.block_access_index.get());
-                if write.map(|write| write.new_value) != written.changes.last().map(|change| change.new_value) {
-                    return Err(changed(at, entry, &format!("slot {:#x}", written.slot)).into());
-                }
+                self.compare_write(at, id, written.slot, written.changes.last().map(|change| change.new_value))?;
                 made = made.saturating_add(1);
             }
-            let (before, _) = self.account_at(entry, at)?;
+            let (before, _) = self.account_at(id, at)?;
             let before = before.unwrap_or_default();
             let code = account.code_changes.last().map(|change| &change.new_code);
             let after = Account {
@@ -350,46 +365,74 @@ impl<'a> Index<'a> {
                 nonce: account.nonce_changes.last().map_or(before.nonce, |change| change.new_nonce),
                 code_hash: code.map_or(before.code_hash, keccak256),
             };
-            made = made.saturating_add(compare_info(at, entry, before, after)?);
+            made = made.saturating_add(self.compare_info(at, id, before, after)?);
         }
         for wipe in &record.wipes {
-            let entry = &self.entries[self.find(wipe.address, at)?];
-            exactly(entry.wipes, at, |index| *index).ok_or_else(|| changed(at, entry, "its existence"))?;
+            self.compare_wipe(at, self.find(wipe.address, at)?)?;
             made = made.saturating_add(1);
         }
         Ok(self.compare_count(at, made)?)
     }
 
+    /// Compares nonce, balance and code, and gives the number of changes.
+    fn compare_info(&self, at: u32, id: usize, before: Account, after: Account) -> Result<u32, Mismatch> {
+        let (mut made, changes) = (0_u32, self.account(id));
+        if before.balance != after.balance {
+            let listed = exactly(&changes.balances, at, |change| change.block_access_index.get());
+            if listed.is_none_or(|change| change.post_balance != after.balance) {
+                return Err(self.changed(at, id, "the balance"));
+            }
+            made = made.saturating_add(1);
+        }
+        if before.nonce != after.nonce {
+            let listed = exactly(&changes.nonces, at, |change| change.block_access_index.get());
+            if listed.is_none_or(|change| change.new_nonce != after.nonce) {
+                return Err(self.changed(at, id, "the nonce"));
+            }
+            made = made.saturating_add(1);
+        }
+        if before.code_hash != after.code_hash {
+            let listed = exactly(self.codes(id), at, |change| change.0);
+            if listed.is_none_or(|change| change.1 != after.code_hash) {
+                return Err(self.changed(at, id, "the code"));
+            }
+            made = made.saturating_add(1);
+        }
+        Ok(made)
+    }
+
     /// Checks that everything listed was accessed.
     pub(crate) fn compare_end(&self) -> Result<(), Mismatch> {
-        for entry in &self.entries {
-            if !entry.seen.load(Ordering::Relaxed) {
-                return Err(Mismatch::Invented(entry.changes.address.to_string()));
-            }
-            let slots = &self.slots[entry.slots.clone()];
-            // A slot with writes was compared at each of them.
-            let unseen = slots.iter().find(|slot| slot.writes.is_empty() && !slot.seen.load(Ordering::Relaxed));
-            if let Some(slot) = unseen {
-                return Err(Mismatch::Invented(format!("slot {:#x} of {}", slot.key, entry.changes.address)));
+        let unseen = |seen: &AtomicBool| !seen.load(Ordering::Relaxed);
+        let account = self.entries.iter().position(|entry| unseen(&entry.seen));
+        if let Some(id) = account {
+            return Err(Mismatch::Invented(self.account(id).address.to_string()));
+        }
+        // A slot with writes was compared at each of them.
+        let mut slots = self.slots.iter().zip(self.list.slots());
+        match slots.find(|(slot, listed)| listed.writes.is_empty() && unseen(&slot.seen)) {
+            None => Ok(()),
+            Some((_, PartialSlot { account, key, .. })) => {
+                Err(Mismatch::Invented(format!("slot {key:#x} of {}", self.account(*account).address)))
             }
         }
-        Ok(())
     }
 
     /// The block's net changes, as the list says.
     pub(crate) fn changes(&self) -> Result<StateChanges, StateError> {
         let mut changes = StateChanges::default();
         changes.accounts.reserve(self.entries.len());
-        for entry in &self.entries {
-            let before = self.before(entry)?;
-            let (after, code) = self.account_at(entry, u32::MAX)?;
-            let wiped = before.is_some() && !entry.wipes.is_empty();
+        for (id, account) in self.list.accounts().iter().enumerate() {
+            let before = self.before(id)?;
+            let (after, code) = self.account_at(id, u32::MAX)?;
+            let wiped = before.is_some() && !account.wipes().is_empty();
             let mut change = AccountChange { before, after, wiped, ..AccountChange::default() };
-            let slots = if after.is_some() { &self.slots[entry.slots.clone()] } else { &[] };
-            for slot in slots.iter().filter(|slot| wiped || !slot.writes.is_empty()) {
-                let (before, after) = (self.slot_before(entry, slot)?, self.slot_at(entry, slot, u32::MAX)?);
-                if before != after || (wiped && !after.is_zero()) {
-                    change.slots.insert(slot.key, SlotChange { before, after });
+            if after.is_some() && account.has_slots() {
+                for slot in self.list.slots_of(id).filter(|slot| wiped || !self.slot(*slot).writes.is_empty()) {
+                    let (before, after) = (self.slot_before(slot)?, self.slot_at(slot, u32::MAX)?);
+                    if before != after || (wiped && !after.is_zero()) {
+                        change.slots.insert(self.slot(slot).key, SlotChange { before, after });
+                    }
                 }
             }
             if before == after && !wiped && change.slots.is_empty() {
@@ -401,41 +444,10 @@ impl<'a> Index<'a> {
             {
                 changes.codes.insert(after.code_hash, code.original_bytes());
             }
-            changes.accounts.insert(entry.changes.address, change);
+            changes.accounts.insert(account.address, change);
         }
         Ok(changes)
     }
-}
-
-fn changed(at: u32, entry: &Entry<'_>, what: &str) -> Mismatch {
-    Mismatch::Change { at, what: format!("{what} of {}", entry.changes.address) }
-}
-
-/// Compares nonce, balance and code, and gives the number of changes.
-fn compare_info(at: u32, entry: &Entry<'_>, before: Account, after: Account) -> Result<u32, Mismatch> {
-    let (mut made, changes) = (0_u32, entry.changes);
-    if before.balance != after.balance {
-        let listed = exactly(&changes.balance_changes, at, |change| change.block_access_index.get());
-        if listed.is_none_or(|change| change.post_balance != after.balance) {
-            return Err(changed(at, entry, "the balance"));
-        }
-        made = made.saturating_add(1);
-    }
-    if before.nonce != after.nonce {
-        let listed = exactly(&changes.nonce_changes, at, |change| change.block_access_index.get());
-        if listed.is_none_or(|change| change.new_nonce != after.nonce) {
-            return Err(changed(at, entry, "the nonce"));
-        }
-        made = made.saturating_add(1);
-    }
-    if before.code_hash != after.code_hash {
-        let listed = exactly(&entry.codes, at, |change| change.0);
-        if listed.is_none_or(|change| change.1 != after.code_hash) {
-            return Err(changed(at, entry, "the code"));
-        }
-        made = made.saturating_add(1);
-    }
-    Ok(made)
 }
 
 /// Why a comparison did not succeed.
@@ -473,18 +485,17 @@ impl<'i, 'a> At<'i, 'a> {
     /// Account, number and, where the block changed it, code.
     pub(crate) fn load(&self, address: Address) -> Result<(Option<Account>, usize, Option<&'i Bytecode>), StateError> {
         let id = self.listed(self.index.find(address, self.at))?;
-        let (account, code) = self.index.account_at(&self.index.entries[id], self.at)?;
+        let (account, code) = self.index.account_at(id, self.at)?;
         Ok((account, id, code))
     }
 
     /// Slot of the account with this number.
     pub(crate) fn slot_of(&self, id: usize, key: U256) -> Result<U256, StateError> {
-        let entry = &self.index.entries[id];
-        let slot = self.listed(self.index.find_slot(entry, key, self.at))?;
-        if slot.writes.is_empty() {
-            see(&slot.seen);
+        let slot = self.listed(self.index.find_slot(id, key, self.at))?;
+        if self.index.slot(slot).writes.is_empty() {
+            see(&self.index.slots[slot].seen);
         }
-        self.index.slot_at(entry, slot, self.at)
+        self.index.slot_at(slot, self.at)
     }
 }
 
@@ -499,7 +510,7 @@ impl StateView for At<'_, '_> {
     }
 
     fn code(&self, hash: B256) -> Result<Bytes, StateError> {
-        let changed = self.index.entries.iter().flat_map(|entry| &entry.codes);
+        let changed = self.index.codes.values().flatten();
         let mut changed = changed.filter(|(at, code_hash, _)| *at < u64::from(self.at) && *code_hash == hash);
         match changed.next() {
             Some((_, _, code)) => Ok(code.original_bytes()),

@@ -3,7 +3,10 @@
 //! Promise: [`Executor::build`] and [`Executor::execute`] agree bit for bit; a block that one built the
 //! other accepts, and a block with any field changed it refuses, naming the field and both values.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use alloy_consensus::{EMPTY_ROOT_HASH, Header, Sealable, Sealed};
 use alloy_eips::eip4895::Withdrawals;
@@ -24,7 +27,7 @@ use crate::{
     error::Refusal,
     lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
-    replay::{Replay, ReplayError},
+    replay::{Replay, ReplayError, Settings},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
     transfer::TRANSFER_GAS,
@@ -156,7 +159,9 @@ impl RevmExecutor {
         block: &Block,
         list: &AccessList,
     ) -> Result<Finished, ReplayError> {
-        self.replay(view).run(block, list, false)
+        let mut replay = self.replay(view, block.header.inner(), false);
+        replay.push(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
+        replay.close(None)
     }
 
     /// As [`Executor::execute`], along the block's access list. Where the list disagrees with the transactions
@@ -171,10 +176,21 @@ impl RevmExecutor {
         block: &Arc<Block>,
         list: &Arc<AccessList>,
     ) -> Result<ExecutedBlock, ExecutionError> {
-        match self.replay_listed(view, parent, block, list) {
+        self.settle(view, parent, block, self.replay_listed(view, parent, block, list))
+    }
+
+    /// What a replay gave, or the plain loop's verdict where the replay can give none.
+    pub(crate) fn settle(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+        replayed: Result<ExecutedBlock, ReplayError>,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        match replayed {
             Ok(executed) => Ok(executed),
             Err(ReplayError::Execution(error)) => Err(error),
-            Err(ReplayError::Mismatch(reason)) => {
+            Err(ReplayError::Mismatch(reason) | ReplayError::Another(reason)) => {
                 metrics::REPLAY_MISMATCH.increment();
                 tracing::error!(height = block.header.number, reason, "access list disagrees with its block");
                 self.execute(view, parent, block)
@@ -196,7 +212,9 @@ impl RevmExecutor {
         let invalid = |reason| ReplayError::Execution(ExecutionError::Invalid(reason));
         self.rules.check(&self.chain, parent, block).map_err(invalid)?;
         self.check_list_hash(block, list).map_err(ReplayError::Mismatch)?;
-        let finished = self.replay(view).run(block, list, true)?;
+        let mut replay = self.replay(view, block.header.inner(), true);
+        replay.push(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
+        let finished = replay.close(block.body.withdrawals.as_ref())?;
         judge(view, block, finished, list.clone()).map_err(ReplayError::Execution)
     }
 
@@ -207,15 +225,21 @@ impl RevmExecutor {
     }
 
     /// A Sluice block names its list; Ethereum's own blocks before Amsterdam do not.
-    fn check_list_hash(&self, block: &Block, list: &AccessList) -> Result<(), String> {
+    pub(crate) fn check_list_hash(&self, block: &Block, list: &AccessList) -> Result<(), String> {
         if !self.rules.consensus_header {
             return Ok(());
         }
         equal("access_list_hash", &block.consensus.access_list_hash, &list.hash())
     }
 
-    fn replay<'a>(&'a self, view: &'a dyn StateView) -> Replay<'a> {
-        Replay { chain: &self.chain, codes: &self.codes, view, workers: &self.workers, gas_min: self.threads_from }
+    pub(crate) const fn rules(&self) -> &HeaderRules {
+        &self.rules
+    }
+
+    pub(crate) fn replay<'a>(&'a self, view: &'a dyn StateView, header: &Header, whole: bool) -> Replay<'a> {
+        let (chain, codes, workers) = (&*self.chain, &self.codes, &self.workers);
+        let settings = Settings { chain, codes, view, workers, gas_min: self.threads_from };
+        Replay::new(settings, header.clone(), whole)
     }
 
     fn caller<'a>(&'a self, view: &'a dyn StateView, cancel: &'a AtomicBool) -> Caller<'a> {
@@ -371,7 +395,7 @@ fn close_header(header: &mut Header, finished: &Finished, transactions: &[Arc<Tr
 }
 
 /// Compares what execution gave with the header, field by field.
-fn judge(
+pub(crate) fn judge(
     view: &dyn StateView,
     block: &Arc<Block>,
     finished: Finished,

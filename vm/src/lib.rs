@@ -12,6 +12,7 @@
 //!   `versions`: what guesses read, multi-version memory.
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
 //!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
+//! - [`arrival`]: the same for a block that is still arriving, part by part.
 //! - `transfer`: native transfers, without the interpreter.
 //! - `dependencies`: which transactions need others before them, for those who measure.
 //! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
@@ -22,6 +23,7 @@
 //! - [`intrinsic`]: what can be said about a transaction without any state.
 
 mod access_list;
+pub mod arrival;
 pub mod call;
 pub mod code;
 pub mod database;
@@ -46,5 +48,6 @@ mod transfer;
 mod versions;
 pub mod workers;
 
+pub use arrival::Arrival;
 pub use executor::RevmExecutor;
 pub use rules::HeaderRules;

@@ -1,27 +1,36 @@
 //! Executing a block whose access list is known: no transaction waits for another.
 //!
 //! ```text
-//! check form -> prefetch everything listed, in parallel
-//!            -> index 0: the system calls before the transactions
-//!            -> transactions, claimed most expensive first by every thread, each compared with its index
-//!            -> last index: requests and withdrawals
-//!            -> nothing invented -> the list's own values are the block's changes
+//! per part   check form -> prefetch what is newly listed, in parallel
+//!                       -> first part: index 0, the system calls before the transactions
+//!                       -> its transactions, claimed most expensive first by every thread, each compared with its
+//!                          index
+//! at the end last index: requests and withdrawals
+//!                       -> nothing invented -> the list's own values are the block's changes
 //! ```
+//!
+//! A block that is there as a whole is one part. Parts are collected until they are worth waking threads; a block
+//! that never is runs on the plain loop, and its record is compared with the list.
 //!
 //! Promise: what this gives is what the plain loop gives, bit for bit, or a [`ReplayError`]; then the plain
 //! loop decides what the block is worth. Which thread runs what, and when, reaches nothing.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    borrow::Cow,
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use alloy_consensus::Transaction as _;
+use alloy_consensus::{Header, Transaction as _};
+use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, map::B256Map};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateError, StateView},
-    types::{AccessList, Block, Height, Receipt, Transaction},
+    types::{AccessList, Height, Receipt, Transaction},
 };
 use revm::{
     Context, Database, ExecuteEvm, MainBuilder, MainContext,
@@ -51,6 +60,9 @@ pub enum ReplayError {
     /// The list and the transactions disagree; the block may still be valid.
     #[error("access list: {0}")]
     Mismatch(String),
+    /// What arrived in parts is not this block; the block may still be valid.
+    #[error("not the block that arrived: {0}")]
+    Another(String),
     /// The block is invalid, or the state cannot be read.
     #[error(transparent)]
     Execution(ExecutionError),
@@ -77,117 +89,206 @@ impl From<StateError> for ReplayError {
     }
 }
 
-/// A block to replay, and what it needs.
-pub(crate) struct Replay<'a> {
+/// What every replay needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings<'a> {
     pub(crate) chain: &'a ChainSpec,
     pub(crate) codes: &'a CodeCache,
     pub(crate) view: &'a dyn StateView,
     pub(crate) workers: &'a Workers,
-    /// Blocks of less predicted gas run on the plain loop.
+    /// Less predicted gas is not worth waking threads.
     pub(crate) gas_min: u64,
 }
 
-impl Replay<'_> {
-    /// Executes the transactions of `block`, with the block's own system calls if `whole`.
-    pub(crate) fn run(&self, block: &Block, list: &AccessList, whole: bool) -> Result<Finished, ReplayError> {
-        let header = block.header.inner();
-        let transactions = &block.body.transactions;
-        let fork = self.chain.fork_at(header.timestamp);
-        if fork < Fork::SpuriousDragon {
-            // Before EIP-161 an account could exist and be empty, which no list can say.
-            return self.plain(block, whole).map_err(ReplayError::Execution);
+/// A block that is executed as it arrives.
+pub(crate) struct Replay<'a> {
+    settings: Settings<'a>,
+    header: Header,
+    fork: Fork,
+    /// With the block's own system calls.
+    whole: bool,
+    index: Index<'a>,
+    transactions: Cow<'a, [Arc<Transaction>]>,
+    /// Predicted gas of the transactions that wait.
+    waiting_gas: u64,
+    started: bool,
+    /// Of the transactions that do not wait.
+    receipts: Vec<Receipt>,
+    blob_gas_used: u64,
+}
+
+impl<'a> Replay<'a> {
+    /// Of `header` only what is known before the transactions is read.
+    pub(crate) fn new(settings: Settings<'a>, header: Header, whole: bool) -> Self {
+        let fork = settings.chain.fork_at(header.timestamp);
+        Self {
+            settings,
+            fork,
+            whole,
+            index: Index::new(settings.view, AccessList::items_max(fork, header.gas_limit)),
+            header,
+            transactions: Cow::Borrowed(&[]),
+            waiting_gas: 0,
+            started: false,
+            receipts: Vec::new(),
+            blob_gas_used: 0,
         }
-        list.check(fork, header.gas_limit, transactions.len()).map_err(ReplayError::Mismatch)?;
+    }
+
+    /// Before EIP-161 an account could exist and be empty, which no list can say.
+    fn is_listed(&self) -> bool {
+        self.fork >= Fork::SpuriousDragon
+    }
+
+    pub(crate) const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn transactions(&self) -> &[Arc<Transaction>] {
+        &self.transactions
+    }
+
+    /// Receipts of the transactions that have been executed, in order.
+    pub(crate) fn receipts(&self) -> &[Receipt] {
+        &self.receipts
+    }
+
+    /// The list that has arrived.
+    pub(crate) fn into_list(self) -> AccessList {
+        self.index.into_list()
+    }
+
+    /// Takes the next transactions and the fragment of the list that belongs to them; executes what waits if it
+    /// is worth it. After an error the replay is of no further use.
+    pub(crate) fn push(
+        &mut self,
+        transactions: Cow<'a, [Arc<Transaction>]>,
+        fragment: Cow<'a, AccessList>,
+    ) -> Result<(), ReplayError> {
         let predicted = transactions.iter().fold(0_u64, |sum, tx| sum.saturating_add(predicted_gas(tx)));
-        if predicted < self.gas_min {
-            let finished = self.plain(block, whole).map_err(ReplayError::Execution)?;
-            let same = finished.access_list.as_ref() == Some(list);
-            return if same { Ok(finished) } else { Err(ReplayError::Mismatch(NOT_THE_BLOCKS.to_owned())) };
+        self.waiting_gas = self.waiting_gas.saturating_add(predicted);
+        if self.transactions.is_empty() {
+            self.transactions = transactions;
+        } else if !transactions.is_empty() {
+            self.transactions.to_mut().extend(transactions.into_owned());
         }
-        let index = Index::new(self.view, list, transactions.len());
-        self.prefetch(&index)?;
-        let last = u32::try_from(transactions.len().saturating_add(1))
-            .map_err(|_| ReplayError::Mismatch("too many transactions".to_owned()))?;
-        self.block_itself(&index, 0, |view| {
-            if whole { Run::start(self.chain, self.codes, view, header)?.close(None) } else { Ok(Finished::default()) }
-        })?;
-        let receipts = self.transactions(block, &index)?;
-        let after = self.block_itself(&index, last, |view| {
-            if !whole {
-                return Ok(Finished::default());
+        if !self.is_listed() {
+            return Ok(());
+        }
+        self.index.extend(fragment, self.transactions.len()).map_err(ReplayError::Mismatch)?;
+        if self.waiting_gas < self.settings.gas_min { Ok(()) } else { self.run_waiting() }
+    }
+
+    /// Ends the block: executes what still waits and what comes after the transactions.
+    pub(crate) fn close(&mut self, withdrawals: Option<&Withdrawals>) -> Result<Finished, ReplayError> {
+        if !self.started && (!self.is_listed() || self.waiting_gas < self.settings.gas_min) {
+            return self.plain(withdrawals);
+        }
+        self.run_waiting()?;
+        let last = u32::try_from(self.transactions.len().saturating_add(1)).unwrap_or(u32::MAX);
+        let receipts = std::mem::take(&mut self.receipts);
+        let gas_used = receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used);
+        let Settings { chain, codes, .. } = self.settings;
+        let after = self.block_itself(last, |view| {
+            if !self.whole {
+                return Ok(Finished { receipts, ..Finished::default() });
             }
-            let mut run = Run::open(self.chain, self.codes, view, header);
+            let mut run = Run::open(chain, codes, view, &self.header);
             run.start_record();
-            run.take_receipts(receipts.clone());
-            run.finish(block.body.withdrawals.as_ref())
+            run.take_receipts(receipts);
+            run.finish(withdrawals)
         })?;
-        index.compare_end()?;
-        let blob_gas = |sum: u64, blob_gas: Option<u64>| sum.saturating_add(blob_gas.unwrap_or_default());
-        Ok(Finished {
-            changes: index.changes()?,
-            gas_used: receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used),
-            blob_gas_used: transactions.iter().map(|tx| tx.envelope().blob_gas_used()).fold(0, blob_gas),
-            requests: after.requests,
-            access_list: None,
-            receipts,
-        })
+        self.index.compare_end()?;
+        let changes = self.index.changes()?;
+        Ok(Finished { changes, gas_used, blob_gas_used: self.blob_gas_used, access_list: None, ..after })
     }
 
     /// The plain loop, with its own list.
-    fn plain(&self, block: &Block, whole: bool) -> Result<Finished, ExecutionError> {
-        let header = block.header.inner();
-        let mut run = if whole {
-            Run::start(self.chain, self.codes, self.view, header)?
-        } else {
-            let mut run = Run::open(self.chain, self.codes, self.view, header);
-            run.start_record();
-            run
+    fn plain(&self, withdrawals: Option<&Withdrawals>) -> Result<Finished, ReplayError> {
+        let Settings { chain, codes, view, .. } = self.settings;
+        let run = || {
+            let mut run = if self.whole {
+                Run::start(chain, codes, view, &self.header)?
+            } else {
+                let mut run = Run::open(chain, codes, view, &self.header);
+                run.start_record();
+                run
+            };
+            run.transact_all(&self.transactions)?;
+            if self.whole { run.finish(withdrawals) } else { run.close(None) }
         };
-        run.transact_all(&block.body.transactions)?;
-        if whole { run.finish(block.body.withdrawals.as_ref()) } else { run.close(None) }
+        let finished = run().map_err(ReplayError::Execution)?;
+        let same = finished.access_list.as_ref().is_some_and(|list| self.index.list().is(list));
+        if self.is_listed() && !same { Err(ReplayError::Mismatch(NOT_THE_BLOCKS.to_owned())) } else { Ok(finished) }
     }
 
-    fn prefetch(&self, index: &Index<'_>) -> Result<(), ReplayError> {
+    /// Executes what waits.
+    fn run_waiting(&mut self) -> Result<(), ReplayError> {
+        self.prefetch()?;
+        if !self.started {
+            self.started = true;
+            let Settings { chain, codes, .. } = self.settings;
+            self.block_itself(0, |view| {
+                if self.whole {
+                    Run::start(chain, codes, view, &self.header)?.close(None)
+                } else {
+                    Ok(Finished::default())
+                }
+            })?;
+        }
+        let receipts = self.execute(self.receipts.len()..self.transactions.len())?;
+        self.waiting_gas = 0;
+        self.take_in_order(receipts)
+    }
+
+    fn prefetch(&mut self) -> Result<(), ReplayError> {
+        if !self.index.wants_fetch() {
+            return Ok(());
+        }
         let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
-        self.workers.run(&|| {
-            if let Err(error) = index.prefetch(&next) {
+        self.settings.workers.run(&|| {
+            if let Err(error) = self.index.prefetch(&next) {
                 let _ = failed.set(error);
             }
         });
+        self.index.set_fetched();
         failed.into_inner().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// What the block does by itself before or after its transactions, on the plain loop.
     fn block_itself(
         &self,
-        index: &Index<'_>,
         at: u32,
         run: impl FnOnce(&dyn StateView) -> Result<Finished, ExecutionError>,
     ) -> Result<Finished, ReplayError> {
-        let view = At::new(index, at);
+        let view = At::new(&self.index, at);
         let finished = run(&view);
         if let Some(outside) = view.outside.get() {
             return Err(outside.clone().into());
         }
         let mut finished = finished.map_err(ReplayError::Execution)?;
-        index.compare_record(at, &finished.access_list.take().unwrap_or_default())?;
+        self.index.compare_record(at, &finished.access_list.take().unwrap_or_default())?;
         Ok(finished)
     }
 
-    /// Executes all transactions on all threads; gives their receipts in order.
-    fn transactions(&self, block: &Block, index: &Index<'_>) -> Result<Vec<Receipt>, ReplayError> {
-        let transactions = &block.body.transactions;
-        let mut order: Vec<usize> = (0..transactions.len()).collect();
-        order.sort_by_key(|at| std::cmp::Reverse(predicted_gas(&transactions[*at])));
+    /// Executes the transactions at these places on all threads; gives their receipts in order, gas counting from
+    /// 0 in each.
+    fn execute(&self, places: Range<usize>) -> Result<Vec<Receipt>, ReplayError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let first = places.start;
+        let mut order: Vec<usize> = places.collect();
+        order.sort_by_key(|at| std::cmp::Reverse(predicted_gas(&self.transactions[*at])));
         let receipts: Vec<OnceLock<Receipt>> = std::iter::repeat_with(OnceLock::new).take(order.len()).collect();
         let (next, stop, failed) = (AtomicUsize::new(0), AtomicBool::new(false), OnceLock::new());
-        self.workers.run(&|| {
-            let mut thread = Thread::new(self, block, index);
+        self.settings.workers.run(&|| {
+            let mut thread = Thread::new(self);
             while !stop.load(Ordering::Relaxed)
                 && let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed))
             {
-                match thread.transact(block, *at) {
-                    Ok(receipt) => drop(receipts[*at].set(receipt)),
+                match thread.transact(&self.transactions[*at], *at) {
+                    Ok(receipt) => drop(receipts[at.saturating_sub(first)].set(receipt)),
                     Err(error) => {
                         stop.store(true, Ordering::Relaxed);
                         let _ = failed.set(error);
@@ -198,31 +299,38 @@ impl Replay<'_> {
         if let Some(error) = failed.into_inner() {
             return Err(error);
         }
-        self.in_order(block, receipts.into_iter().filter_map(OnceLock::into_inner).collect())
+        Ok(receipts.into_iter().filter_map(OnceLock::into_inner).collect())
     }
 
-    /// Adds up the gas, and checks what a transaction may ask for where it stands.
-    fn in_order(&self, block: &Block, mut receipts: Vec<Receipt>) -> Result<Vec<Receipt>, ReplayError> {
-        let header = block.header.inner();
-        let blobs = self.chain.forks.blobs_at(header.timestamp);
-        let mut blob_gas_left = blobs.map_or(0, |blobs| blobs.max_blob_gas_per_block());
-        let mut gas_used = 0_u64;
-        for (at, (transaction, receipt)) in block.body.transactions.iter().zip(&mut receipts).enumerate() {
-            let (wanted, left) = (transaction.envelope().gas_limit(), header.gas_limit.saturating_sub(gas_used));
+    /// Takes the next receipts: adds up the gas, and checks what a transaction may ask for where it stands.
+    fn take_in_order(&mut self, mut receipts: Vec<Receipt>) -> Result<(), ReplayError> {
+        let blobs = self.settings.chain.forks.blobs_at(self.header.timestamp);
+        let blob_gas_max = blobs.map_or(0, |blobs| blobs.max_blob_gas_per_block());
+        let gas_before = self.receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used);
+        let (mut gas_used, first) = (gas_before, self.receipts.len());
+        for ((at, transaction), receipt) in self.transactions.iter().enumerate().skip(first).zip(&mut receipts) {
+            let envelope = transaction.envelope();
+            let (wanted, left) = (envelope.gas_limit(), self.header.gas_limit.saturating_sub(gas_used));
             if wanted > left {
                 return Err(ReplayError::Execution(Refusal::BlockGas { wanted, left }.in_block(at)));
             }
-            let wanted = transaction.envelope().blob_gas_used().unwrap_or_default();
-            if wanted > blob_gas_left {
-                return Err(ReplayError::Execution(Refusal::BlobGas { wanted, left: blob_gas_left }.in_block(at)));
+            let wanted = envelope.blob_gas_used().unwrap_or_default();
+            let left = blob_gas_max.saturating_sub(self.blob_gas_used);
+            if wanted > left {
+                return Err(ReplayError::Execution(Refusal::BlobGas { wanted, left }.in_block(at)));
             }
-            blob_gas_left = blob_gas_left.saturating_sub(wanted);
+            self.blob_gas_used = self.blob_gas_used.saturating_add(wanted);
             gas_used = gas_used.saturating_add(receipt.gas_used);
             receipt.cumulative_gas_used = gas_used;
         }
-        metrics::GAS_USED.add(gas_used);
+        metrics::GAS_USED.add(gas_used.saturating_sub(gas_before));
         metrics::TRANSACTION_EXECUTED.add(u64::try_from(receipts.len()).unwrap_or(u64::MAX));
-        Ok(receipts)
+        if self.receipts.is_empty() {
+            self.receipts = receipts;
+        } else {
+            self.receipts.append(&mut receipts);
+        }
+        Ok(())
     }
 }
 
@@ -303,20 +411,19 @@ struct Thread<'i, 'a> {
 }
 
 impl<'i, 'a> Thread<'i, 'a> {
-    fn new(replay: &'i Replay<'_>, block: &Block, index: &'i Index<'a>) -> Self {
-        let header = block.header.inner();
-        let state = TransactionState { at: At::new(index, 0), shared_codes: replay.codes, codes: B256Map::default() };
+    fn new(replay: &'i Replay<'a>) -> Self {
+        let (Settings { chain, codes, .. }, header, index) = (replay.settings, &replay.header, &replay.index);
+        let state = TransactionState { at: At::new(index, 0), shared_codes: codes, codes: B256Map::default() };
         let evm = Context::mainnet()
             .with_db(state)
-            .with_cfg(env::chain(replay.chain, header.timestamp))
-            .with_block(env::block(replay.chain, header))
+            .with_cfg(env::chain(chain, header.timestamp))
+            .with_block(env::block(chain, header))
             .build_mainnet();
-        Self { evm, transfers: Transfers::new(replay.chain, header), index }
+        Self { evm, transfers: Transfers::new(chain, header), index }
     }
 
     /// Executes the transaction at this place and compares it with the list; gas counts from 0.
-    fn transact(&mut self, block: &Block, place: usize) -> Result<Receipt, ReplayError> {
-        let transaction = &block.body.transactions[place];
+    fn transact(&mut self, transaction: &Transaction, place: usize) -> Result<Receipt, ReplayError> {
         let at = u32::try_from(place.saturating_add(1)).unwrap_or(u32::MAX);
         let state = &mut self.evm.ctx.journaled_state.database;
         state.at.at = at;

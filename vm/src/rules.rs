@@ -126,29 +126,38 @@ impl HeaderRules {
         Ok(())
     }
 
-    fn check_header(&self, chain: &ChainSpec, parent: &Sealed<Header>, header: &Header) -> Result<(), String> {
+    /// Checks what must be known of a header before the first transaction.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule, with both values.
+    pub fn check_opening(&self, chain: &ChainSpec, parent: &Sealed<Header>, header: &Header) -> Result<(), String> {
         let fork = chain.fork_at(header.timestamp);
         equal("parent_hash", &header.parent_hash, &parent.seal())?;
         equal("number", &header.number, &parent.number.saturating_add(1))?;
         self.check_timestamp(parent, header)?;
         self.check_gas_limit(chain, parent, header)?;
+        equal_if_any("base_fee_per_gas", header.base_fee_per_gas, Some(chain.base_fee.next(parent.inner())))?;
+        equal("difficulty", &header.difficulty, &U256::ZERO)?;
+        present("parent_beacon_block_root", header.parent_beacon_block_root, fork >= Fork::Cancun)?;
+        equal_if_any("excess_blob_gas", header.excess_blob_gas, self.excess_blob_gas(chain, parent, header.timestamp))
+    }
+
+    fn check_header(&self, chain: &ChainSpec, parent: &Sealed<Header>, header: &Header) -> Result<(), String> {
+        let fork = chain.fork_at(header.timestamp);
+        self.check_opening(chain, parent, header)?;
         if header.gas_used > header.gas_limit {
             return Err(differs("gas_used", header.gas_used, format!("at most gas_limit {}", header.gas_limit)));
         }
         if header.extra_data.len() > limits::EXTRA_DATA_BYTES_MAX {
             return Err(differs("extra_data", header.extra_data.len(), "at most 32 bytes"));
         }
-        equal_if_any("base_fee_per_gas", header.base_fee_per_gas, Some(chain.base_fee.next(parent.inner())))?;
-        equal("difficulty", &header.difficulty, &U256::ZERO)?;
         equal("nonce", &header.nonce, &B64::ZERO)?;
         equal("ommers_hash", &header.ommers_hash, &EMPTY_OMMER_ROOT_HASH)?;
         present("withdrawals_root", header.withdrawals_root, fork >= Fork::Shanghai)?;
-        present("parent_beacon_block_root", header.parent_beacon_block_root, fork >= Fork::Cancun)?;
         present("requests_hash", header.requests_hash, fork >= Fork::Prague)?;
         present("block_access_list_hash", header.block_access_list_hash, false)?;
         present("slot_number", header.slot_number, false)?;
-        present("blob_gas_used", header.blob_gas_used, fork >= Fork::Cancun)?;
-        equal_if_any("excess_blob_gas", header.excess_blob_gas, self.excess_blob_gas(chain, parent, header.timestamp))
+        present("blob_gas_used", header.blob_gas_used, fork >= Fork::Cancun)
     }
 
     fn check_timestamp(&self, parent: &Header, header: &Header) -> Result<(), String> {

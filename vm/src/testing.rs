@@ -1,5 +1,6 @@
 //! What the tests of this room share: a chain, a state in a map, transactions, candidates, contracts.
 
+pub(crate) mod tamper;
 pub(crate) mod traffic;
 
 use std::{
