@@ -3,7 +3,7 @@
 //!
 //! | case | what a round does | why it is slow for its price |
 //! |---|---|---|
-//! | `modexp` | 1,024-byte power, modulus an odd word times a power of two | an inverse of quadratic cost |
+//! | `modexp` | a cube modulo 112 bytes, an odd word times a power of two | two powers and an inverse for 500 gas |
 //! | `ec_add`, `ec_mul`, `pairing` | BN254 | inversion; 256 doublings; final exponentiation |
 //! | `kzg_point` | point evaluation without a point at infinity | two pairings |
 //! | `bls_g1_msm`, `bls_g2_msm` | 31 pairs | the discount is deeper than what 31 pairs save |
