@@ -24,6 +24,7 @@ use revm::context_interface::result::InvalidTransaction;
 use crate::{
     call::{self, Caller},
     code::CodeCache,
+    crypto,
     error::Refusal,
     lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
@@ -67,6 +68,7 @@ impl RevmExecutor {
     /// An executor that judges headers by `rules`.
     #[must_use]
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
+        crypto::install();
         let (codes, workers, patterns) = (CodeCache::default(), Workers::alone(), Patterns::default());
         Self { chain, rules, codes, workers, patterns, threads_from: GAS_MIN }
     }

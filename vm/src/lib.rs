@@ -18,6 +18,7 @@
 //! - [`system`]: what a block does by itself: system contracts, requests, withdrawals.
 //! - [`outcome`]: receipts, blooms, roots.
 //! - [`database`]: a block's view of the state, as revm reads and writes it; [`code`]: analysed code.
+//! - `crypto`: the arithmetic of precompiles, where revm's own is too slow for its price.
 //! - [`mod@env`]: revm's block, chain and transaction settings.
 //! - [`call`]: eth_call, gas estimation, access lists.
 //! - [`intrinsic`]: what can be said about a transaction without any state.
@@ -26,6 +27,7 @@ mod access_list;
 pub mod arrival;
 pub mod call;
 pub mod code;
+mod crypto;
 pub mod database;
 mod dependencies;
 pub mod env;
