@@ -5,11 +5,14 @@
 //! | Q1, raw transactions before admission | [`ADMISSION_QUEUE_TRANSACTIONS_MAX`], [`ADMISSION_QUEUE_BYTES_MAX`] | refused: "txpool is full" |
 //! | pool, pending and queued | [`POOL_TRANSACTIONS_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
 //! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
+//! | senders refused for slowness | [`SLOW_SENDERS_MAX`] | the oldest is heard again |
 //! | events into ordering | [`ORDERING_QUEUE_INPUTS_MAX`] | the sender waits |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, executed blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds nothing ahead |
 //! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
 //! | Q3, committed blocks to a subscriber | [`HEADS_QUEUE_BLOCKS_MAX`] | the slow reader loses the oldest and is told |
+
+use std::time::Duration;
 
 /// Largest EIP-2718 encoding the pool takes, in bytes; geth's figure.
 pub const TRANSACTION_BYTES_MAX: usize = 128 * 1024;
@@ -40,6 +43,23 @@ pub const SENDER_QUEUED_MAX: usize = 64;
 
 /// Percent by which a replacement must raise both fees; geth's figure.
 pub const REPLACEMENT_BUMP_PERCENT: u128 = 10;
+
+/// Heights for which a sender is refused whose transaction took longer than a block may; a minute of blocks.
+pub const SLOW_SENDER_HEIGHTS: u64 = 300;
+
+/// Such senders that are remembered, some 200 KiB.
+pub const SLOW_SENDERS_MAX: usize = 4_096;
+
+/// Nanoseconds that a unit of gas takes at most; a virtual core of an AMD EPYC takes 17 in the worst case, which
+/// is KZG point evaluation (`cargo bench -p bench --bench worst`).
+pub const GAS_TIME_MAX_NS: u64 = 18;
+
+/// What the transactions of a block may take a replica on one thread: two slots, less an eighth of them for
+/// roots, receipts and system calls.
+#[must_use]
+pub fn replica_time(slot_time: Duration) -> Duration {
+    (slot_time / 4).saturating_mul(7)
+}
 
 /// Inputs waiting for the ordering thread.
 pub const ORDERING_QUEUE_INPUTS_MAX: usize = 1_024;
@@ -80,3 +100,5 @@ pub const VALIDATORS_MAX: usize = 300;
 const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);
+// With slots of 200 ms the largest transaction fits a block, though it be the slowest.
+const _: () = assert!(TRANSACTION_GAS_MAX_OSAKA * GAS_TIME_MAX_NS <= 350_000_000);

@@ -40,7 +40,7 @@ use crate::{
     execution::Pending,
     limits, metrics,
     ordering::{BuildOrder, Idle, Input, Now, Ordering, Output, Settings, Tip},
-    ports::{BuildSettings, Candidates, Executor, Network, Store},
+    ports::{BuildSettings, BuildTime, Candidates, Executor, Network, Store},
     query::Query,
     types::{BuiltBlock, FinalizedBlock, ParentRef, Transaction},
 };
@@ -53,7 +53,8 @@ const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Config {
     /// From one block to the next under load.
     pub slot_time: Duration,
-    /// How long a build may take before the leader stops taking transactions.
+    /// How long a build may take before the leader stops taking transactions. What they may take a replica
+    /// follows from it and from the chain's slot time, the longer of both ([`limits::replica_time`]).
     pub build_time: Duration,
     /// What an idle chain does.
     pub idle: Idle,
@@ -294,10 +295,13 @@ impl Stages {
         let base_fee = chain.base_fee.next(parent.inner());
         let inner = PoolCandidates::new(&self.pool, base_fee);
         let mut candidates = Counted { inner, exhausted: false, skipped: false };
-        let until = now_instant().checked_add(order.deadline);
-        let stop = || until.is_some_and(|until| now_instant() >= until);
+        let slot_time = Duration::from_millis(chain.ordering.slot_time_ms).max(order.deadline);
+        let begun = now_instant();
+        let elapsed = || now_instant().saturating_duration_since(begun);
+        let replica_max = limits::replica_time(slot_time);
+        let time = BuildTime { elapsed: &elapsed, begin_max: order.deadline, replica_max };
         let block =
-            self.executor.build(&*view, &parent, &settings, &mut candidates, &stop).map_err(|error| failed(&error))?;
+            self.executor.build(&*view, &parent, &settings, &mut candidates, &time).map_err(|error| failed(&error))?;
         // What was passed over for lack of room fits the next block; a block that took nothing promises nothing.
         let progress = !block.0.block.body.transactions.is_empty();
         Ok((block, !candidates.exhausted || (candidates.skipped && progress)))
@@ -321,6 +325,10 @@ impl Candidates for Counted<'_> {
     fn skip_sender(&mut self, sender: Address) {
         self.skipped = true;
         self.inner.skip_sender(sender);
+    }
+
+    fn throw_out(&mut self, transaction: &Transaction) {
+        self.inner.throw_out(transaction);
     }
 }
 

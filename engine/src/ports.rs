@@ -7,7 +7,11 @@
 //! | [`Store`] | storage; memory in `testing` | per block | durable blocks, views, proofs |
 //! | [`Network`] | net | per message | `Sent` or `Full`, at once |
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -78,6 +82,39 @@ pub trait Candidates {
 
     /// Offers no further transaction of this sender: its last one was refused or did not fit.
     fn skip_sender(&mut self, sender: Address);
+
+    /// Forgets a transaction that takes longer than a block may, and with it what its sender sent after it.
+    ///
+    /// Who cannot forget offers nothing more of the sender.
+    fn throw_out(&mut self, transaction: &Transaction) {
+        self.skip_sender(transaction.sender());
+    }
+}
+
+/// The time that a build has, by its caller's clock.
+///
+/// It cuts the block that is built here; whether somebody else's block is valid never depends on a clock.
+#[derive(Clone, Copy)]
+pub struct BuildTime<'a> {
+    /// Time since the build began.
+    pub elapsed: &'a dyn Fn() -> Duration,
+    /// No transaction is begun after this.
+    pub begin_max: Duration,
+    /// What the transactions may take somebody who executes them on one thread.
+    pub replica_max: Duration,
+}
+
+impl BuildTime<'static> {
+    /// As long as it takes.
+    pub const UNLIMITED: Self =
+        Self { elapsed: &|| Duration::ZERO, begin_max: Duration::MAX, replica_max: Duration::MAX };
+}
+
+impl fmt::Debug for BuildTime<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { begin_max, replica_max, .. } = self;
+        write!(f, "BuildTime {{ begin_max: {begin_max:?}, replica_max: {replica_max:?} }}")
+    }
 }
 
 /// What a leader fixes before it builds.
@@ -129,8 +166,9 @@ pub enum CallError {
 pub trait Executor: Send + Sync {
     /// Builds a block on `parent`, whose state `view` shows.
     ///
-    /// Takes candidates until none is left, the gas limit is reached or `stop` says so. Candidates
-    /// that cannot be included are passed over, never an error.
+    /// Takes candidates until none is left, the gas limit is reached or the time is over. Candidates
+    /// that cannot be included are passed over, never an error; one that takes too long for any block is
+    /// thrown out.
     ///
     /// # Errors
     /// [`ExecutionError::State`], and `Invalid` when a system contract of the fork fails.
@@ -140,7 +178,7 @@ pub trait Executor: Send + Sync {
         parent: &Sealed<Header>,
         settings: &BuildSettings,
         candidates: &mut dyn Candidates,
-        stop: &dyn Fn() -> bool,
+        time: &BuildTime<'_>,
     ) -> Result<BuiltBlock, ExecutionError>;
 
     /// Executes `block` on `parent` and compares every header field with its own.

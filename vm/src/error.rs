@@ -1,5 +1,7 @@
 //! Errors inside the vm, before they become one of the port's.
 
+use std::time::Duration;
+
 use engine::ports::{ExecutionError, StateError};
 use revm::{
     context_interface::result::{EVMError, InvalidTransaction},
@@ -34,6 +36,22 @@ pub enum Refusal {
         wanted: u64,
         /// Blob gas left in the block.
         left: u64,
+    },
+    /// It might take longer than the block under construction has time left.
+    #[error("the transaction may take {wanted:?}, left for the block are {left:?}")]
+    BlockTime {
+        /// What all of its gas takes in the worst case.
+        wanted: Duration,
+        /// Time left for the block's transactions.
+        left: Duration,
+    },
+    /// It took longer than the block under construction had time left.
+    #[error("the transaction took {took:?}, left for the block were {left:?}")]
+    TooSlow {
+        /// What it took.
+        took: Duration,
+        /// Time that was left for the block's transactions.
+        left: Duration,
     },
     /// The state below could not be read; nothing can be said about the transaction.
     #[error(transparent)]

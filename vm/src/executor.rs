@@ -10,12 +10,12 @@ use std::{
 
 use alloy_consensus::{EMPTY_ROOT_HASH, Header, Sealable, Sealed};
 use alloy_eips::eip4895::Withdrawals;
-use alloy_primitives::{B256, map::AddressSet};
+use alloy_primitives::{B256, Bloom, map::AddressSet};
 use alloy_rlp::Encodable;
 use engine::{
     genesis::{ChainSpec, Fork},
     limits,
-    ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{AccessList, Block, BlockBody, BuiltBlock, ExecutedBlock, Transaction},
 };
@@ -28,6 +28,7 @@ use crate::{
     error::Refusal,
     lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
+    pace::Pace,
     replay::{Replay, ReplayError, Settings},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
@@ -40,7 +41,7 @@ use crate::{
 const GAS_MIN: u64 = 1_000_000;
 /// Candidates taken out of the pool at a time while other threads guess ahead.
 const STRETCH: usize = 256;
-/// Candidates in a row that ask for more gas than is left before a build stops looking.
+/// Candidates in a row that ask for more gas, bytes or time than is left before a build stops looking.
 const MISFITS_MAX: usize = 64;
 /// RLP bytes of a block beside its transactions: a header of some 700 bytes and list heads.
 const BLOCK_OVERHEAD_BYTES: usize = 1_024;
@@ -269,17 +270,16 @@ impl RevmExecutor {
         }
     }
 
-    /// Takes candidates into `run` until the block is full, none is left or `stop` says so.
+    /// Takes candidates into `run` until the block is full, none is left or the time is over.
     fn fill<'a>(
         &'a self,
         lead: &Lead<'a>,
         versions: &'a Versions<'a>,
         run: &mut Run<'a>,
         filling: &mut Filling<'_>,
-        stop: &dyn Fn() -> bool,
     ) -> Result<(), ExecutionError> {
         if self.workers.threads() == 1 {
-            while filling.has_room(run) && !stop() {
+            while filling.has_room(run) {
                 let Some(transaction) = filling.candidates.next() else { return Ok(()) };
                 filling.offer(&transaction, || run.transact(&transaction).map(drop))?;
             }
@@ -290,7 +290,7 @@ impl RevmExecutor {
             if stretch.is_empty() {
                 return Ok(());
             }
-            let done = lead.walk(run, versions, &stretch, |lane| filling.take_stretch(lane, &stretch, stop))?;
+            let done = lead.walk(run, versions, &stretch, |lane| filling.take_stretch(lane, &stretch))?;
             if !done {
                 return Ok(());
             }
@@ -305,26 +305,23 @@ struct Filling<'c> {
     candidates: &'c mut dyn Candidates,
     taken: Vec<Arc<Transaction>>,
     bytes: usize,
-    /// Candidates in a row that asked for more than is left.
+    /// Candidates in a row that asked for more gas, bytes or time than is left.
     misfits: usize,
     /// Senders of whom nothing further can be included.
     skipped: AddressSet,
+    /// A transaction was undone after it had run.
+    undone: bool,
 }
 
 impl Filling<'_> {
-    const fn has_room(&self, run: &Run<'_>) -> bool {
-        run.gas_left() >= TRANSFER_GAS && self.misfits < MISFITS_MAX
+    fn has_room(&self, run: &Run<'_>) -> bool {
+        run.gas_left() >= TRANSFER_GAS && self.misfits < MISFITS_MAX && !self.undone && !run.is_over()
     }
 
     /// Offers each candidate of a stretch that was taken out ahead; `false` if the block was full before its end.
-    fn take_stretch(
-        &mut self,
-        lane: &mut Lane<'_, '_>,
-        stretch: &[Arc<Transaction>],
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool, ExecutionError> {
+    fn take_stretch(&mut self, lane: &mut Lane<'_, '_>, stretch: &[Arc<Transaction>]) -> Result<bool, ExecutionError> {
         for (at, transaction) in stretch.iter().enumerate() {
-            if !self.has_room(lane.run()) || stop() {
+            if !self.has_room(lane.run()) {
                 // What is left over fits the next block.
                 self.candidates.skip_sender(transaction.sender());
                 return Ok(false);
@@ -365,8 +362,17 @@ impl Filling<'_> {
             Err(Refusal::State(state)) => return Err(state.into()),
             // It is in the chain already, so the sender's next one may well be good.
             Err(Refusal::Invalid(InvalidTransaction::NonceTooLow { .. })) => {}
+            Err(Refusal::TooSlow { took, left }) => {
+                metrics::CANDIDATE_TOO_SLOW.increment();
+                let (hash, sender) = (transaction.hash(), transaction.sender());
+                tracing::warn!(%hash, %sender, ?took, ?left, "transaction thrown out: it takes too long");
+                self.candidates.throw_out(transaction);
+                self.undone = true;
+                self.skipped.insert(sender);
+                return Ok(true);
+            }
             Err(refusal) => {
-                if matches!(refusal, Refusal::BlockGas { .. } | Refusal::BlobGas { .. }) {
+                if matches!(refusal, Refusal::BlockGas { .. } | Refusal::BlobGas { .. } | Refusal::BlockTime { .. }) {
                     self.misfits = self.misfits.saturating_add(1);
                 }
                 self.skip(transaction);
@@ -383,8 +389,17 @@ impl Filling<'_> {
 }
 
 /// Puts what execution gave into the header.
-fn close_header(header: &mut Header, finished: &Finished, transactions: &[Arc<Transaction>], state_root: B256) {
-    let (receipts_root, logs_bloom) = outcome::receipts_root(&finished.receipts);
+fn close_header(
+    header: &mut Header,
+    finished: &Finished,
+    blooms: Option<&[Bloom]>,
+    transactions: &[Arc<Transaction>],
+    state_root: B256,
+) {
+    let (receipts_root, logs_bloom) = match blooms {
+        Some(blooms) => outcome::receipts_root_over(&finished.receipts, blooms),
+        None => outcome::receipts_root(&finished.receipts),
+    };
     header.transactions_root = outcome::transactions_root(transactions);
     header.receipts_root = receipts_root;
     header.logs_bloom = logs_bloom;
@@ -432,13 +447,14 @@ impl Executor for RevmExecutor {
         parent: &Sealed<Header>,
         settings: &BuildSettings,
         candidates: &mut dyn Candidates,
-        stop: &dyn Fn() -> bool,
+        time: &BuildTime<'_>,
     ) -> Result<BuiltBlock, ExecutionError> {
         let mut header = self.open_header(parent, settings);
         let fork = self.chain.fork_at(header.timestamp);
         let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
         let versions = Versions::new(view);
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
+        run.keep_pace(Pace::new(*time, self.workers.threads()));
         let lead = self.lead(view, &header);
         let mut filling = Filling {
             blobs: self.rules.blobs,
@@ -448,13 +464,20 @@ impl Executor for RevmExecutor {
             bytes: BLOCK_OVERHEAD_BYTES,
             misfits: 0,
             skipped: AddressSet::default(),
+            undone: false,
         };
-        self.fill(&lead, &versions, &mut run, &mut filling, stop)?;
-        let transactions = filling.taken;
+        self.fill(&lead, &versions, &mut run, &mut filling)?;
+        let (transactions, undone) = (filling.taken, filling.undone);
+        if undone {
+            // The state remembers what was read, and an access list names nothing that its block does not touch.
+            run = Run::start(&self.chain, &self.codes, view, &header)?;
+            run.transact_all(&transactions)?;
+        }
+        let blooms = run.take_blooms();
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
         let finished = run.finish(withdrawals.as_ref())?;
         let (state_root, trie) = view.root_after(None, &finished.changes)?;
-        close_header(&mut header, &finished, &transactions, state_root);
+        close_header(&mut header, &finished, blooms.as_deref(), &transactions, state_root);
         let header = header.seal_slow();
         let mut consensus = settings.consensus.clone();
         consensus.block_hash = header.seal();

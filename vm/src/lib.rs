@@ -8,6 +8,7 @@
 //! - [`executor`]: the door; builds and executes blocks, answers calls.
 //! - [`rules`]: what a header and a body must look like, Ethereum's way and Sluice's.
 //! - [`sequential`]: the plain loop, one transaction after the other.
+//! - `pace`: how long the transactions of a block under construction may take.
 //! - `lead`: the same loop with other threads guessing ahead of it; `guess`: one attempt of one transaction;
 //!   `versions`: what guesses read, multi-version memory.
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
@@ -38,6 +39,7 @@ pub mod intrinsic;
 mod lead;
 pub mod metrics;
 pub mod outcome;
+mod pace;
 mod record;
 pub mod replay;
 pub mod rules;

@@ -8,6 +8,8 @@ pub static GAS_USED: Counter = Counter::new("vm_gas_used_total");
 pub static TRANSACTION_EXECUTED: Counter = Counter::new("vm_tx_executed_total");
 /// Candidates that a build passed over.
 pub static CANDIDATE_PASSED_OVER: Counter = Counter::new("vm_candidate_passed_over_total");
+/// Candidates that took longer than a block may and were thrown out.
+pub static CANDIDATE_TOO_SLOW: Counter = Counter::new("vm_candidate_too_slow_total");
 /// Code fetched and analysed because no cache held it.
 pub static CODE_ANALYSED: Counter = Counter::new("vm_code_analysed_total");
 /// Transactions that the lane took over from a guess.
@@ -25,6 +27,7 @@ pub fn export() {
         &GAS_USED,
         &TRANSACTION_EXECUTED,
         &CANDIDATE_PASSED_OVER,
+        &CANDIDATE_TOO_SLOW,
         &CODE_ANALYSED,
         &GUESS_HELD,
         &GUESS_FAILED,

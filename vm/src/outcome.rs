@@ -37,16 +37,16 @@ pub fn transactions_root(transactions: &[Arc<Transaction>]) -> B256 {
     ordered_trie_root_encoded(&encoded)
 }
 
-/// Blooms of one block's receipts. The same contracts and topics log again and again, so their hashes
+/// Makes the blooms of one block's receipts. The same contracts and topics log again and again, so their hashes
 /// are kept: a look-up costs a tenth of a hash.
 #[derive(Debug, Default)]
-struct Blooms {
+pub(crate) struct Blooms {
     addresses: AddressMap<B256>,
     topics: B256Map<B256>,
 }
 
 impl Blooms {
-    fn of(&mut self, receipt: &Receipt) -> Bloom {
+    pub(crate) fn of(&mut self, receipt: &Receipt) -> Bloom {
         let mut bloom = Bloom::ZERO;
         for log in &receipt.logs {
             let hash = self.addresses.entry(log.address).or_insert_with(|| keccak256(log.address));
@@ -64,8 +64,14 @@ impl Blooms {
 #[must_use]
 pub fn receipts_root(receipts: &[Receipt]) -> (B256, Bloom) {
     let mut blooms = Blooms::default();
-    let with_bloom: Vec<_> = receipts.iter().map(|receipt| (receipt, blooms.of(receipt))).collect();
-    let bloom = with_bloom.iter().fold(Bloom::ZERO, |all, (_, bloom)| all | *bloom);
+    let blooms: Vec<_> = receipts.iter().map(|receipt| blooms.of(receipt)).collect();
+    receipts_root_over(receipts, &blooms)
+}
+
+/// The same where each receipt's bloom is known.
+pub(crate) fn receipts_root_over(receipts: &[Receipt], blooms: &[Bloom]) -> (B256, Bloom) {
+    let with_bloom: Vec<_> = receipts.iter().zip(blooms).collect();
+    let bloom = with_bloom.iter().fold(Bloom::ZERO, |all, (_, bloom)| all | **bloom);
     let root = ordered_trie_root_with_encoder(&with_bloom, |(receipt, bloom), out| encode_receipt(receipt, bloom, out));
     (root, bloom)
 }

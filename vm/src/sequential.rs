@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloy_consensus::{Header, Transaction as _};
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
-use alloy_primitives::U256;
+use alloy_primitives::{Bloom, U256};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateView},
@@ -25,7 +25,10 @@ use crate::{
     env,
     error::Refusal,
     guess::Guess,
-    metrics, outcome, system,
+    metrics,
+    outcome::{self, Blooms},
+    pace::Pace,
+    system,
     transfer::{self, Transfers},
     versions::Versions,
 };
@@ -40,6 +43,10 @@ pub struct Run<'a> {
     evm: BlockEvm<'a>,
     /// `None` where every transaction goes through the interpreter.
     transfers: Option<Transfers>,
+    /// `None` where no clock is looked at: everywhere but in a build.
+    pace: Option<Pace<'a>>,
+    /// Made along the way where a clock is looked at, so that their time counts.
+    blooms: Option<(Blooms, Vec<Bloom>)>,
     gas_limit: u64,
     blob_gas_max: u64,
     receipts: Vec<Receipt>,
@@ -85,6 +92,8 @@ impl<'a> Run<'a> {
             fork: chain.fork_at(header.timestamp),
             evm,
             transfers: Some(Transfers::new(chain, header)),
+            pace: None,
+            blooms: None,
             gas_limit: header.gas_limit,
             blob_gas_max,
             receipts: Vec::new(),
@@ -96,6 +105,22 @@ impl<'a> Run<'a> {
     /// Keeps the record from which the block's access list is made.
     pub fn start_record(&mut self) {
         self.evm.ctx.journaled_state.database.start_record();
+    }
+
+    /// Holds the transactions of a build to its time.
+    pub(crate) fn keep_pace(&mut self, pace: Pace<'a>) {
+        self.pace = Some(pace);
+        self.blooms = Some((Blooms::default(), Vec::new()));
+    }
+
+    /// The blooms of all receipts if they were made along the way.
+    pub(crate) fn take_blooms(&mut self) -> Option<Vec<Bloom>> {
+        self.blooms.take().map(|(_, blooms)| blooms)
+    }
+
+    /// Whether a build has no time left for another transaction.
+    pub(crate) fn is_over(&self) -> bool {
+        self.pace.as_ref().is_some_and(Pace::is_over)
     }
 
     /// Lets the interpreter run transfers as well: the reference that they are compared with.
@@ -131,8 +156,8 @@ impl<'a> Run<'a> {
         self.evm.ctx.journaled_state.database.set_quiet(quiet);
     }
 
-    /// Takes over what a guess says of the next transaction if everything it read is still so; else gives it back,
-    /// with the place that differs among its hot ones.
+    /// Takes over what a guess says of the next transaction if everything it read is still so, and if a build has
+    /// time left for whatever it took to guess; else gives it back, with the place that differs among its hot ones.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -142,6 +167,9 @@ impl<'a> Run<'a> {
         mut guess: Box<Guess>,
     ) -> Result<Result<(), Box<Guess>>, Refusal> {
         let blob_gas = self.check_room(transaction)?;
+        if self.pace.is_some_and(|pace| pace.is_spent()) {
+            return Ok(false);
+        }
         let beneficiary = self.evm.ctx.block.beneficiary;
         // A fee recipient that ends or begins in the transaction is paid before it does.
         let unsettled =
@@ -225,6 +253,12 @@ impl<'a> Run<'a> {
                 return Ok(self.push(transfer::receipt(transaction, self.gas_used), 0));
             }
         }
+        let is_first = self.receipts.is_empty();
+        let gas_limit = transaction.envelope().gas_limit();
+        let begun = match self.pace {
+            Some(pace) => Some((pace, pace.begin(gas_limit, is_first)?)),
+            None => None,
+        };
         let outcome = match self.evm.transact(env::transaction(transaction)) {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -233,6 +267,9 @@ impl<'a> Run<'a> {
                 return Err(error.into());
             }
         };
+        if let Some((pace, begun)) = begun {
+            pace.end(begun)?;
+        }
         let state = &mut self.evm.ctx.journaled_state.database;
         state.next_index();
         state.commit(outcome.state);
@@ -243,6 +280,9 @@ impl<'a> Run<'a> {
     fn push(&mut self, receipt: Receipt, blob_gas: u64) -> &Receipt {
         self.gas_used = receipt.cumulative_gas_used;
         self.blob_gas_used = self.blob_gas_used.saturating_add(blob_gas);
+        if let Some((maker, blooms)) = &mut self.blooms {
+            blooms.push(maker.of(&receipt));
+        }
         self.receipts.push(receipt);
         metrics::TRANSACTION_EXECUTED.increment();
         &self.receipts[self.receipts.len() - 1]

@@ -208,11 +208,12 @@ pub(crate) fn blob(sender: Address, nonce: u64) -> Arc<Transaction> {
 pub(crate) struct Queue {
     pub(crate) waiting: VecDeque<Arc<Transaction>>,
     pub(crate) skipped: HashSet<Address>,
+    pub(crate) thrown_out: Vec<B256>,
 }
 
 impl Queue {
     pub(crate) fn of(transactions: impl IntoIterator<Item = Arc<Transaction>>) -> Self {
-        Self { waiting: transactions.into_iter().collect(), skipped: HashSet::new() }
+        Self { waiting: transactions.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -228,5 +229,10 @@ impl Candidates for Queue {
 
     fn skip_sender(&mut self, sender: Address) {
         self.skipped.insert(sender);
+    }
+
+    fn throw_out(&mut self, transaction: &Transaction) {
+        self.skip_sender(transaction.sender());
+        self.thrown_out.push(transaction.hash());
     }
 }

@@ -15,7 +15,7 @@ use bench::{
 };
 use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
-    ports::{BuildSettings, Candidates, Executor, Store},
+    ports::{BuildSettings, BuildTime, Candidates, Executor, Store},
     testing::MapState,
     types::{BuiltBlock, ConsensusHeader, Finalization, FinalizedBlock, Transaction},
 };
@@ -100,7 +100,7 @@ impl Lab {
         let mut candidates = Queue(transactions.iter());
         let settings = self.settings();
         self.executor
-            .build(&*view, &tip.block.header, &settings, &mut candidates, &|| false)
+            .build(&*view, &tip.block.header, &settings, &mut candidates, &BuildTime::UNLIMITED)
             .expect("plans make valid blocks")
     }
 

@@ -44,7 +44,7 @@ impl Ord for Head {
     }
 }
 
-/// The pool as one build sees it; leaves the pool unchanged.
+/// The pool as one build sees it; leaves the pool unchanged but for what is thrown out.
 #[derive(Debug)]
 pub struct PoolCandidates<'pool> {
     pool: &'pool Mempool,
@@ -85,5 +85,10 @@ impl Candidates for PoolCandidates<'_> {
         if self.offered.as_ref().is_some_and(|last| last.sender() == sender) {
             self.offered = None;
         }
+    }
+
+    fn throw_out(&mut self, transaction: &Transaction) {
+        self.skip_sender(transaction.sender());
+        self.pool.throw_out(transaction.sender(), transaction.envelope().nonce());
     }
 }

@@ -4,7 +4,10 @@
 
 use alloy_primitives::{Address, U256};
 
-use crate::{ports::StateError, types::transaction::TransactionError};
+use crate::{
+    ports::StateError,
+    types::{Height, transaction::TransactionError},
+};
 
 /// Why admission refused a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +142,12 @@ pub enum AdmissionError {
     /// The sender has as many transactions waiting as one may have.
     #[error("account limit exceeded: {0} transactions of one sender are waiting")]
     SenderLimit(usize),
+    /// A transaction of the sender took longer than a block may.
+    #[error("sender is not heard before block {}: its last transaction took longer than a block may", until.0)]
+    SenderTooSlow {
+        /// Height of the state from which on it is.
+        until: Height,
+    },
     /// Everything in the pool pays more, or the queue before it is full.
     #[error("txpool is full")]
     PoolFull,
@@ -177,6 +186,7 @@ impl AdmissionError {
             Self::ReplacementUnderpriced => "replacement_underpriced",
             Self::DelegatedLimit => "delegated_limit",
             Self::SenderLimit(_) => "sender_limit",
+            Self::SenderTooSlow { .. } => "sender_too_slow",
             Self::PoolFull => "pool_full",
             Self::State(_) => "state",
             Self::Closed => "closed",

@@ -21,7 +21,7 @@ use alloy_primitives::{
 };
 use parking_lot::Mutex;
 
-use super::{checks::Sender, error::AdmissionError};
+use super::{checks::Sender, error::AdmissionError, slow::SlowSenders};
 use crate::{
     limits, metrics,
     types::{Account, Block, Height, PooledTransaction, StateChanges},
@@ -105,6 +105,7 @@ struct Inner {
     senders: AddressMap<Queue>,
     by_hash: B256Map<(Address, u64)>,
     tails: BTreeSet<TailKey>,
+    slow: SlowSenders,
     status: PoolStatus,
     base_fee: u64,
     height: Height,
@@ -189,6 +190,20 @@ impl Mempool {
                 inner.trim(*address, &self.limits);
             }
         }
+        inner.export();
+    }
+
+    /// Drops what a sender has from `nonce` on and refuses the sender for [`limits::SLOW_SENDER_HEIGHTS`]: the
+    /// transaction of that nonce takes longer than a block may.
+    pub(super) fn throw_out(&self, sender: Address, nonce: u64) {
+        let mut inner = self.inner.lock();
+        let last =
+            |inner: &Inner| inner.senders.get(&sender).and_then(|queue| queue.entries.keys().next_back().copied());
+        while last(&inner).is_some_and(|last| last >= nonce) {
+            inner.drop_tail(sender, "too_slow");
+        }
+        let height = inner.height;
+        inner.slow.add(sender, height);
         inner.export();
     }
 
@@ -307,6 +322,9 @@ impl Inner {
         let (address, nonce, hash) = (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
         if self.by_hash.contains_key(&hash) {
             return Err(AdmissionError::AlreadyKnown);
+        }
+        if let Some(until) = self.slow.until(address, self.height) {
+            return Err(AdmissionError::SenderTooSlow { until });
         }
         let known = self.senders.get(&address);
         let account = known.map_or(sender.account, |queue| queue.account);
@@ -455,6 +473,11 @@ impl Inner {
     }
 
     fn evict_tail(&mut self, address: Address) {
+        self.drop_tail(address, "evicted");
+    }
+
+    /// Drops the transaction of the sender's last nonce.
+    fn drop_tail(&mut self, address: Address, reason: &'static str) {
         let Some(queue) = self.senders.get_mut(&address) else { return };
         let (pending_before, queued_before) = (queue.pending, queue.queued());
         let Some((nonce, entry)) = queue.entries.pop_last() else { return };
@@ -463,7 +486,7 @@ impl Inner {
             queue.pending_cost = queue.pending_cost.saturating_sub(entry.transaction.cost_max());
         }
         self.forget(&entry.transaction);
-        ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => "evicted").increment(1);
+        ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => reason).increment(1);
         self.recounted(address, pending_before, queued_before);
     }
 

@@ -8,6 +8,7 @@ pub mod candidates;
 pub mod checks;
 pub mod error;
 pub mod mempool;
+mod slow;
 #[cfg(test)]
 mod tests;
 

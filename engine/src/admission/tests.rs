@@ -50,6 +50,27 @@ fn pooled_with(from: Address, nonce: u64, fee: u128, tip: u128, input: Bytes) ->
     PooledTransaction::admitted(Arc::new(Transaction::with_known_sender(encoded, from).expect("just encoded")))
 }
 
+#[test]
+fn what_is_thrown_out_takes_its_successors_along_and_its_sender_waits() {
+    let pool = pool();
+    for nonce in 0..4 {
+        insert(&pool, pooled(sender(1), nonce, 20, 1)).unwrap();
+    }
+    insert(&pool, pooled(sender(2), 0, 20, 1)).unwrap();
+    let mut candidates = PoolCandidates::new(&pool, 10);
+    candidates.next().expect("five wait");
+    let slow = candidates.next().expect("four wait");
+    candidates.throw_out(&slow);
+    assert_eq!((slow.sender(), slow.envelope().nonce()), (sender(1), 1));
+    assert_eq!(candidates.next().map(|next| next.sender()), Some(sender(2)));
+    assert!(candidates.next().is_none());
+    assert_eq!(pool.status().pending, 2);
+    let until = Height(1 + crate::limits::SLOW_SENDER_HEIGHTS);
+    let refused = insert(&pool, pooled(sender(1), 1, 20, 1));
+    assert_eq!(refused, Err(AdmissionError::SenderTooSlow { until }));
+    insert(&pool, pooled(sender(2), 1, 20, 1)).unwrap();
+}
+
 fn pool() -> Mempool {
     Mempool::new(PoolLimits::default(), Height(1), 10)
 }

@@ -10,7 +10,7 @@ use std::{
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
 
 use crate::{
-    ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction},
 };
@@ -65,11 +65,11 @@ impl Executor for ToyExecutor {
         parent: &Sealed<Header>,
         settings: &BuildSettings,
         candidates: &mut dyn Candidates,
-        stop: &dyn Fn() -> bool,
+        time: &BuildTime<'_>,
     ) -> Result<BuiltBlock, ExecutionError> {
         let (mut changes, mut receipts, mut transactions) = (StateChanges::default(), Vec::new(), Vec::new());
         let mut gas_used = 0_u64;
-        while !stop() && gas_used.saturating_add(TRANSFER_GAS) <= settings.gas_limit {
+        while (time.elapsed)() < time.begin_max && gas_used.saturating_add(TRANSFER_GAS) <= settings.gas_limit {
             let Some(tx) = candidates.next() else { break };
             let gas = tx.envelope().gas_limit();
             assert_ne!(gas, PANIC_GAS, "told to panic");

@@ -20,7 +20,7 @@ use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ordering::Idle,
     pipeline::{Config, Node},
-    ports::{BuildSettings, CallError, Candidates, ExecutionError, Executor, StateView},
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest, CallResult},
     testing::{MemoryStore, ToyExecutor},
     types::{Block, BuiltBlock, Envelope, ExecutedBlock},
@@ -68,9 +68,9 @@ impl Executor for Puppet {
         parent: &Sealed<Header>,
         settings: &BuildSettings,
         candidates: &mut dyn Candidates,
-        stop: &dyn Fn() -> bool,
+        time: &BuildTime<'_>,
     ) -> Result<BuiltBlock, ExecutionError> {
-        let BuiltBlock(built) = self.0.build(view, parent, settings, candidates, stop)?;
+        let BuiltBlock(built) = self.0.build(view, parent, settings, candidates, time)?;
         let mut receipts = Vec::clone(&built.receipts);
         for (receipt, signed) in receipts.iter_mut().zip(&built.block.body.transactions) {
             let input = signed.envelope().input();

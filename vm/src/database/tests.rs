@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, Bytes, U256, address, bytes, keccak256};
 use engine::{
     genesis::{Fork, GenesisAccount},
-    ports::Executor,
+    ports::{BuildTime, Executor},
     types::{ExecutedBlock, Transaction},
 };
 use std::sync::Arc;
@@ -43,7 +43,8 @@ fn run(world: &World, transactions: Vec<Arc<Transaction>>) -> ExecutedBlock {
     let count = transactions.len();
     let executor = RevmExecutor::new(world.chain.clone());
     let mut queue = Queue::of(transactions);
-    let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0;
+    let built =
+        executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED).unwrap().0;
     assert_eq!(built.block.body.transactions.len(), count);
     assert!(built.receipts.iter().all(|receipt| receipt.success));
     executor.execute(&world.state, &world.parent, &built.block).unwrap();

@@ -35,7 +35,7 @@ fn mixed() -> Vec<Arc<Transaction>> {
 fn build(world: &World, candidates: impl IntoIterator<Item = Arc<Transaction>>) -> ExecutedBlock {
     let executor = RevmExecutor::new(world.chain.clone());
     let mut queue = Queue::of(candidates);
-    executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0
+    executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED).unwrap().0
 }
 
 fn execute(world: &World, block: Block) -> Result<ExecutedBlock, ExecutionError> {
@@ -237,7 +237,8 @@ fn candidates_that_cannot_be_included_are_passed_over() {
         // A gap.
         transfer(ALICE, 7, BOB, U256::from(1)),
     ]);
-    let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0;
+    let built =
+        executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED).unwrap().0;
     let nonces: Vec<_> = built.block.body.transactions.iter().map(|tx| (tx.sender(), tx.envelope().nonce())).collect();
     assert_eq!(nonces, [(ALICE, 0), (ALICE, 1), (BOB, 0)]);
     assert_eq!(queue.skipped, [PROPOSER, POOR, BOB, ALICE].into_iter().collect());
@@ -252,13 +253,15 @@ fn a_build_ends_when_the_gas_is_used_up_or_its_time() {
     let big = |sender, nonce| send(sender, nonce, STORE.into(), U256::ZERO, Bytes::new(), 16_000_000);
     let burner = |sender, nonce| send(sender, nonce, LOOP.into(), U256::ZERO, Bytes::new(), 16_000_000);
     let mut queue = Queue::of([burner(ALICE, 0), big(BOB, 0), transfer(ALICE, 1, BOB, U256::ZERO)]);
-    let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0;
+    let built =
+        executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED).unwrap().0;
     assert_eq!(built.block.body.transactions.len(), 2);
     assert_eq!(built.block.header.gas_used, 16_021_000);
     assert!(queue.skipped.contains(&BOB));
 
     let mut queue = Queue::of(mixed());
-    let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &|| true).unwrap().0;
+    let over = BuildTime { begin_max: std::time::Duration::ZERO, ..BuildTime::UNLIMITED };
+    let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &over).unwrap().0;
     assert!(built.block.body.transactions.is_empty());
     assert_eq!(queue.waiting.len(), mixed().len());
 }
@@ -275,7 +278,7 @@ fn a_block_stays_within_the_size_of_osaka() {
     let sends =
         |count: u64| (0..count).map(|nonce| send(ALICE, nonce, BOB.into(), U256::ZERO, zeros.clone(), 1_300_000));
     let mut queue = Queue::of(sends(80));
-    let built = roomy.build(&world.state, &world.parent, &settings, &mut queue, &|| false).unwrap().0;
+    let built = roomy.build(&world.state, &world.parent, &settings, &mut queue, &BuildTime::UNLIMITED).unwrap().0;
     assert!(built.block.rlp_size_bytes() <= limits::BLOCK_RLP_BYTES_MAX_OSAKA);
     assert_eq!(built.block.body.transactions.len(), 69);
 }
@@ -322,8 +325,9 @@ fn a_missing_request_contract_makes_every_block_invalid() {
     let mut world = World::new(Fork::Osaka);
     world.state.accounts.remove(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS);
     let executor = RevmExecutor::new(world.chain.clone());
-    let refused =
-        executor.build(&world.state, &world.parent, &world.settings(), &mut Queue::default(), &|| false).unwrap_err();
+    let refused = executor
+        .build(&world.state, &world.parent, &world.settings(), &mut Queue::default(), &BuildTime::UNLIMITED)
+        .unwrap_err();
     assert!(
         matches!(refused, ExecutionError::Invalid(reason) if reason.contains("EIP-7002") && reason.contains("no code"))
     );
@@ -335,7 +339,9 @@ fn settings_that_make_an_invalid_block_are_refused() {
     let executor = RevmExecutor::new(world.chain.clone());
     let mut settings = world.settings();
     settings.gas_limit = GAS_LIMIT + 1;
-    let refused = executor.build(&world.state, &world.parent, &settings, &mut Queue::default(), &|| false).unwrap_err();
+    let refused = executor
+        .build(&world.state, &world.parent, &settings, &mut Queue::default(), &BuildTime::UNLIMITED)
+        .unwrap_err();
     let text = format!("gas_limit is {}, must be {GAS_LIMIT}", GAS_LIMIT + 1);
     assert_eq!(refused, ExecutionError::Invalid(text));
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Bytes, TxKind, U256};
 use engine::{
-    ports::Executor as _,
+    ports::{BuildTime, Executor as _},
     types::{
         ExecutedBlock,
         access_list::{AccountChanges, Wipe},
@@ -65,7 +65,10 @@ fn built(world: &World, random: &mut Random, length: usize) -> ExecutedBlock {
     }
     let build = |threads| {
         let mut queue = Queue::of(candidates.iter().cloned());
-        executor(world, threads).build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0
+        executor(world, threads)
+            .build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED)
+            .unwrap()
+            .0
     };
     let alone = build(1);
     for threads in [2, 4] {
