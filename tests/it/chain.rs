@@ -15,7 +15,7 @@ use tests::{
 };
 
 /// A genesis file for the tests' chain id that funds the first account, after `edit`.
-fn genesis(file: &Path, edit: impl FnOnce(&mut Value)) {
+pub(super) fn genesis(file: &Path, edit: impl FnOnce(&mut Value)) {
     let fund = account(0).address().to_string();
     let id = CHAIN_ID.to_string();
     let made = Command::new(binary()).args(["genesis", "--chain-id", &id, "--fund", &fund]).output().expect("it runs");
@@ -25,7 +25,7 @@ fn genesis(file: &Path, edit: impl FnOnce(&mut Value)) {
     std::fs::write(file, chain.to_string()).expect("written");
 }
 
-fn start(file: &Path, folder: &Path) -> Result<Node, String> {
+pub(super) fn start(file: &Path, folder: &Path) -> Result<Node, String> {
     let mut command = Command::new(binary());
     command.args(["node", "--http.port", "0", "--ws.port", "0", "--log", "warn", "--chain"]).arg(file);
     command.arg("--datadir").arg(folder);

@@ -8,3 +8,4 @@ mod faults;
 mod hostile;
 mod rpc;
 mod tidy;
+mod worst;

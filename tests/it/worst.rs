@@ -1,0 +1,95 @@
+//! A chain that is fed with blocks' worst cases goes on, and whoever pays more than they do is served.
+
+use std::time::{Duration, Instant};
+
+use alloy_consensus::TxEip1559;
+use alloy_primitives::{Address, B256, TxKind, U256, hex};
+use bench::{WorstCase, worst::TRANSACTION_GAS_MAX};
+use serde_json::{Value, json};
+use tests::{
+    node::Node,
+    rpc::quantity,
+    wallet::{account, hash, hex_of, sign, template},
+};
+
+use super::chain::{genesis, start};
+
+/// Slow for their gas by arithmetic and by state; the slowest last.
+const CASES: [WorstCase; 6] = [
+    WorstCase::SstoreFresh,
+    WorstCase::Modexp,
+    WorstCase::P256Verify,
+    WorstCase::BlsG1Msm,
+    WorstCase::Blake2,
+    WorstCase::KzgPoint,
+];
+
+const ROUNDS: u64 = 4;
+
+/// Puts the contracts of the cases and a rich bystander into a genesis file.
+fn prepare(chain: &mut Value) {
+    chain["alloc"][account(1).address().to_string()] = json!({"balance": "0x56bc75e2d63100000"});
+    for case in CASES {
+        let contract = case.accounts().swap_remove(0);
+        let code = hex::encode_prefixed(&contract.code);
+        chain["alloc"][contract.address.to_string()] = json!({"nonce": "0x1", "balance": "0x0", "code": code});
+    }
+}
+
+/// Sends every case over and over, each transaction with all the gas there is; gives the hashes.
+fn attack(node: &Node) -> Vec<B256> {
+    let mut hashes = Vec::new();
+    for round in 0..ROUNDS {
+        for case in CASES {
+            let nonce = u64::try_from(hashes.len()).expect("few");
+            let call = case.calls_after(TRANSACTION_GAS_MAX, round).swap_remove(0);
+            let tx = TxEip1559 {
+                to: call.call.to,
+                input: call.call.input,
+                gas_limit: call.gas_limit,
+                value: U256::ZERO,
+                ..template(nonce)
+            };
+            let raw = sign(&account(0), tx);
+            node.rpc.call("eth_sendRawTransaction", json!([hex_of(&raw)]));
+            hashes.push(hash(&raw));
+        }
+    }
+    hashes
+}
+
+/// Whether the transaction has left the pool; one that was included must have done its work.
+fn is_through(node: &Node, hash: B256) -> bool {
+    let receipt = node.rpc.call("eth_getTransactionReceipt", json!([hash]));
+    if receipt.is_null() {
+        // On a slow machine it may have been thrown out.
+        return node.rpc.call("eth_getTransactionByHash", json!([hash])).is_null();
+    }
+    assert_eq!(receipt["status"], "0x1", "{receipt}");
+    true
+}
+
+#[test]
+fn a_chain_fed_with_worst_cases_goes_on_and_serves_others() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (file, folder) = (home.path().join("genesis.json"), home.path().join("data"));
+    genesis(&file, prepare);
+    let mut node = start(&file, &folder).expect("it serves");
+    let hashes = attack(&node);
+    let mut heights = Vec::new();
+    for nonce in 0..5 {
+        let tip = template(nonce).max_priority_fee_per_gas * 2;
+        let to = TxKind::Call(Address::repeat_byte(9));
+        let raw = sign(&account(1), TxEip1559 { to, max_priority_fee_per_gas: tip, ..template(nonce) });
+        let receipt = node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw), "0x7530"]));
+        assert_eq!(receipt["status"], "0x1", "{receipt}");
+        heights.push(quantity(&receipt["blockNumber"]));
+    }
+    assert!(heights.is_sorted() && heights.first() < heights.last(), "the chain goes on: {heights:?}");
+    let until = Instant::now() + Duration::from_secs(120);
+    while !hashes.iter().all(|hash| is_through(&node, *hash)) {
+        assert!(Instant::now() < until, "the pool is never worked off");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    assert!(node.stop().success());
+}
