@@ -1,11 +1,12 @@
 //! Blocks built out of nothing but worst cases, by a leader's clock, and what they take a replica.
 //!
 //! ```text
-//! cargo bench -p bench --bench pace -- [--blocks N] [--threads N] [CASE..|mix]
+//! cargo bench -p bench --bench pace -- [--blocks N] [--threads N] [CASE..|mix|ambush]
 //! ```
 //!
 //! A chain on a disk with slots of 200 ms. Each block is offered more than it can take, in transactions of
-//! the largest gas limit and, every other block, of the largest that may begin until the end of the slot. It is
+//! the largest gas limit and, every other block, of the largest that may begin until the end of the slot. In an
+//! ambush a slot of logs, whose receipts take long afterwards, ends with the slowest arithmetic. Each block is
 //! built with a node's times, executed by the plain loop with roots and header checks, and committed. Without
 //! `--bench`, which cargo passes, one block of small transactions is built of each.
 
@@ -38,7 +39,13 @@ const SLOT_TIME: Duration = Duration::from_millis(200);
 const GAS_LIMIT: u64 = 300_000_000;
 
 /// Gas of a transaction that may begin until the end of a slot.
-const LATE_GAS: u64 = 8_300_000;
+const LATE_GAS: u64 = 6_900_000;
+
+/// Gas of a transaction before an ambush.
+const EARLY_GAS: u64 = 6_200_000;
+
+/// When an ambush comes: as late as a transaction may begin.
+const AMBUSH_AT: Duration = Duration::from_millis(190);
 
 /// Gas of a transaction that only shows that the bench runs.
 const GAS_IN_TEST: u64 = 2_000_000;
@@ -59,12 +66,15 @@ struct Options {
     cases: Vec<WorstCase>,
     /// Whether all of them are then fed together.
     mix: bool,
+    /// Whether the slowest then lies in wait for the end of a slot.
+    ambush: bool,
 }
 
 impl Options {
     fn read() -> Self {
         let mut arguments = std::env::args().skip(1);
-        let mut options = Self { blocks: 1, threads: 1, gas: [GAS_IN_TEST; 2], cases: Vec::new(), mix: false };
+        let mut options =
+            Self { blocks: 1, threads: 1, gas: [GAS_IN_TEST; 2], cases: Vec::new(), mix: false, ambush: false };
         let (mut blocks, mut named) = (None, false);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -72,6 +82,7 @@ impl Options {
                 "--blocks" => blocks = Some(number(arguments.next())),
                 "--threads" => options.threads = number(arguments.next()),
                 "mix" => (options.mix, named) = (true, true),
+                "ambush" => (options.ambush, named) = (true, true),
                 name => {
                     options.cases.extend(WorstCase::ALL.into_iter().filter(|case| case.name() == name));
                     named = true;
@@ -79,7 +90,7 @@ impl Options {
             }
         }
         if !named {
-            (options.cases, options.mix) = (WorstCase::ALL.to_vec(), true);
+            (options.cases, options.mix, options.ambush) = (WorstCase::ALL.to_vec(), true, true);
         }
         options.blocks = blocks.unwrap_or(options.blocks);
         options
@@ -97,11 +108,17 @@ fn sender(nth: usize) -> Address {
 /// What one block is offered: one transaction of every sender.
 struct Offer {
     waiting: VecDeque<Arc<Transaction>>,
+    /// Comes next once it is late.
+    ambush: Option<Arc<Transaction>>,
+    start: Instant,
     thrown_out: usize,
 }
 
 impl Candidates for Offer {
     fn next(&mut self) -> Option<Arc<Transaction>> {
+        if self.start.elapsed() >= AMBUSH_AT || self.waiting.is_empty() {
+            return self.ambush.take().or_else(|| self.waiting.pop_front());
+        }
         self.waiting.pop_front()
     }
 
@@ -154,16 +171,25 @@ impl Lab {
             transaction(nth, self.nonces[nth], &call)
         };
         let waiting = cases.iter().cycle().take(SENDERS).enumerate().map(next).collect();
-        Offer { waiting, thrown_out: 0 }
+        Offer { waiting, ambush: None, start: Instant::now(), thrown_out: 0 }
+    }
+
+    /// Logs, and one transaction that lies in wait.
+    fn ambush(&mut self) -> Offer {
+        let mut offer = self.offer(&[WorstCase::Log], EARLY_GAS);
+        let call = WorstCase::KzgPoint.calls(LATE_GAS).swap_remove(0);
+        offer.waiting.pop_back();
+        offer.ambush = Some(transaction(SENDERS - 1, self.nonces[SENDERS - 1], &call));
+        offer
     }
 
     /// Builds, executes and commits a block.
-    fn block(&mut self, cases: &[WorstCase], gas: u64, figures: &mut Figures) {
-        let mut offer = self.offer(cases, gas);
+    fn block(&mut self, mut offer: Offer, figures: &mut Figures) {
         let tip = self.store.tip();
         let view = self.store.view(tip.height()).expect("the tip's state is kept");
         let settings = self.settings();
         let start = Instant::now();
+        offer.start = start;
         let elapsed = || start.elapsed();
         let replica_max = limits::replica_time(SLOT_TIME);
         let time = BuildTime { elapsed: &elapsed, begin_max: SLOT_TIME, replica_max };
@@ -284,6 +310,9 @@ fn main() {
     if options.mix {
         feeds.push(("mix", WorstCase::ALL.to_vec()));
     }
+    if options.ambush {
+        feeds.push(("ambush", Vec::new()));
+    }
     let mut lab = Lab::new(&WorstCase::ALL, options.threads);
     println!("{} threads build; times are the longest", options.threads);
     println!(
@@ -294,7 +323,8 @@ fn main() {
     for (name, cases) in feeds {
         let mut figures = Figures::default();
         for nth in 0..options.blocks {
-            lab.block(&cases, options.gas[nth % 2], &mut figures);
+            let offer = if name == "ambush" { lab.ambush() } else { lab.offer(&cases, options.gas[nth % 2]) };
+            lab.block(offer, &mut figures);
         }
         longest = longest.max(figures.replica);
         println!("{}", row(name, &figures));
