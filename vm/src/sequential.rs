@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
     ) -> Result<Result<(), Box<Guess>>, Refusal> {
         let blob_gas = self.check_room(transaction)?;
         if self.pace.is_some_and(|pace| pace.is_spent()) {
-            return Ok(false);
+            return Ok(Err(guess));
         }
         let beneficiary = self.evm.ctx.block.beneficiary;
         // A fee recipient that ends or begins in the transaction is paid before it does.

@@ -9,7 +9,7 @@ use alloy_consensus::Sealable;
 use alloy_primitives::{Address, B256, Bloom, Bytes, TxKind, U256};
 use engine::{
     genesis::Fork,
-    ports::Executor as _,
+    ports::{BuildTime, Executor as _},
     types::access_list::{AccountChanges, PartialList, SlotChanges, Wipe},
 };
 
@@ -31,7 +31,10 @@ fn executor(world: &World, threads: usize) -> RevmExecutor {
 
 fn built(world: &World, random: &mut Random, fork: Fork, length: usize) -> ExecutedBlock {
     let mut queue = Queue::of(Traffic::new(random, fork).block(length));
-    executor(world, 1).build(&world.state, &world.parent, &world.settings(), &mut queue, &|| false).unwrap().0
+    executor(world, 1)
+        .build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED)
+        .unwrap()
+        .0
 }
 
 /// What is known of a header before its transactions, and nonsense in the other fields.
