@@ -7,6 +7,8 @@
 //! {"summary":true,"passed","failed","skipped"}
 //! ```
 //!
+//! Real blocks (`replay`) have further fields; see there.
+//!
 //! The exit code is 0 if all passed, 1 after a failure, 2 if something named could not be read.
 //!
 //! Headers are judged by `HeaderRules::ETHEREUM`: the vectors test Ethereum's rules, which lie below
@@ -188,10 +190,12 @@ pub(crate) fn run(kind: Kind, paths: &[PathBuf], settings: Settings) -> eyre::Re
     let mut summary = Summary::default();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut written = Ok(());
+    let mut speed = replay::Speed::default();
     let mut take = |result: FileResult| match result {
         Ok(cases) => {
             for (file, case) in cases {
                 summary.count(&case);
+                speed.count(&case);
                 if written.is_ok() {
                     written = writeln!(out, "{}", case.line(kind.name(), &file));
                 }
@@ -218,7 +222,10 @@ pub(crate) fn run(kind: Kind, paths: &[PathBuf], settings: Settings) -> eyre::Re
         eprintln!("error: no case of this kind was found");
     }
     let Summary { passed, failed, skipped, .. } = summary;
-    let last = json!({"summary": true, "passed": passed, "failed": failed, "skipped": skipped});
+    let mut last = json!({"summary": true, "passed": passed, "failed": failed, "skipped": skipped});
+    if let Some(speed) = speed.summary() {
+        last["toPlainLoop"] = speed;
+    }
     written.and_then(|()| writeln!(out, "{last}")).and_then(|()| out.flush()).wrap_err("cannot write the report")?;
     Ok(summary)
 }

@@ -72,6 +72,11 @@ impl Case {
         Self { name, fork, index, pass: false, skip: Some(reason), got, want, milliseconds: 0.0, more: Map::new() }
     }
 
+    /// A further field of the line.
+    pub(crate) fn field(&self, name: &str) -> Option<&Value> {
+        self.more.get(name)
+    }
+
     /// The line of the report.
     pub(crate) fn line(&self, suite: &str, file: &str) -> Value {
         let mut line = json!({

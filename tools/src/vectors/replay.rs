@@ -3,6 +3,11 @@
 //! Both forms are read: `rpc` (a block as JSON-RPC gives it) and `split` (environment and transactions apart).
 //! Only the transactions run. Checked are gas and receipts root of the header where they can be known, and
 //! that every mode gives the plain loop's receipts and changes, bit for bit.
+//!
+//! A line has `mode`, `threads`, `txs`, `gas`, `ms` (one per round) and `checked`. In another mode than the plain
+//! loop, every round executes the block plainly as well: `plainMs`, `ratio` of neighbours as median, least and
+//! most, and the `ceiling` that so many cores could reach. The last line sums up blocks of at least 4 Mgas: the
+//! ratio of summed medians, the geometric mean, and the least of the blocks' median and of their best ratios.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +25,7 @@ use alloy_eips::{
     eip7840::BlobParams,
 };
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Signature, TxKind, U256, keccak256, map::HashMap};
+use bench::ceiling::makespan;
 use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
     ports::{StateError, StateView},
@@ -27,7 +33,12 @@ use engine::{
 };
 use eyre::{WrapErr, ensure, eyre};
 use serde_json::{Map, Value, json};
-use vm::{HeaderRules, RevmExecutor, sequential::Finished, workers::Workers};
+use vm::{
+    HeaderRules, RevmExecutor,
+    code::CodeCache,
+    sequential::{Finished, Run},
+    workers::Workers,
+};
 
 use super::{
     Mode, Settings,
@@ -51,6 +62,12 @@ const MAINNET: [(u64, Fork); 14] = [
     (22_431_084, Fork::Prague),
     (23_935_694, Fork::Osaka),
 ];
+
+/// Blocks of less gas do not count for the speed.
+const COUNTED_GAS_MIN: f64 = 4_000_000.0;
+
+/// Times that each transaction is timed for the ceiling; the least counts.
+const CEILING_ROUNDS: usize = 3;
 
 /// The state that a block reads, in maps.
 #[derive(Debug, Default)]
@@ -136,17 +153,31 @@ fn check(input: Input, settings: Settings, more: &mut Map<String, Value>) -> eyr
     if let Some(receipts_root) = receipts_root {
         compare("receiptsRoot", json!(root), json!(receipts_root));
     }
-    let mut milliseconds = Vec::new();
+    let (mut milliseconds, mut plain_milliseconds) = (Vec::new(), Vec::new());
     let mut same = true;
     for _ in 0..settings.rounds {
+        if settings.mode != Mode::Sequential {
+            let begun = Instant::now();
+            let finished = executor.transactions(&state, &block, false)?;
+            plain_milliseconds.push(since(begun));
+            drop(finished);
+        }
         let begun = Instant::now();
         let finished = match settings.mode {
             Mode::Sequential => executor.transactions(&state, &block, false)?,
             Mode::Lead => executor.transactions_led(&state, &block, false)?,
             Mode::Replay => executor.transactions_listed(&state, &block, &list)?,
         };
-        milliseconds.push((begun.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+        milliseconds.push(since(begun));
         same &= equal(&plain, &finished);
+    }
+    if settings.mode != Mode::Sequential {
+        let ratios = plain_milliseconds.iter().zip(&milliseconds).map(|(plain, own)| plain / own).collect();
+        let (median, least, most) = spread(ratios);
+        more.insert("plainMs".to_owned(), json!(plain_milliseconds));
+        more.insert("ratio".to_owned(), json!([median, least, most].map(rounded)));
+        let ceiling = ceiling(&executor, &state, &block, settings)?;
+        more.insert("ceiling".to_owned(), json!(rounded(ceiling)));
     }
     compare("sameAsPlainLoop", json!(same), json!(true));
     more.insert("mode".to_owned(), json!(settings.mode.name()));
@@ -156,6 +187,88 @@ fn check(input: Input, settings: Settings, more: &mut Map<String, Value>) -> eyr
     more.insert("ms".to_owned(), json!(milliseconds));
     more.insert("checked".to_owned(), json!(checked));
     Ok(Judged::equal(got, want))
+}
+
+/// Milliseconds since then, to a microsecond.
+fn since(begun: Instant) -> f64 {
+    rounded(begun.elapsed().as_secs_f64() * 1e3)
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}
+
+/// Median, least and most; 1 of nothing.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |place: usize| values.get(place).copied().unwrap_or(1.0);
+    (at(values.len() / 2), at(0), at(values.len().saturating_sub(1)))
+}
+
+/// How many times as fast as one core so many cores could be at best: from the times of single transactions and,
+/// unless the access list is known, from who uses whose results.
+fn ceiling(executor: &RevmExecutor, state: &PreState, block: &Block, settings: Settings) -> eyre::Result<f64> {
+    let transactions = &block.body.transactions;
+    let mut times = vec![f64::MAX; transactions.len()];
+    let codes = CodeCache::default();
+    for _ in 0..CEILING_ROUNDS {
+        let mut run = Run::open(executor.chain(), &codes, state, block.header.inner());
+        for (time, transaction) in times.iter_mut().zip(transactions) {
+            let begun = Instant::now();
+            run.transact(transaction).map_err(|refusal| eyre!("{refusal}"))?;
+            *time = time.min(begun.elapsed().as_secs_f64());
+        }
+    }
+    let dependencies = match settings.mode {
+        Mode::Lead => executor.dependencies(state, block)?,
+        _ => vec![Vec::new(); times.len()],
+    };
+    let sum: f64 = times.iter().sum();
+    Ok(if times.is_empty() { 1.0 } else { sum / makespan(&times, &dependencies, settings.threads) })
+}
+
+/// How fast blocks were beside the plain loop.
+#[derive(Debug, Default)]
+pub(crate) struct Speed {
+    plain: f64,
+    own: f64,
+    ratios: Vec<f64>,
+    ceilings: Vec<f64>,
+    best_least: f64,
+}
+
+impl Speed {
+    /// Counts a block, if it is one and large enough.
+    pub(crate) fn count(&mut self, case: &Case) {
+        let number = |name: &str| case.field(name).and_then(Value::as_f64);
+        let list =
+            |name: &str| -> Option<Vec<f64>> { case.field(name)?.as_array()?.iter().map(Value::as_f64).collect() };
+        let (Some(gas), Some(ceiling)) = (number("gas"), number("ceiling")) else { return };
+        let (Some(plain), Some(own), Some(ratio)) = (list("plainMs"), list("ms"), list("ratio")) else { return };
+        if gas < COUNTED_GAS_MIN || own.is_empty() {
+            return;
+        }
+        let best = ratio.last().copied().unwrap_or_default();
+        self.best_least = if self.ratios.is_empty() { best } else { self.best_least.min(best) };
+        self.plain += spread(plain).0;
+        self.own += spread(own).0;
+        self.ratios.push(ratio.first().copied().unwrap_or_default());
+        self.ceilings.push(ceiling);
+    }
+
+    /// What all of them come to.
+    pub(crate) fn summary(&self) -> Option<Value> {
+        let mean = |values: &[f64]| (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp();
+        let least = self.ratios.iter().copied().min_by(f64::total_cmp)?;
+        Some(json!({
+            "blocks": self.ratios.len(),
+            "summed": rounded(self.plain / self.own),
+            "geometricMean": rounded(mean(&self.ratios)),
+            "least": rounded(least),
+            "leastOfBest": self.best_least,
+            "ceilingGeometricMean": rounded(mean(&self.ceilings)),
+        }))
+    }
 }
 
 fn equal(one: &Finished, other: &Finished) -> bool {
