@@ -21,7 +21,7 @@ use engine::{
     ports::Store as _,
     types::{AccessList, Block},
 };
-use frozen::Frozen;
+use frozen::{Frozen, Slow};
 use lab::Lab;
 use rustix::time::{ClockId, clock_gettime};
 use vm::{
@@ -33,6 +33,9 @@ use vm::{
 };
 
 const ROUNDS: usize = 9;
+
+/// What a read takes on the disk of a commodity server.
+const COLD_READ: Duration = Duration::from_micros(100);
 
 /// What is executed, with the transactions of a block.
 const WORKLOADS: [(Contention, usize); 15] = [
@@ -116,6 +119,40 @@ impl Contender {
         self.guesses.1 += metrics::GUESS_FAILED.value() - failed;
         drop(finished);
     }
+}
+
+/// Blocks whose state has to be read first: serial reads against the list's, which are made at once.
+#[expect(clippy::print_stdout, reason = "the table is what the bench is run for")]
+fn cold(count: usize, rounds: usize) {
+    let mut lab = Lab::new(Contention::TokenSpread, 2_000);
+    let case = Case::new(&mut lab, count);
+    let (plain, replay) = (Contender::new(&lab, Mode::Plain, 1), Contender::new(&lab, Mode::Replay, 2));
+    let slow = Slow(&case.state, COLD_READ);
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let start = Instant::now();
+        let serial = plain.executor.transactions(&slow, &case.block, false).expect("the block is valid");
+        let (serial_took, start) = (start.elapsed(), Instant::now());
+        let listed = replay.executor.transactions_listed(&slow, &case.block, &case.list).expect("the list is right");
+        ratios.push(serial_took.as_secs_f64() / start.elapsed().as_secs_f64());
+        assert!(serial.receipts == listed.receipts, "both give the same");
+    }
+    let (median, least, most) = spread(ratios);
+    println!("cold: {count} token transfers, {COLD_READ:?} a read: replay {median:.1} ({least:.1}..{most:.1})");
+}
+
+/// Decoding and checking the access list of a block, which a replica does before it uses it.
+fn list_time(case: &Case) -> Duration {
+    let bytes = alloy_rlp::encode(&case.list);
+    let times = (0..ROUNDS).map(|_| {
+        let start = Instant::now();
+        let list = AccessList::decode_exact(&bytes).expect("it was encoded here");
+        let header = case.block.header.inner();
+        let count = case.block.body.transactions.len();
+        list.check(engine::genesis::Fork::Osaka, header.gas_limit, count).expect("it is the block's");
+        start.elapsed()
+    });
+    Duration::from_secs_f64(spread(times.map(|time| time.as_secs_f64()).collect()).0)
 }
 
 fn interpreted(executor: &RevmExecutor, case: &Case) -> Finished {
@@ -230,12 +267,13 @@ fn measure(contention: Contention, count: usize, rounds: usize) {
     let base = spread(contenders[0].spans.iter().map(Duration::as_secs_f64).collect()).0;
     let gas = case.block.header.gas_used as f64;
     println!(
-        "{}: {count} txs, {:.1} Mgas, plain {:.2} Ggas/s, {:.0} tx/s, list {} kB",
+        "{}: {count} txs, {:.1} Mgas, plain {:.2} Ggas/s, {:.0} tx/s, list of {} kB decoded and checked in {:.2} ms",
         contention.name(),
         gas / 1e6,
         gas / base / 1e9,
         count as f64 / base,
         alloy_rlp::encode(&case.list).len() / 1_000,
+        list_time(&case).as_secs_f64() * 1e3,
     );
     for contender in &contenders {
         let best = match (contender.mode, contender.threads) {
@@ -263,6 +301,9 @@ fn main() {
         }
     }
     println!("mode, time, ratio to plain (least..most), ceiling on 2 cores, CPU to plain; medians of {rounds} rounds");
+    if names.is_empty() || names.iter().any(|name| name == "cold") {
+        cold(if small { 20 } else { 500 }, if small { 1 } else { rounds });
+    }
     for (contention, count) in WORKLOADS {
         if names.is_empty() || names.contains(&contention.name()) {
             let (count, rounds) = if small { (count / 64, 1) } else { (count, rounds) };

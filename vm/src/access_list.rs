@@ -37,7 +37,7 @@ use revm::state::{Account as EvmAccount, Bytecode, EvmState};
 use crate::{code, transfer::Moved};
 
 /// Locations a thread fetches at a time.
-const PREFETCH_CHUNK: usize = 16;
+const PREFETCH_CHUNK: usize = 8;
 
 /// Where an execution and its access list part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -170,12 +170,19 @@ impl<'a> Index<'a> {
         self.fetched = (self.entries.len(), self.slots.len());
     }
 
+    /// Accounts and slots that were listed and not read yet.
+    pub(crate) fn wanted(&self) -> usize {
+        let (accounts, slots) = self.fetched;
+        let new_accounts = self.entries.len().saturating_sub(accounts);
+        new_accounts.saturating_add(self.slots.len().saturating_sub(slots))
+    }
+
     /// Fetches what arrived since the last fetch and no other thread has fetched yet, until all is there; run by
     /// every thread of the batch.
     pub(crate) fn prefetch(&self, next: &AtomicUsize) -> Result<(), StateError> {
         let (accounts, slots) = self.fetched;
         let new_accounts = self.entries.len().saturating_sub(accounts);
-        let all = new_accounts.saturating_add(self.slots.len().saturating_sub(slots));
+        let all = self.wanted();
         loop {
             let start = next.fetch_add(PREFETCH_CHUNK, Ordering::Relaxed);
             if start >= all {

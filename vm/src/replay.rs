@@ -47,7 +47,7 @@ use crate::{
     metrics, outcome,
     sequential::{Finished, Run},
     transfer::{self, Transfers},
-    workers::Workers,
+    workers::{Reading, Workers},
 };
 
 /// Gas that the interpreter uses in the time of one transfer, some 0.4 microseconds.
@@ -246,11 +246,13 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
-        self.settings.workers.run(&|| {
+        let work = || {
             if let Err(error) = self.index.prefetch(&next) {
                 let _ = failed.set(error);
             }
-        });
+        };
+        let claimed = || next.load(Ordering::Relaxed);
+        self.settings.workers.read(&Reading { work: &work, claimed: &claimed, all: self.index.wanted() });
         self.index.set_fetched();
         failed.into_inner().map_or(Ok(()), |error| Err(error.into()))
     }

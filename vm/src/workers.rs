@@ -2,6 +2,14 @@
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
+/// Threads that are started to read state where reads are slow: one that waits for the disk needs no core, and a disk
+/// serves many at once.
+const READERS: usize = 30;
+/// Places that are worth starting a thread to read.
+const READER_WORTH: usize = 64;
+/// Reads are slow if no more were begun while a thread woke up, some 50 microseconds.
+const READ_WHILE_WAKING_MAX: usize = 32;
+
 /// Threads that work on one block together with the caller.
 #[derive(Debug)]
 pub struct Workers {
@@ -50,6 +58,27 @@ impl Workers {
         }
     }
 
+    /// Reads on every thread, and on many more if reads are slow: by the time a thread is awake it can tell.
+    pub(crate) fn read(&self, reading: &Reading<'_>) {
+        let Reading { work, claimed, all } = *reading;
+        let before = claimed();
+        let help = || {
+            if claimed().saturating_sub(before) >= READ_WHILE_WAKING_MAX {
+                return work();
+            }
+            std::thread::scope(|scope| {
+                for _ in 0..READERS {
+                    if claimed().saturating_add(READER_WORTH) >= all {
+                        break;
+                    }
+                    scope.spawn(work);
+                }
+                work();
+            });
+        };
+        self.run_beside(&help, work);
+    }
+
     /// Runs `work` on every thread at once and returns when all are done.
     pub fn run(&self, work: &(dyn Fn() + Sync)) {
         match &self.pool {
@@ -62,4 +91,15 @@ impl Workers {
             }),
         }
     }
+}
+
+/// Something to read on several threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'r> {
+    /// Reads until nothing is left.
+    pub(crate) work: &'r (dyn Fn() + Sync),
+    /// How much has been claimed so far.
+    pub(crate) claimed: &'r (dyn Fn() -> usize + Sync),
+    /// How much there is.
+    pub(crate) all: usize,
 }

@@ -1,5 +1,7 @@
 //! The part of a state that a block reads, in maps: what is measured on it is execution and nothing else.
 
+use std::time::Duration;
+
 use alloy_primitives::{Address, B256, Bytes, U256, map::HashMap};
 use engine::{
     ports::{StateError, StateView},
@@ -39,6 +41,37 @@ impl Frozen {
         for key in slots {
             entry.1.insert(*key, view.slot(address, *key).expect("the state can be read"));
         }
+    }
+}
+
+/// The same on a disk: every read of an account or a slot takes a while, during which others can read.
+pub(crate) struct Slow<'a>(pub(crate) &'a Frozen, pub(crate) Duration);
+
+impl StateView for Slow<'_> {
+    fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
+        std::thread::sleep(self.1);
+        self.0.account(address)
+    }
+
+    fn slot(&self, address: Address, key: U256) -> Result<U256, StateError> {
+        std::thread::sleep(self.1);
+        self.0.slot(address, key)
+    }
+
+    fn code(&self, hash: B256) -> Result<Bytes, StateError> {
+        self.0.code(hash)
+    }
+
+    fn block_hash(&self, height: Height) -> Result<Option<B256>, StateError> {
+        self.0.block_hash(height)
+    }
+
+    fn root_after(
+        &self,
+        parent: Option<&TrieHandle>,
+        changes: &StateChanges,
+    ) -> Result<(B256, TrieHandle), StateError> {
+        self.0.root_after(parent, changes)
     }
 }
 
