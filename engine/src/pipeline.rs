@@ -322,6 +322,10 @@ impl Candidates for Counted<'_> {
         next
     }
 
+    fn give_back(&mut self) {
+        self.exhausted = false;
+    }
+
     fn skip_sender(&mut self, sender: Address) {
         self.skipped = true;
         self.inner.skip_sender(sender);

@@ -83,6 +83,9 @@ pub trait Candidates {
     /// Offers no further transaction of this sender: its last one was refused or did not fit.
     fn skip_sender(&mut self, sender: Address);
 
+    /// Candidates that were taken out ahead of their turn were not used: they are there for the next block.
+    fn give_back(&mut self) {}
+
     /// Forgets a transaction that takes longer than a block may, and with it what its sender sent after it.
     ///
     /// Who cannot forget offers nothing more of the sender.

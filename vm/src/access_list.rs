@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256, map::B256Map};
 use engine::{
     ports::{StateError, StateView},
     types::{
@@ -97,6 +97,8 @@ pub(crate) struct Index<'a> {
     slots: Vec<Slot>,
     /// By number of an account whose code changes: index, hash and analysed code of each change.
     codes: BTreeMap<usize, Vec<(u64, B256, Bytecode)>>,
+    /// By hash: the lowest index at which some account gets the code, and the code.
+    new_codes: B256Map<(u64, Bytecode)>,
     /// Accounts and slots before these numbers have been fetched.
     fetched: (usize, usize),
 }
@@ -129,6 +131,7 @@ impl<'a> Index<'a> {
             entries: Vec::new(),
             slots: Vec::new(),
             codes: BTreeMap::new(),
+            new_codes: B256Map::default(),
             fetched: (0, 0),
         }
     }
@@ -144,7 +147,10 @@ impl<'a> Index<'a> {
             let codes = self.codes.entry(id).or_default();
             for change in self.list.accounts()[id].codes().iter().skip(codes.len()) {
                 let hash = if change.new_code.is_empty() { KECCAK256_EMPTY } else { keccak256(&change.new_code) };
-                codes.push((change.block_access_index.get(), hash, code::analyse(change.new_code.clone())));
+                let (at, code) = (change.block_access_index.get(), code::analyse(change.new_code.clone()));
+                let known = self.new_codes.entry(hash).or_insert_with(|| (at, code.clone()));
+                known.0 = known.0.min(at);
+                codes.push((at, hash, code));
             }
         }
         Ok(())
@@ -517,11 +523,9 @@ impl StateView for At<'_, '_> {
     }
 
     fn code(&self, hash: B256) -> Result<Bytes, StateError> {
-        let changed = self.index.codes.values().flatten();
-        let mut changed = changed.filter(|(at, code_hash, _)| *at < u64::from(self.at) && *code_hash == hash);
-        match changed.next() {
-            Some((_, _, code)) => Ok(code.original_bytes()),
-            None => self.index.view.code(hash),
+        match self.index.new_codes.get(&hash) {
+            Some((at, code)) if *at < u64::from(self.at) => Ok(code.original_bytes()),
+            _ => self.index.view.code(hash),
         }
     }
 

@@ -322,8 +322,12 @@ impl<'a> BlockState<'a> {
                 None => place.committed(),
             };
             let upfront = if place.address == sender { upfront } else { U256::ZERO };
-            if now != read && !move_balance(guess, place.address, upfront, read, now) {
-                return Ok(false);
+            if now != read {
+                if !move_balance(guess, place.address, upfront, read, now) {
+                    return Ok(false);
+                }
+                // What was read may be another guess's that came to nothing; from here on it is as it is.
+                guess.reads.accounts[at].1 = now;
             }
         }
         for (number, value) in &guess.reads.slots {
@@ -644,8 +648,7 @@ fn move_balance(
     let same = now.nonce == read.nonce && now.code_hash == read.code_hash;
     // An account that its balance alone keeps alive is another matter.
     let alive = now.nonce > 0 || now.has_code();
-    let paid = guess.debits.iter().filter(|(payer, _)| *payer == address);
-    let paid = paid.fold(upfront, |sum, (_, value)| sum.saturating_add(*value));
+    let paid = guess.debits.get(&address).copied().unwrap_or_default().saturating_add(upfront);
     if !same || !alive || paid > now.balance.min(read.balance) || guess.observed.contains(&address) {
         return false;
     }

@@ -54,7 +54,8 @@ impl Writers {
             if account.is_changed() {
                 self.0.insert(Place::Balance(*address), at);
             }
-            if account.is_created() || account.is_selfdestructed() || account.is_empty() {
+            let recoded = account.info.code_hash != account.original_info().code_hash;
+            if account.is_created() || account.is_selfdestructed() || account.is_empty() || recoded {
                 self.0.insert(Place::Being(*address), at);
             }
             for (key, _) in account.storage.iter().filter(|(_, slot)| slot.is_changed()) {

@@ -322,8 +322,7 @@ impl Filling<'_> {
     fn take_stretch(&mut self, lane: &mut Lane<'_, '_>, stretch: &[Arc<Transaction>]) -> Result<bool, ExecutionError> {
         for (at, transaction) in stretch.iter().enumerate() {
             if !self.has_room(lane.run()) {
-                // What is left over fits the next block.
-                self.candidates.skip_sender(transaction.sender());
+                self.candidates.give_back();
                 return Ok(false);
             }
             let executed =

@@ -8,7 +8,7 @@
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{
     Address, B256, KECCAK256_EMPTY, U256,
-    map::{AddressMap, B256Map},
+    map::{AddressMap, AddressSet, B256Map},
 };
 use engine::{
     ports::{StateError, StateView},
@@ -53,9 +53,9 @@ pub(crate) struct Guess {
     /// What the fee recipient gets; `state` leaves it out.
     pub(crate) reward: U256,
     /// Accounts whose balance was looked at, not only added to or paid from.
-    pub(crate) observed: Vec<Address>,
-    /// What contracts paid or tried to pay, each payment on its own.
-    pub(crate) debits: Vec<(Address, U256)>,
+    pub(crate) observed: AddressSet,
+    /// What contracts paid or tried to pay, all payments of one added up.
+    pub(crate) debits: AddressMap<U256>,
 }
 
 /// An account that this thread has met in this block.
@@ -85,8 +85,8 @@ struct GuessState<'a> {
     nonce: u64,
     reads: Reads,
     reward: U256,
-    observed: Vec<Address>,
-    debits: Vec<(Address, U256)>,
+    observed: AddressSet,
+    debits: AddressMap<U256>,
 }
 
 impl GuessState<'_> {
@@ -144,11 +144,12 @@ impl GuessState<'_> {
         if account.is_changed() {
             let AccountInfo { nonce, balance, code_hash, code, .. } = &account.info;
             let code_hash = if code_hash.is_zero() { KECCAK256_EMPTY } else { *code_hash };
-            place.guess(at, lowest, Some(Account { nonce: *nonce, balance: *balance, code_hash }));
             let is_new = self.known[id].code.as_ref().is_none_or(|(known, _)| *known != code_hash);
             if let Some(code) = code.as_ref().filter(|code| is_new && !code.is_empty()) {
                 self.versions.add_code(code_hash, code);
             }
+            // Whoever sees the account finds its code.
+            place.guess(at, lowest, Some(Account { nonce: *nonce, balance: *balance, code_hash }));
         }
         for (key, slot) in &account.storage {
             if slot.is_changed() {
@@ -234,7 +235,7 @@ macro_rules! observing {
     ($name:ident, $instruction:expr) => {
         fn $name(step: Step<'_, '_>) -> InstructionExecResult {
             let seen = step.interpreter.input.target_address();
-            step.host.journaled_state.database.observed.push(seen);
+            step.host.journaled_state.database.observed.insert(seen);
             $instruction(step)
         }
     };
@@ -245,7 +246,7 @@ observing!(self_destruct, host::selfdestruct);
 
 fn balance(step: Step<'_, '_>) -> InstructionExecResult {
     if let Ok(seen) = step.interpreter.stack.peek(0) {
-        step.host.journaled_state.database.observed.push(seen.into_address());
+        step.host.journaled_state.database.observed.insert(seen.into_address());
     }
     host::balance(step)
 }
@@ -258,7 +259,8 @@ macro_rules! paying {
                 && !value.is_zero()
             {
                 let payer = step.interpreter.input.target_address();
-                step.host.journaled_state.database.debits.push((payer, value));
+                let debit = step.host.journaled_state.database.debits.entry(payer).or_default();
+                *debit = debit.saturating_add(value);
             }
             $instruction(step)
         }
@@ -309,8 +311,8 @@ impl<'a> Guesser<'a> {
             nonce: 0,
             reads: Reads::default(),
             reward: U256::ZERO,
-            observed: Vec::new(),
-            debits: Vec::new(),
+            observed: AddressSet::default(),
+            debits: AddressMap::default(),
         };
         let mut evm = Context::mainnet()
             .with_db(state)

@@ -170,10 +170,14 @@ impl<'a> Lead<'a> {
         walk: impl FnOnce(&mut Lane<'_, 'a>) -> R,
     ) -> R {
         run.reserve(transactions.len());
-        if self.workers.threads() == 1 || !self.is_worth_it(transactions) {
+        if self.workers.threads() == 1 {
             return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
         }
         run.publish_to(versions);
+        run.set_quiet(true);
+        if !self.is_worth_it(transactions) {
+            return walk(&mut Lane { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 });
+        }
         let stretch = Stretch {
             transactions,
             versions,

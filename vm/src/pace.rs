@@ -82,6 +82,10 @@ impl<'a> Pace<'a> {
     /// [`Refusal::BlockTime`] if it might take longer than the block has time left.
     pub(crate) fn begin(&self, gas_limit: u64, is_first: bool) -> Result<Begun, Refusal> {
         let at = self.elapsed();
+        // Since there was last a look at the clock somebody may have waited for a guess.
+        if at >= self.begin_max && !is_first {
+            return Err(Refusal::BlockTime { wanted: at, left: self.begin_max });
+        }
         let spent = if is_first { Duration::ZERO } else { at.saturating_mul(self.threads) };
         let left = self.time.replica_max.saturating_sub(spent);
         let wanted = Duration::from_nanos(gas_limit.saturating_mul(limits::GAS_TIME_MAX_NS));

@@ -20,7 +20,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -52,6 +52,7 @@ use crate::{
 
 /// Gas that the interpreter uses in the time of one transfer, some 0.4 microseconds.
 const TRANSFER_GAS_WORTH: u64 = 2_000;
+const TOO_MUCH_GAS: &str = "along it the transactions use more gas than the block has";
 const NOT_THE_BLOCKS: &str = "it is not the list that the transactions make";
 
 /// Why a replay gave no result.
@@ -284,17 +285,24 @@ impl<'a> Replay<'a> {
         order.sort_by_key(|at| std::cmp::Reverse(predicted_gas(&self.transactions[*at])));
         let receipts: Vec<OnceLock<Receipt>> = std::iter::repeat_with(OnceLock::new).take(order.len()).collect();
         let (next, stop, failed) = (AtomicUsize::new(0), AtomicBool::new(false), OnceLock::new());
+        // A valid block's transactions use no more than it has, in whatever order they are executed.
+        let gas_used = AtomicU64::new(self.receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used));
         self.settings.workers.run(&|| {
             let mut thread = Thread::new(self);
             while !stop.load(Ordering::Relaxed)
                 && let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed))
             {
-                match thread.transact(&self.transactions[*at], *at) {
-                    Ok(receipt) => drop(receipts[at.saturating_sub(first)].set(receipt)),
-                    Err(error) => {
-                        stop.store(true, Ordering::Relaxed);
-                        let _ = failed.set(error);
+                let done = thread.transact(&self.transactions[*at], *at).and_then(|receipt| {
+                    let before = gas_used.fetch_add(receipt.gas_used, Ordering::Relaxed);
+                    if before.saturating_add(receipt.gas_used) > self.header.gas_limit {
+                        return Err(ReplayError::Mismatch(TOO_MUCH_GAS.to_owned()));
                     }
+                    let _ = receipts[at.saturating_sub(first)].set(receipt);
+                    Ok(())
+                });
+                if let Err(error) = done {
+                    stop.store(true, Ordering::Relaxed);
+                    let _ = failed.set(error);
                 }
             }
         });

@@ -67,11 +67,14 @@ impl Workers {
                 return work();
             }
             std::thread::scope(|scope| {
-                for _ in 0..READERS {
+                for _ in 0..READERS.div_ceil(self.threads.saturating_sub(1).max(1)) {
                     if claimed().saturating_add(READER_WORTH) >= all {
                         break;
                     }
-                    scope.spawn(work);
+                    // A system that starts no more threads lets those read that there are.
+                    if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                        break;
+                    }
                 }
                 work();
             });

@@ -107,10 +107,13 @@ impl<const N: usize> Cell<N> {
             other => other,
         };
         let Some((at, mark)) = marks.into_iter().enumerate().min_by_key(|(_, mark)| use_of(*mark)) else { return };
+        if mark & WRITING != 0 {
+            return;
+        }
         let count = mark.wrapping_add(2) & u64::from(u32::MAX) & !WRITING;
         let next = (u64::from(number) << NUMBER_SHIFT) | count;
         let claim = self.marks[at].compare_exchange(mark, next | WRITING, Ordering::Acquire, Ordering::Relaxed);
-        if mark & WRITING != 0 || claim.is_err() {
+        if claim.is_err() {
             return;
         }
         fence(Ordering::Release);
