@@ -209,6 +209,7 @@ pub(crate) struct Queue {
     pub(crate) waiting: VecDeque<Arc<Transaction>>,
     pub(crate) skipped: HashSet<Address>,
     pub(crate) thrown_out: Vec<B256>,
+    pub(crate) given_back: bool,
 }
 
 impl Queue {
@@ -225,6 +226,10 @@ impl Candidates for Queue {
             }
         }
         None
+    }
+
+    fn give_back(&mut self) {
+        self.given_back = true;
     }
 
     fn skip_sender(&mut self, sender: Address) {

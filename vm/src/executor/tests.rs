@@ -266,6 +266,20 @@ fn a_build_ends_when_the_gas_is_used_up_or_its_time() {
     assert_eq!(queue.waiting.len(), mixed().len());
 }
 
+/// Several threads take candidates out ahead of their turn; whoever offers them must not think that none is left.
+#[test]
+fn a_build_of_several_threads_that_ends_early_gives_its_candidates_back() {
+    let world = World::new(Fork::Osaka);
+    let executor = RevmExecutor::new(world.chain.clone()).with_workers(Workers::new(2).unwrap()).with_threads_from(0);
+    for (begin_max, taken) in [(std::time::Duration::ZERO, 0), (std::time::Duration::MAX, 1)] {
+        let mut queue = Queue::of([transfer(ALICE, 0, BOB, U256::from(1))]);
+        let time = BuildTime { begin_max, ..BuildTime::UNLIMITED };
+        let built = executor.build(&world.state, &world.parent, &world.settings(), &mut queue, &time).unwrap().0;
+        assert_eq!(built.block.body.transactions.len(), taken);
+        assert_eq!((queue.given_back, queue.waiting.len()), (taken == 0, 0));
+    }
+}
+
 #[test]
 fn a_block_stays_within_the_size_of_osaka() {
     let world = World::new(Fork::Osaka);
