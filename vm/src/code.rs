@@ -4,7 +4,7 @@
 //! kept by code hash. Two generations bound the memory: when the young one is full it becomes the old
 //! one, and what the old one held and nobody asked for is gone.
 
-use alloy_primitives::{B256, Bytes, map::B256Map};
+use alloy_primitives::{B256, Bytes, KECCAK256_EMPTY, map::B256Map};
 use engine::ports::{StateError, StateView};
 use parking_lot::RwLock;
 use revm::state::Bytecode;
@@ -60,6 +60,45 @@ impl CodeCache {
         if generations.young.insert(hash, code).is_none() {
             generations.young_bytes = generations.young_bytes.saturating_add(bytes);
         }
+    }
+}
+
+/// The codes that one EVM has met, in front of those that all share.
+#[derive(Debug)]
+pub(crate) struct NearCodes<'a> {
+    shared: &'a CodeCache,
+    near: B256Map<Bytecode>,
+}
+
+impl<'a> NearCodes<'a> {
+    pub(crate) fn new(shared: &'a CodeCache) -> Self {
+        Self { shared, near: B256Map::default() }
+    }
+
+    /// The code with this hash if it was met or put here.
+    pub(crate) fn known(&self, hash: B256) -> Option<&Bytecode> {
+        self.near.get(&hash)
+    }
+
+    /// Puts a code here that only this EVM's block knows yet.
+    pub(crate) fn insert(&mut self, hash: B256, code: Bytecode) {
+        self.near.insert(hash, code);
+    }
+
+    /// The code with this hash.
+    ///
+    /// # Errors
+    /// Those of [`StateView::code`].
+    pub(crate) fn get(&mut self, view: &dyn StateView, hash: B256) -> Result<Bytecode, StateError> {
+        if hash == KECCAK256_EMPTY {
+            return Ok(Bytecode::default());
+        }
+        if let Some(code) = self.near.get(&hash) {
+            return Ok(code.clone());
+        }
+        let code = self.shared.get(view, hash)?;
+        self.near.insert(hash, code.clone());
+        Ok(code)
     }
 }
 

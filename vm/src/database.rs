@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 
 use alloy_primitives::{
     Address, B256, KECCAK256_EMPTY, U256,
-    map::{AddressMap, B256Map, HashMap},
+    map::{AddressMap, HashMap},
 };
 use engine::{
     ports::{StateError, StateView},
@@ -27,7 +27,7 @@ use revm::{
 };
 
 use crate::{
-    code::CodeCache,
+    code::{CodeCache, NearCodes},
     error::ViewError,
     guess::{Guess, Reads},
     record::Record,
@@ -218,10 +218,9 @@ impl Published<'_> {
 /// The state during a block, over the frozen state before it.
 pub struct BlockState<'a> {
     view: &'a dyn StateView,
-    shared_codes: &'a CodeCache,
     index: AddressMap<usize>,
     accounts: Vec<Cached>,
-    codes: B256Map<Bytecode>,
+    codes: NearCodes<'a>,
     block_hashes: HashMap<u64, B256>,
     /// Number of the next slot that is read or written for the first time.
     next_slot: u32,
@@ -244,10 +243,9 @@ impl<'a> BlockState<'a> {
     pub fn new(view: &'a dyn StateView, shared_codes: &'a CodeCache) -> Self {
         Self {
             view,
-            shared_codes,
             index: AddressMap::default(),
             accounts: Vec::new(),
-            codes: B256Map::default(),
+            codes: NearCodes::new(shared_codes),
             block_hashes: HashMap::default(),
             next_slot: 0,
             record: None,
@@ -624,7 +622,7 @@ impl<'a> BlockState<'a> {
             if let Some(after) = entry.now
                 && after.has_code()
                 && entry.before.is_none_or(|before| before.code_hash != after.code_hash)
-                && let Some(code) = self.codes.get(&after.code_hash)
+                && let Some(code) = self.codes.known(after.code_hash)
             {
                 changes.codes.insert(after.code_hash, code.original_bytes());
             }
@@ -691,7 +689,7 @@ impl Database for BlockState<'_> {
         if !account.has_code() {
             entry.code = None;
         } else if entry.code.is_none() {
-            entry.code = self.codes.get(&account.code_hash).cloned();
+            entry.code = self.codes.known(account.code_hash).cloned();
         }
         let info = AccountInfo {
             balance: account.balance,
@@ -704,15 +702,7 @@ impl Database for BlockState<'_> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {
-        if let Some(code) = self.codes.get(&code_hash) {
-            return Ok(code.clone());
-        }
-        if code_hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
-        }
-        let code = self.shared_codes.get(self.view, code_hash)?;
-        self.codes.insert(code_hash, code.clone());
-        Ok(code)
+        Ok(self.codes.get(self.view, code_hash)?)
     }
 
     fn storage(&mut self, address: Address, index: StorageKey) -> Result<StorageValue, ViewError> {

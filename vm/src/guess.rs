@@ -8,7 +8,7 @@
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{
     Address, B256, KECCAK256_EMPTY, U256,
-    map::{AddressMap, AddressSet, B256Map},
+    map::{AddressMap, AddressSet},
 };
 use engine::{
     ports::{StateError, StateView},
@@ -33,7 +33,7 @@ use revm::{
     state::{Account as EvmAccount, AccountId, AccountInfo, Bytecode, EvmState},
 };
 
-use crate::{code::CodeCache, env, error::ViewError, lead::Lead, versions::Versions};
+use crate::{code::NearCodes, env, error::ViewError, lead::Lead, versions::Versions};
 
 /// Everything a guess read, by the number of its place, with the values it got.
 #[derive(Debug, Default)]
@@ -72,8 +72,7 @@ struct Known {
 struct GuessState<'a> {
     view: &'a dyn StateView,
     versions: &'a Versions<'a>,
-    shared_codes: &'a CodeCache,
-    codes: B256Map<Bytecode>,
+    codes: NearCodes<'a>,
     index: AddressMap<usize>,
     known: Vec<Known>,
     /// Number of the transaction.
@@ -190,18 +189,12 @@ impl Database for GuessState<'_> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {
-        if code_hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
+        if self.codes.known(code_hash).is_none()
+            && let Some(code) = self.versions.code(code_hash)
+        {
+            self.codes.insert(code_hash, code);
         }
-        if let Some(code) = self.codes.get(&code_hash) {
-            return Ok(code.clone());
-        }
-        let code = match self.versions.code(code_hash) {
-            Some(code) => code,
-            None => self.shared_codes.get(self.view, code_hash)?,
-        };
-        self.codes.insert(code_hash, code.clone());
-        Ok(code)
+        Ok(self.codes.get(self.view, code_hash)?)
     }
 
     fn storage(&mut self, address: Address, key: StorageKey) -> Result<StorageValue, ViewError> {
@@ -301,8 +294,7 @@ impl<'a> Guesser<'a> {
         let state = GuessState {
             view: lead.view,
             versions,
-            shared_codes: lead.codes,
-            codes: B256Map::default(),
+            codes: NearCodes::new(lead.codes),
             index: AddressMap::default(),
             known: Vec::new(),
             at: 0,

@@ -72,6 +72,11 @@ pub(crate) struct Lead<'a> {
     pub(crate) gas_min: u64,
 }
 
+/// Whether it most likely is a transfer, which the lane does faster than it can take a guess over.
+fn is_transfer(transaction: &Transaction) -> bool {
+    transaction.envelope().input().is_empty() && transaction.envelope().to().is_some()
+}
+
 /// A stretch of transactions, as those who guess see it.
 struct Stretch<'s> {
     transactions: &'s [Arc<Transaction>],
@@ -89,10 +94,7 @@ impl Stretch<'_> {
     }
 
     fn prospect(&self, at: usize) -> Prospect {
-        let envelope = self.transactions[at].envelope();
-        // Transfers the lane does faster than it can take a guess over.
-        let is_transfer = envelope.input().is_empty() && envelope.to().is_some();
-        if is_transfer { Prospect::Skip } else { Prospect::Guess(self.known.marks(at)) }
+        if is_transfer(&self.transactions[at]) { Prospect::Skip } else { Prospect::Guess(self.known.marks(at)) }
     }
 
     /// Takes the next transaction that is more than a transfer and in nobody's way.
@@ -201,9 +203,8 @@ impl<'a> Lead<'a> {
     fn is_worth_it(&self, transactions: &[Arc<Transaction>]) -> bool {
         let (mut gas, mut least) = (0_u64, self.gas_min);
         for transaction in transactions {
-            let envelope = transaction.envelope();
-            if !envelope.input().is_empty() {
-                gas = gas.saturating_add(envelope.gas_limit());
+            if !is_transfer(transaction) {
+                gas = gas.saturating_add(transaction.envelope().gas_limit());
             } else if self.gas_min > 0 {
                 least = least.saturating_add(PUBLISHING_GAS_WORTH);
             }

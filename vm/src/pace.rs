@@ -13,7 +13,8 @@
 //! 1. No transaction begins after [`BuildTime::begin_max`].
 //! 2. None begins that might end after [`BuildTime::replica_max`]: room is kept for all of its gas at the worst
 //!    time per gas that is known ([`limits::GAS_TIME_MAX_NS`]). What finds no room waits for the next block, as a
-//!    transaction does whose gas finds none. The first transaction of a block always begins.
+//!    transaction does whose gas finds none. The first transaction of a block begins whatever its gas, if it
+//!    begins in time.
 //! 3. One that ends after `replica_max` all the same is undone and thrown out of the pool, its sender is refused for
 //!    a while, and the block ends with what is in it. On a machine on which the worst time per gas holds, and that
 //!    is not held up for a large part of a slot, this happens to nobody.

@@ -26,7 +26,7 @@ use std::{
 
 use alloy_consensus::{Header, Transaction as _};
 use alloy_eips::eip4895::Withdrawals;
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, map::B256Map};
+use alloy_primitives::{Address, B256};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateError, StateView},
@@ -41,7 +41,7 @@ use revm::{
 
 use crate::{
     access_list::{At, Failure, Index, Mismatch},
-    code::CodeCache,
+    code::{CodeCache, NearCodes},
     env,
     error::{Refusal, ViewError},
     metrics, outcome,
@@ -354,8 +354,7 @@ fn predicted_gas(transaction: &Transaction) -> u64 {
 /// The state before one transaction, as revm reads it.
 struct TransactionState<'i, 'a> {
     at: At<'i, 'a>,
-    shared_codes: &'i CodeCache,
-    codes: B256Map<Bytecode>,
+    codes: NearCodes<'i>,
 }
 
 impl Database for TransactionState<'_, '_> {
@@ -373,15 +372,7 @@ impl Database for TransactionState<'_, '_> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ViewError> {
-        if code_hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
-        }
-        if let Some(code) = self.codes.get(&code_hash) {
-            return Ok(code.clone());
-        }
-        let code = self.shared_codes.get(&self.at, code_hash)?;
-        self.codes.insert(code_hash, code.clone());
-        Ok(code)
+        Ok(self.codes.get(&self.at, code_hash)?)
     }
 
     fn storage(&mut self, address: Address, key: StorageKey) -> Result<StorageValue, ViewError> {
@@ -423,7 +414,7 @@ struct Thread<'i, 'a> {
 impl<'i, 'a> Thread<'i, 'a> {
     fn new(replay: &'i Replay<'a>) -> Self {
         let (Settings { chain, codes, .. }, header, index) = (replay.settings, &replay.header, &replay.index);
-        let state = TransactionState { at: At::new(index, 0), shared_codes: codes, codes: B256Map::default() };
+        let state = TransactionState { at: At::new(index, 0), codes: NearCodes::new(codes) };
         let evm = Context::mainnet()
             .with_db(state)
             .with_cfg(env::chain(chain, header.timestamp))
