@@ -10,25 +10,28 @@
 //! built with a node's times, executed by the plain loop with roots and header checks, and committed. Without
 //! `--bench`, which cargo passes, one block of small transactions is built of each.
 
+mod calls;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use alloy_consensus::{Header, SignableTransaction, TxEip1559};
-use alloy_eips::{eip2718::Encodable2718, eip2935, eip4788, eip7002, eip7251};
-use alloy_primitives::{Address, Bytes, Signature, U256, keccak256};
+use alloy_consensus::Header;
+use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
+use alloy_primitives::{Address, Bytes, U256, keccak256};
 use bench::{
     WorstCase,
     worst::{Account, TRANSACTION_GAS_MAX, WorstCall},
 };
+use calls::CHAIN_ID;
 use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     limits,
     ports::{BuildSettings, BuildTime, Candidates, Executor, Store},
     testing::MapState,
-    types::{BuiltBlock, ConsensusHeader, Envelope, Finalization, FinalizedBlock, Transaction},
+    types::{BuiltBlock, ConsensusHeader, Finalization, FinalizedBlock, Transaction},
 };
 use storage::Database;
 use vm::{RevmExecutor, workers::Workers};
@@ -55,8 +58,6 @@ const SENDERS: usize = 48;
 
 /// Blocks of each case.
 const BLOCKS: usize = 4;
-
-const CHAIN_ID: u64 = 31_337;
 
 struct Options {
     blocks: usize,
@@ -272,21 +273,9 @@ fn chain(cases: &[WorstCase]) -> ChainSpec {
 }
 
 /// Nothing here recovers a sender, so any signature will do.
+/// Pays whatever the base fee has risen to.
 fn transaction(nth: usize, nonce: u64, call: &WorstCall) -> Arc<Transaction> {
-    let tx = TxEip1559 {
-        chain_id: CHAIN_ID,
-        nonce,
-        gas_limit: call.gas_limit,
-        max_fee_per_gas: 1_000_000_000_000_000,
-        max_priority_fee_per_gas: 1,
-        to: call.call.to,
-        value: call.call.value,
-        access_list: Default::default(),
-        input: call.call.input.clone(),
-    };
-    let envelope: Envelope = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
-    let raw = envelope.encoded_2718().into();
-    Arc::new(Transaction::with_known_sender(raw, sender(nth)).expect("it was encoded here"))
+    calls::transaction(sender(nth), nonce, 1_000_000_000_000_000, call)
 }
 
 fn row(name: &str, figures: &Figures) -> String {

@@ -1,19 +1,20 @@
 //! A block on a state in memory, executed by the plain loop: what a worst case costs and nothing else.
 
+#[path = "../calls/mod.rs"]
+mod calls;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use alloy_consensus::{Header, Sealable, SignableTransaction, TxEip1559};
-use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, Signature, U256};
+use alloy_consensus::{Header, Sealable};
+use alloy_primitives::{Address, U256};
 use bench::worst::{Account, WorstCall};
+use calls::{CHAIN_ID, transaction};
 use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     testing::MapState,
-    types::{Block, BlockBody, ConsensusHeader, Envelope, Transaction},
+    types::{Block, BlockBody, ConsensusHeader},
 };
 use vm::{RevmExecutor, sequential::Finished};
-
-const CHAIN_ID: u64 = 31_337;
 
 const SENDER: Address = Address::repeat_byte(0xaa);
 
@@ -50,7 +51,9 @@ impl Arena {
             excess_blob_gas: Some(0),
             ..Header::default()
         };
-        let transactions = (0..).zip(calls).map(|(nonce, call)| transaction(nonce, call)).collect();
+        let fee_max = 2 * u128::from(BASE_FEE);
+        let signed = |(nonce, call)| transaction(SENDER, nonce, fee_max, call);
+        let transactions = (0..).zip(calls).map(signed).collect();
         let block = Block {
             consensus: ConsensusHeader::default(),
             header: header.seal_slow(),
@@ -68,22 +71,4 @@ impl Arena {
 fn genesis_account(account: &Account) -> (Address, GenesisAccount) {
     let storage = account.storage.iter().copied().collect();
     (account.address, GenesisAccount { nonce: 1, balance: U256::ZERO, code: account.code.clone(), storage })
-}
-
-/// Nothing here recovers a sender, so any signature will do.
-fn transaction(nonce: u64, call: &WorstCall) -> Arc<Transaction> {
-    let tx = TxEip1559 {
-        chain_id: CHAIN_ID,
-        nonce,
-        gas_limit: call.gas_limit,
-        max_fee_per_gas: 2 * u128::from(BASE_FEE),
-        max_priority_fee_per_gas: 1,
-        to: call.call.to,
-        value: call.call.value,
-        access_list: Default::default(),
-        input: call.call.input.clone(),
-    };
-    let envelope: Envelope = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
-    let raw = envelope.encoded_2718().into();
-    Arc::new(Transaction::with_known_sender(raw, SENDER).expect("it was encoded here"))
 }
