@@ -39,8 +39,9 @@ use crate::{
 
 /// Gas below which a block is not worth waking threads: a fifth of a millisecond of one core at 5 Ggas/s.
 const GAS_MIN: u64 = 1_000_000;
-/// Candidates taken out of the pool at a time while other threads guess ahead.
-const STRETCH: usize = 256;
+/// Candidates taken out of the pool at a time while other threads guess ahead. Threads wake and learn anew for each:
+/// with 256 a block of hot token payments took a tenth longer than the plain loop.
+const STRETCH: usize = 1_024;
 /// Candidates in a row that ask for more gas, bytes or time than is left before a build stops looking.
 const MISFITS_MAX: usize = 64;
 /// RLP bytes of a block beside its transactions: a header of some 700 bytes and list heads.
@@ -143,12 +144,16 @@ impl RevmExecutor {
             run.transact_all(&block.body.transactions)?;
             return run.close(None);
         }
-        self.lead(view, header).walk(&mut run, &versions, &block.body.transactions, |lane| {
-            for index in 0..block.body.transactions.len() {
-                lane.transact(index).map_err(|refusal| refusal.in_block(index))?;
-            }
-            Ok::<_, ExecutionError>(())
-        })?;
+        let lead = self.lead(view, header);
+        // In stretches, as a block is built.
+        for (part, before) in block.body.transactions.chunks(STRETCH).zip((0_usize..).step_by(STRETCH)) {
+            lead.walk(&mut run, &versions, part, |lane| {
+                for at in 0..part.len() {
+                    lane.transact(at).map_err(|refusal| refusal.in_block(before.saturating_add(at)))?;
+                }
+                Ok::<_, ExecutionError>(())
+            })?;
+        }
         run.close(None)
     }
 
