@@ -1,7 +1,14 @@
-//! Transactions for the next block: highest effective tip first, nonces of one sender in order.
+//! Transactions for the next block, in the order in which a block takes them:
 //!
-//! A heap holds the next transaction of every sender; taking one puts its successor in. Between equal
-//! tips the lower address goes first, so the order depends on the pool alone.
+//! 1. nonces of one sender in order;
+//! 2. of what can go next, the highest effective tip (EIP-1559: what the proposer gets per gas);
+//! 3. between equal tips, what entered the pool first.
+//!
+//! Nothing else counts: not who sends, not whom he calls, not what others are expected to touch. So nobody is
+//! overtaken by somebody who pays less or came later with the same tip, and the order depends on the pool alone.
+//! A replacement enters the pool anew.
+//!
+//! A heap holds the next transaction of every sender; taking one puts its successor in.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -12,21 +19,24 @@ use std::{
 use alloy_consensus::Transaction as _;
 use alloy_primitives::Address;
 
-use super::mempool::Mempool;
+use super::mempool::{Mempool, Offer};
 use crate::{
     ports::Candidates,
     types::{PooledTransaction, Transaction},
 };
 
 #[derive(Debug)]
-struct Head {
-    key: (u128, Reverse<Address>),
-    transaction: PooledTransaction,
+struct Head(Offer);
+
+impl Head {
+    const fn key(&self) -> (u128, Reverse<u64>) {
+        (self.0.tip, Reverse(self.0.arrival))
+    }
 }
 
 impl PartialEq for Head {
     fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
+        self.key() == other.key()
     }
 }
 
@@ -40,7 +50,7 @@ impl PartialOrd for Head {
 
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key.cmp(&other.key)
+        self.key().cmp(&other.key())
     }
 }
 
@@ -58,11 +68,7 @@ impl<'pool> PoolCandidates<'pool> {
     /// Starts with the best transaction of every sender that can pay `base_fee`.
     #[must_use]
     pub fn new(pool: &'pool Mempool, base_fee: u64) -> Self {
-        let heads = pool.heads(base_fee);
-        let heap = heads
-            .into_iter()
-            .map(|(tip, sender, transaction)| Head { key: (tip, Reverse(sender)), transaction })
-            .collect();
+        let heap = pool.heads(base_fee).into_iter().map(Head).collect();
         Self { pool, base_fee, heap, offered: None }
     }
 }
@@ -70,12 +76,9 @@ impl<'pool> PoolCandidates<'pool> {
 impl Candidates for PoolCandidates<'_> {
     fn next(&mut self) -> Option<Arc<Transaction>> {
         if let Some(last) = self.offered.take() {
-            let (sender, nonce) = (last.sender(), last.envelope().nonce());
-            if let Some((tip, transaction)) = self.pool.successor(sender, nonce, self.base_fee) {
-                self.heap.push(Head { key: (tip, Reverse(sender)), transaction });
-            }
+            self.heap.extend(self.pool.successor(last.sender(), last.envelope().nonce(), self.base_fee).map(Head));
         }
-        let best = self.heap.pop()?.transaction;
+        let Head(Offer { transaction: best, .. }) = self.heap.pop()?;
         let shared = best.shared().clone();
         self.offered = Some(best);
         Some(shared)

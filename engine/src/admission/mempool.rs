@@ -63,6 +63,8 @@ pub struct PoolStatus {
     pub queued: usize,
     /// Bytes of both.
     pub bytes: usize,
+    /// Gas that both ask for.
+    pub gas: u64,
 }
 
 /// What an insertion did.
@@ -76,9 +78,21 @@ pub enum Inserted {
     Stale(Height),
 }
 
+/// A transaction that a block may take, and what decides about its turn.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// What the proposer gets per gas.
+    pub(super) tip: u128,
+    /// Its number in the order of entry into the pool.
+    pub(super) arrival: u64,
+    pub(super) transaction: PooledTransaction,
+}
+
 #[derive(Debug)]
 struct Entry {
     transaction: PooledTransaction,
+    /// Its number in the order of entry into the pool.
+    arrival: u64,
     /// What it would pay per gas at the base fee it was admitted at.
     fee: u128,
     /// The lowest `fee` of its sender up to here.
@@ -107,6 +121,8 @@ struct Inner {
     tails: BTreeSet<TailKey>,
     slow: SlowSenders,
     status: PoolStatus,
+    /// Transactions that ever entered.
+    arrivals: u64,
     base_fee: u64,
     height: Height,
 }
@@ -207,32 +223,25 @@ impl Mempool {
         inner.export();
     }
 
-    /// Best pending transaction of every sender that can pay `base_fee`: its tip, sender and nonce.
-    pub(super) fn heads(&self, base_fee: u64) -> Vec<(u128, Address, PooledTransaction)> {
+    /// The next pending transaction of every sender, where it can pay `base_fee`.
+    pub(super) fn heads(&self, base_fee: u64) -> Vec<Offer> {
         let inner = self.inner.lock();
         let mut heads = Vec::with_capacity(inner.senders.len());
-        for (address, queue) in &inner.senders {
-            if queue.pending > 0
-                && let Some((_, entry)) = queue.entries.first_key_value()
-                && let Some(tip) = entry.transaction.envelope().effective_tip_per_gas(base_fee)
-            {
-                heads.push((tip, *address, entry.transaction.clone()));
-            }
+        for queue in inner.senders.values().filter(|queue| queue.pending > 0) {
+            heads.extend(queue.entries.first_key_value().and_then(|(_, entry)| entry.offer(base_fee)));
         }
         heads
     }
 
     /// The sender's pending transaction after `nonce`, if it can pay `base_fee`.
-    pub(super) fn successor(&self, sender: Address, nonce: u64, base_fee: u64) -> Option<(u128, PooledTransaction)> {
+    pub(super) fn successor(&self, sender: Address, nonce: u64, base_fee: u64) -> Option<Offer> {
         let inner = self.inner.lock();
         let queue = inner.senders.get(&sender)?;
         let next = nonce.checked_add(1)?;
         if next >= queue.next_nonce() {
             return None;
         }
-        let entry = queue.entries.get(&next)?;
-        let tip = entry.transaction.envelope().effective_tip_per_gas(base_fee)?;
-        Some((tip, entry.transaction.clone()))
+        queue.entries.get(&next)?.offer(base_fee)
     }
 
     /// Whether any pending transaction can pay `base_fee`.
@@ -261,6 +270,14 @@ impl Mempool {
                 (*address, (all, queued))
             })
             .collect()
+    }
+}
+
+impl Entry {
+    /// What a block gets with it; `None` if it cannot pay `base_fee`.
+    fn offer(&self, base_fee: u64) -> Option<Offer> {
+        let tip = self.transaction.envelope().effective_tip_per_gas(base_fee)?;
+        Some(Offer { tip, arrival: self.arrival, transaction: self.transaction.clone() })
     }
 }
 
@@ -363,10 +380,12 @@ impl Inner {
         });
         queue.delegated = sender.delegated;
         let (pending_before, queued_before) = (queue.pending, queue.queued());
-        let cost = transaction.cost_max();
-        if let Some(old) = queue.entries.insert(nonce, Entry { transaction, fee, rank: fee }) {
+        let (cost, gas) = (transaction.cost_max(), transaction.envelope().gas_limit());
+        self.arrivals = self.arrivals.saturating_add(1);
+        if let Some(old) = queue.entries.insert(nonce, Entry { transaction, arrival: self.arrivals, fee, rank: fee }) {
             self.by_hash.remove(&old.transaction.hash());
             self.status.bytes = self.status.bytes.saturating_sub(old.transaction.size_bytes());
+            self.status.gas = self.status.gas.saturating_sub(old.transaction.envelope().gas_limit());
             if nonce < queue.next_nonce() {
                 let others = queue.pending_cost.saturating_sub(old.transaction.cost_max());
                 queue.pending_cost = others.saturating_add(cost);
@@ -378,6 +397,7 @@ impl Inner {
         let pending = nonce < queue.next_nonce();
         self.by_hash.insert(hash, (address, nonce));
         self.status.bytes = self.status.bytes.saturating_add(size);
+        self.status.gas = self.status.gas.saturating_add(gas);
         self.recounted(address, pending_before, queued_before);
         Ok(if pending { Inserted::Pending } else { Inserted::Queued })
     }
@@ -493,6 +513,7 @@ impl Inner {
     fn forget(&mut self, transaction: &PooledTransaction) {
         self.by_hash.remove(&transaction.hash());
         self.status.bytes = self.status.bytes.saturating_sub(transaction.size_bytes());
+        self.status.gas = self.status.gas.saturating_sub(transaction.envelope().gas_limit());
     }
 
     fn set_account(&mut self, address: Address, account: Account) {

@@ -118,6 +118,19 @@ fn the_highest_tip_goes_first_and_nonces_stay_in_order() {
     assert_eq!(offered(&pool, 10), [(2, 0), (3, 0), (1, 0), (1, 1)]);
 }
 
+/// Equal tips once went by address: whoever had ground out a low one went first in every block, with all its nonces.
+#[test]
+fn between_equal_tips_the_first_to_arrive_goes_first_and_a_replacement_arrives_anew() {
+    let pool = pool();
+    for (from, nonce) in [(3, 0), (1, 0), (2, 0), (1, 1), (3, 1)] {
+        insert(&pool, pooled(sender(from), nonce, 1_000, 5)).expect("valid");
+    }
+    assert_eq!(offered(&pool, 10), [(3, 0), (1, 0), (2, 0), (1, 1), (3, 1)]);
+    insert(&pool, pooled(sender(4), 0, 1_000, 10)).expect("valid");
+    insert(&pool, pooled(sender(3), 0, 2_000, 10)).expect("it replaces");
+    assert_eq!(offered(&pool, 10), [(4, 0), (3, 0), (1, 0), (2, 0), (1, 1), (3, 1)]);
+}
+
 #[test]
 fn what_cannot_pay_the_base_fee_is_kept_but_not_offered() {
     let pool = pool();
@@ -321,6 +334,9 @@ proptest! {
             let pending: usize = content.values().map(|(pending, _)| pending.len()).sum();
             let queued: usize = content.values().map(|(_, queued)| queued.len()).sum();
             prop_assert_eq!((status.pending, status.queued), (pending, queued));
+            let all = || content.values().flat_map(|(pending, queued)| pending.iter().chain(queued));
+            prop_assert_eq!(status.gas, all().map(|tx| tx.envelope().gas_limit()).sum::<u64>());
+            prop_assert_eq!(status.bytes, all().map(|tx| tx.size_bytes()).sum::<usize>());
             prop_assert!(pending + queued <= 12);
             prop_assert!(queued <= 5);
             for (address, (pending, queued)) in &content {
