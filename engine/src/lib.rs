@@ -7,6 +7,7 @@
 //! - [`ports`]: the four things the rules need from the world.
 //! - [`genesis`]: chain parameters, fork schedule, block 0.
 //! - [`admission`]: from raw bytes to a pooled transaction, and the pool.
+//! - [`hints`]: when a waiting transaction is simulated, for those who will build with it.
 //! - [`ordering`]: the pure state machine that decides which block comes next and when it is final.
 //! - [`execution`]: which layer lies on which parent.
 //! - [`commit`]: finalized blocks, in order, through the store.
@@ -18,6 +19,7 @@ pub mod commit;
 pub mod events;
 pub mod execution;
 pub mod genesis;
+pub mod hints;
 pub mod limits;
 pub mod metrics;
 pub mod ordering;

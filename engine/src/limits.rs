@@ -5,6 +5,7 @@
 //! | Q1, raw transactions before admission | [`ADMISSION_QUEUE_TRANSACTIONS_MAX`], [`ADMISSION_QUEUE_BYTES_MAX`] | refused: "txpool is full" |
 //! | pool, pending and queued | [`POOL_TRANSACTIONS_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
 //! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
+//! | admitted transactions that may be simulated | [`HINT_QUEUE_TRANSACTIONS_MAX`] | not simulated |
 //! | senders refused for slowness | [`SLOW_SENDERS_MAX`] | the oldest is heard again |
 //! | events into ordering | [`ORDERING_QUEUE_INPUTS_MAX`] | the sender waits |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
@@ -54,6 +55,24 @@ pub const SLOW_SENDERS_MAX: usize = 4_096;
 /// is KZG point evaluation (`cargo bench -p bench --bench worst`).
 pub const GAS_TIME_MAX_NS: u64 = 18;
 
+/// Admitted transactions waiting to be looked at for a simulation: what one core admits in twice [`HINT_INTERVAL`].
+pub const HINT_QUEUE_TRANSACTIONS_MAX: usize = 1_024;
+
+/// How often they are looked at: a small part of a slot. Nobody is woken for one transaction.
+pub const HINT_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Gas that a simulation may use; a swap takes a quarter of it.
+pub const HINT_GAS_MAX: u64 = 500_000;
+
+/// Time that a simulation may take: that of all its gas in the worst case. More than that is waiting for a disk.
+pub const HINT_TIME_MAX: Duration = Duration::from_nanos(HINT_GAS_MAX * GAS_TIME_MAX_NS);
+
+/// Time of simulations that can be saved up.
+pub const HINT_BURST: Duration = Duration::from_nanos(2 * HINT_GAS_MAX * GAS_TIME_MAX_NS);
+
+/// Share of one core's time that simulations may take unless the node is told otherwise, in percent.
+pub const HINT_PERCENT: u8 = 5;
+
 /// What the transactions of a block may take a replica on one thread: two slots, less three eighths of one for
 /// roots, receipts and system calls. A slot full of logs needs a third of one for the root of its receipts.
 #[must_use]
@@ -100,5 +119,7 @@ pub const VALIDATORS_MAX: usize = 300;
 const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);
+// A simulation is never begun if it could not be paid for.
+const _: () = assert!(HINT_TIME_MAX.as_nanos() <= HINT_BURST.as_nanos());
 // With slots of 200 ms the largest transaction fits a block, though it be the slowest.
 const _: () = assert!(TRANSACTION_GAS_MAX_OSAKA * GAS_TIME_MAX_NS <= 325_000_000);

@@ -69,6 +69,12 @@ pub static ADMISSION_BUSY: Counter = Counter::new("engine_admission_busy_nanosec
 pub static BUILD_BUSY: Counter = Counter::new("engine_build_busy_nanoseconds_total");
 /// Nanoseconds the commit thread spent in the store.
 pub static COMMIT_BUSY: Counter = Counter::new("engine_commit_busy_nanoseconds_total");
+/// Transactions simulated for hints.
+pub static HINT_SIMULATED: Counter = Counter::new("engine_hint_simulated_total");
+/// Transactions that nobody looked at for a hint, by reason (label `reason`, from [`crate::hints::Skipped::label`]).
+pub const HINT_SKIPPED: &str = "engine_hint_skipped_total";
+/// Nanoseconds that simulations took.
+pub static HINT_BUSY: Counter = Counter::new("engine_hint_busy_nanoseconds_total");
 
 /// A level as gauges want it.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a picture, not a number that anything depends on")]
@@ -86,6 +92,8 @@ pub fn export() {
         &ADMISSION_BUSY,
         &BUILD_BUSY,
         &COMMIT_BUSY,
+        &HINT_SIMULATED,
+        &HINT_BUSY,
     ] {
         counter.export();
     }

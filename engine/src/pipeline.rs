@@ -11,6 +11,8 @@
 //!                       +------------+-- Committed ------------------------------+----------+
 //! ```
 //!
+//! Beside it, the hints thread looks at what was admitted and may simulate it ([`crate::hints`]). Nobody waits for it.
+//!
 //! Each stage runs on its own thread and owns its state; stages share bounded queues, not locks. This is
 //! the only file of the room that reads a clock or starts a thread. Shutdown closes the first queue; what
 //! was executed is committed before [`Node::stop`] returns. A failed stage stops the node: the reason is
@@ -30,7 +32,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, Bytes, keccak256};
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
 use parking_lot::Mutex;
 
 use crate::{
@@ -38,11 +40,12 @@ use crate::{
     commit::Committer,
     events::Events,
     execution::Pending,
+    hints::{self, Budget, Hints},
     limits, metrics,
     ordering::{BuildOrder, Idle, Input, Now, Ordering, Output, Settings, Tip},
     ports::{BuildSettings, BuildTime, Candidates, Executor, Network, Store},
     query::Query,
-    types::{BuiltBlock, FinalizedBlock, ParentRef, Transaction},
+    types::{BuiltBlock, FinalizedBlock, ParentRef, PooledTransaction, Transaction},
 };
 
 /// How long a failure of the store's background work can go unnoticed on an idle chain.
@@ -66,6 +69,8 @@ pub struct Config {
     pub admission_workers: usize,
     /// Bounds of the pool.
     pub pool: PoolLimits,
+    /// Share of one core's time that simulations of waiting transactions may take, in percent; 0 for none.
+    pub hint_percent: u8,
 }
 
 /// Why the pipeline ended.
@@ -168,6 +173,13 @@ impl Node {
         let (committed, failing) = (inputs, fail.clone());
         let run = move || commit_loop(&committer, &blocks_out, &committed, &failing);
         threads.push(spawn("commit".to_owned(), &fail, run)?);
+        if let Some(budget) = Budget::new(stages.config.hint_percent) {
+            let (offered, waiting) = bounded(limits::HINT_QUEUE_TRANSACTIONS_MAX);
+            events.listen(hints::listener(offered));
+            let hints = Hints::new(executor.clone(), store.clone(), pool.clone(), pending.clone(), budget);
+            let (stages, stopped) = (stages.clone(), stopped.clone());
+            threads.push(spawn("hints".to_owned(), &fail, move || stages.hint_loop(hints, &waiting, &stopped))?);
+        }
         let ordering = stages;
         let run = move || ordering.ordering_loop(&inputs_out, &jobs, &blocks, &stopped);
         threads.push(spawn("ordering".to_owned(), &fail, run)?);
@@ -258,6 +270,20 @@ impl Stages {
         let base_fee = self.store.chain().base_fee.next(executed.block.header.inner());
         self.pending.push(executed.clone());
         self.pool.advance(&executed.block, &executed.changes, base_fee);
+    }
+
+    /// Looks at what was admitted from time to time. If a simulation panics there are no hints from then on: a build
+    /// meets the same fault where it stops the node.
+    fn hint_loop(&self, mut hints: Hints, waiting: &Receiver<PooledTransaction>, stop: &Receiver<()>) {
+        let now = || now_instant().saturating_duration_since(self.started);
+        let stopped = || stop.try_recv() == Err(TryRecvError::Disconnected);
+        while stop.recv_timeout(limits::HINT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            let look = || waiting.try_iter().for_each(|transaction| hints.look(&transaction, &now, &stopped));
+            if catch_unwind(AssertUnwindSafe(look)).is_err() {
+                tracing::error!("a simulation panicked: no further hints");
+                return;
+            }
+        }
     }
 
     fn execute_loop(&self, jobs: &Receiver<BuildOrder>, built: &Sender<Input>, fail: &Sender<PipelineError>) {

@@ -2,7 +2,7 @@
 //!
 //! | port | given by | called | gives |
 //! |---|---|---|---|
-//! | [`Executor`] | vm; a toy in `testing` | once per block, and per read-only call | layers, receipts, header fields |
+//! | [`Executor`] | vm; a toy in `testing` | once per block, and per read-only call or hint | layers, receipts, header fields |
 //! | [`StateView`] | storage under layers; a map in `testing` | per cold read | accounts, slots, code, block hashes, the root after a block |
 //! | [`Store`] | storage; memory in `testing` | per block | durable blocks, views, proofs |
 //! | [`Network`] | net | per message | `Sent` or `Full`, at once |
@@ -120,6 +120,21 @@ impl fmt::Debug for BuildTime<'_> {
     }
 }
 
+/// What a simulation may take.
+#[derive(Clone, Copy)]
+pub struct HintLimits<'a> {
+    /// Gas it may use, whatever the transaction asks for.
+    pub gas_max: u64,
+    /// Whether its time is over, by the caller's clock; asked every few microseconds.
+    pub is_over: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl fmt::Debug for HintLimits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HintLimits {{ gas_max: {} }}", self.gas_max)
+    }
+}
+
 /// What a leader fixes before it builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildSettings {
@@ -194,6 +209,26 @@ pub trait Executor: Send + Sync {
         parent: &Sealed<Header>,
         block: &Arc<Block>,
     ) -> Result<ExecutedBlock, ExecutionError>;
+
+    /// Whether [`Self::hint`] would learn anything from a transaction; that it was seen is noted.
+    ///
+    /// An executor that has no use for hints wants none.
+    fn wants_hint(&self, _transaction: &Transaction) -> bool {
+        false
+    }
+
+    /// Simulates a transaction that waits on `parent`, whose state `view` shows, to learn for later builds.
+    ///
+    /// What is learned makes builds faster or slower and never changes what they give. Ends soon after
+    /// [`HintLimits::is_over`] says so; a transaction that cannot be simulated teaches nothing.
+    fn hint(
+        &self,
+        _view: &dyn StateView,
+        _parent: &Sealed<Header>,
+        _transaction: &Transaction,
+        _limits: &HintLimits<'_>,
+    ) {
+    }
 
     /// Runs a call that changes nothing.
     ///

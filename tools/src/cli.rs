@@ -84,6 +84,11 @@ pub(crate) struct NodeArgs {
     /// Threads that execute a block: beside the first, which keeps the order, the others guess ahead.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub(crate) execution_threads: u16,
+    /// With several execution threads: share of one core's time, in percent, for simulating what waits, so that those
+    /// who guess ahead know where transactions meet; 0 switches it off. Nothing is simulated while more than a block
+    /// waits.
+    #[arg(long, default_value_t = engine::limits::HINT_PERCENT, value_parser = clap::value_parser!(u8).range(0..=100), value_name = "PERCENT")]
+    pub(crate) hint_budget: u8,
     /// With --dev: make blocks at this interval, empty or not, such as `1s` or `200ms`.
     #[arg(long = "dev.block-time", value_parser = duration, requires = "dev", value_name = "TIME")]
     pub(crate) dev_block_time: Option<Duration>,

@@ -162,6 +162,8 @@ fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
         (true, None) => (DEV_SLOT_TIME, slot_time, Idle::Wait),
         (false, _) => (slot_time, slot_time, Idle::EmptyAfter(idle_interval)),
     };
+    // Hints are for those who guess ahead.
+    let hint_percent = if args.execution_threads > 1 { args.hint_budget } else { 0 };
     let genesis_recipient = chain.ordering.validators.first().map(|validator| validator.fee_recipient);
     Config {
         slot_time,
@@ -171,6 +173,7 @@ fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
         extra_data: Bytes::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")).as_bytes()),
         admission_workers: usize::from(args.admission_workers),
         pool: PoolLimits::default(),
+        hint_percent,
     }
 }
 

@@ -15,7 +15,7 @@ use alloy_rlp::Encodable;
 use engine::{
     genesis::{ChainSpec, Fork},
     limits,
-    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView},
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, HintLimits, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{AccessList, Block, BlockBody, BuiltBlock, ExecutedBlock, Transaction},
 };
@@ -26,6 +26,7 @@ use crate::{
     code::CodeCache,
     crypto,
     error::Refusal,
+    hint::{self, Hints},
     lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
     pace::Pace,
@@ -57,6 +58,7 @@ pub struct RevmExecutor {
     codes: CodeCache,
     workers: Workers,
     patterns: Patterns,
+    hints: Hints,
     threads_from: u64,
 }
 
@@ -71,8 +73,9 @@ impl RevmExecutor {
     #[must_use]
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
         crypto::install();
-        let (codes, workers, patterns) = (CodeCache::default(), Workers::alone(), Patterns::default());
-        Self { chain, rules, codes, workers, patterns, threads_from: GAS_MIN }
+        let (codes, workers) = (CodeCache::default(), Workers::alone());
+        let (patterns, hints) = (Patterns::default(), Hints::default());
+        Self { chain, rules, codes, workers, patterns, hints, threads_from: GAS_MIN }
     }
 
     /// The same executor with these threads for blocks whose access list is known.
@@ -513,6 +516,18 @@ impl Executor for RevmExecutor {
         let executed = judge(view, block, finished, access_list)?;
         self.check_list_hash(block, &executed.access_list).map_err(ExecutionError::Invalid)?;
         Ok(executed)
+    }
+
+    fn wants_hint(&self, transaction: &Transaction) -> bool {
+        // Where nobody guesses, nobody asks where transactions meet.
+        self.workers.threads() > 1 && self.hints.wants(transaction)
+    }
+
+    fn hint(&self, view: &dyn StateView, parent: &Sealed<Header>, transaction: &Transaction, limits: &HintLimits<'_>) {
+        let Self { chain, codes, patterns, hints, .. } = self;
+        if let Some(state) = hint::simulate(chain, codes, view, parent.inner(), transaction, limits) {
+            hints.learn(patterns, transaction, &state);
+        }
     }
 
     fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError> {

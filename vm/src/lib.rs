@@ -11,6 +11,7 @@
 //! - `pace`: how long the transactions of a block under construction may take.
 //! - `lead`: the same loop with other threads guessing ahead of it; `guess`: one attempt of one transaction;
 //!   `versions`: what guesses read, multi-version memory.
+//! - `hint`: what waiting transactions tell beforehand.
 //! - `replay`: all transactions at once, along the block's access list; `access_list`: the state at each
 //!   index of a list, and the comparison with it; `record`: how a list is made; [`workers`]: the threads.
 //! - [`arrival`]: the same for a block that is still arriving, part by part.
@@ -35,6 +36,7 @@ pub mod env;
 pub mod error;
 pub mod executor;
 mod guess;
+mod hint;
 pub mod intrinsic;
 mod lead;
 pub mod metrics;

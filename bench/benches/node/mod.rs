@@ -38,6 +38,7 @@ pub(crate) fn start(lab: &Lab, slot_time: Duration, admission_workers: usize) ->
         extra_data: Default::default(),
         admission_workers,
         pool: PoolLimits::default(),
+        hint_percent: 0,
     };
     Node::start(config, lab.store.clone(), lab.executor.clone(), Arc::new(Nobody)).expect("the threads start")
 }

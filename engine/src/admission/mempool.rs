@@ -67,6 +67,18 @@ pub struct PoolStatus {
     pub gas: u64,
 }
 
+impl PoolStatus {
+    fn enter(&mut self, transaction: &PooledTransaction) {
+        self.bytes = self.bytes.saturating_add(transaction.size_bytes());
+        self.gas = self.gas.saturating_add(transaction.envelope().gas_limit());
+    }
+
+    fn leave(&mut self, transaction: &PooledTransaction) {
+        self.bytes = self.bytes.saturating_sub(transaction.size_bytes());
+        self.gas = self.gas.saturating_sub(transaction.envelope().gas_limit());
+    }
+}
+
 /// What an insertion did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -369,7 +381,7 @@ impl Inner {
             }
             self.make_room(&transaction, (1, transaction.size_bytes()), worth, executable, limits)?;
         }
-        let size = transaction.size_bytes();
+        self.status.enter(&transaction);
         let queue = self.senders.entry(address).or_insert_with(|| Queue {
             account,
             delegated: sender.delegated,
@@ -380,12 +392,11 @@ impl Inner {
         });
         queue.delegated = sender.delegated;
         let (pending_before, queued_before) = (queue.pending, queue.queued());
-        let (cost, gas) = (transaction.cost_max(), transaction.envelope().gas_limit());
+        let cost = transaction.cost_max();
         self.arrivals = self.arrivals.saturating_add(1);
         if let Some(old) = queue.entries.insert(nonce, Entry { transaction, arrival: self.arrivals, fee, rank: fee }) {
             self.by_hash.remove(&old.transaction.hash());
-            self.status.bytes = self.status.bytes.saturating_sub(old.transaction.size_bytes());
-            self.status.gas = self.status.gas.saturating_sub(old.transaction.envelope().gas_limit());
+            self.status.leave(&old.transaction);
             if nonce < queue.next_nonce() {
                 let others = queue.pending_cost.saturating_sub(old.transaction.cost_max());
                 queue.pending_cost = others.saturating_add(cost);
@@ -396,8 +407,6 @@ impl Inner {
         queue.rerank(nonce);
         let pending = nonce < queue.next_nonce();
         self.by_hash.insert(hash, (address, nonce));
-        self.status.bytes = self.status.bytes.saturating_add(size);
-        self.status.gas = self.status.gas.saturating_add(gas);
         self.recounted(address, pending_before, queued_before);
         Ok(if pending { Inserted::Pending } else { Inserted::Queued })
     }
@@ -512,8 +521,7 @@ impl Inner {
 
     fn forget(&mut self, transaction: &PooledTransaction) {
         self.by_hash.remove(&transaction.hash());
-        self.status.bytes = self.status.bytes.saturating_sub(transaction.size_bytes());
-        self.status.gas = self.status.gas.saturating_sub(transaction.envelope().gas_limit());
+        self.status.leave(transaction);
     }
 
     fn set_account(&mut self, address: Address, account: Account) {

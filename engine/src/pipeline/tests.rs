@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::{Config, Node, PipelineError};
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
     events::Event,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ordering::Idle,
-    ports::Store,
-    testing::{MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor},
+    ports::{Executor, HintLimits, Store},
+    testing::{MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor, ToyWithHints},
     types::{CommittedBlock, Envelope, Height, RawTransaction, Transaction},
 };
 
@@ -47,6 +47,10 @@ struct Running {
 }
 
 fn start(senders: &[Address]) -> Running {
+    start_with(senders, Arc::new(ToyExecutor))
+}
+
+fn start_with(senders: &[Address], executor: Arc<dyn Executor>) -> Running {
     let alloc: BTreeMap<_, _> = senders
         .iter()
         .map(|sender| (*sender, GenesisAccount { balance: U256::from(u64::MAX), ..GenesisAccount::default() }))
@@ -70,8 +74,9 @@ fn start(senders: &[Address]) -> Running {
         extra_data: Bytes::new(),
         admission_workers: 2,
         pool: PoolLimits::default(),
+        hint_percent: 100,
     };
-    let node = Node::start(config, store.clone(), Arc::new(ToyExecutor), network.clone()).expect("it starts");
+    let node = Node::start(config, store.clone(), executor, network.clone()).expect("it starts");
     let (sender, blocks) = bounded(1_000);
     node.events.listen(Box::new(move |event| {
         if let Event::Committed(block) = event {
@@ -169,4 +174,62 @@ fn what_found_no_room_gets_the_next_block_without_being_asked_for() {
         included += block.block.body.transactions.len();
     }
     assert_eq!(running.node.query.pool_status().pending, 0);
+}
+
+/// A node whose simulations do what `hint` does, in the middle of one; and a transaction that it has not seen.
+fn simulating(hint: impl Fn(&Sender<()>, &HintLimits<'_>) + Send + Sync + 'static) -> (Running, Bytes) {
+    let transactions: Vec<_> = (0..200).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let (begins, begun) = bounded(200);
+    let running = start_with(&senders, Arc::new(ToyWithHints(Box::new(move |limits| hint(&begins, limits)))));
+    // The first ones may find that no time is saved up yet.
+    for (raw, _) in &transactions[1..] {
+        submit(&running.node, raw).expect("valid");
+        if begun.recv_timeout(Duration::from_millis(50)).is_ok() {
+            return (running, transactions[0].0.clone());
+        }
+    }
+    panic!("nothing was simulated");
+}
+
+/// Admits a transaction and waits for its block.
+fn include(running: &Running, raw: &Bytes) {
+    let hash = submit(&running.node, raw).expect("valid");
+    let has = |block: &CommittedBlock| block.block.body.transactions.iter().any(|tx| tx.hash() == hash);
+    while !has(&running.blocks.recv_timeout(Duration::from_secs(10)).expect("blocks keep coming")) {}
+}
+
+#[test]
+fn admission_and_blocks_do_not_wait_for_a_simulation() {
+    let (release, released) = bounded::<()>(0);
+    let (running, raw) = simulating(move |begins, _| {
+        begins.send(()).expect("there is room");
+        // Until the test lets go.
+        let _ = released.recv();
+    });
+    include(&running, &raw);
+    drop(release);
+    running.node.stop();
+    assert_eq!(running.node.wait(), None);
+}
+
+#[test]
+fn stopping_cuts_a_simulation() {
+    let (running, _) = simulating(|begins, limits| {
+        begins.send(()).expect("there is room");
+        while !(limits.is_over)() {}
+    });
+    running.node.stop();
+    assert_eq!(running.node.wait(), None);
+}
+
+#[test]
+fn a_simulation_that_panics_ends_the_hints_and_not_the_node() {
+    let (running, raw) = simulating(|begins, _| {
+        begins.send(()).expect("there is room");
+        panic!("told to panic");
+    });
+    include(&running, &raw);
+    running.node.stop();
+    assert_eq!(running.node.wait(), None);
 }

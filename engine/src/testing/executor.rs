@@ -1,6 +1,7 @@
 //! A toy executor: every transaction moves value and nothing else.
 //!
 //! It gives the pipeline real layers, nonces and balances without an EVM: no fees, and each uses the gas it asks for.
+//! [`ToyWithHints`] also simulates, the way its owner says.
 
 use std::{
     collections::hash_map::Entry,
@@ -10,7 +11,7 @@ use std::{
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
 
 use crate::{
-    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView},
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, HintLimits, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction},
 };
@@ -145,5 +146,55 @@ impl Executor for ToyExecutor {
 
     fn access_list(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<AccessListOutcome, CallError> {
         Err(CallError::Refused("the toy knows no calls".to_owned()))
+    }
+}
+
+/// The toy that wants a hint for everything, and what a simulation does.
+pub struct ToyWithHints(pub Box<dyn Fn(&HintLimits<'_>) + Send + Sync>);
+
+impl Executor for ToyWithHints {
+    fn build(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        settings: &BuildSettings,
+        candidates: &mut dyn Candidates,
+        time: &BuildTime<'_>,
+    ) -> Result<BuiltBlock, ExecutionError> {
+        ToyExecutor.build(view, parent, settings, candidates, time)
+    }
+
+    fn execute(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        ToyExecutor.execute(view, parent, block)
+    }
+
+    fn wants_hint(&self, _: &Transaction) -> bool {
+        true
+    }
+
+    fn hint(&self, _: &dyn StateView, _: &Sealed<Header>, _: &Transaction, limits: &HintLimits<'_>) {
+        (self.0)(limits);
+    }
+
+    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError> {
+        ToyExecutor.call(view, request, cancel)
+    }
+
+    fn estimate_gas(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<u64, CallError> {
+        ToyExecutor.estimate_gas(view, request, cancel)
+    }
+
+    fn access_list(
+        &self,
+        view: &dyn StateView,
+        request: &CallRequest,
+        cancel: &AtomicBool,
+    ) -> Result<AccessListOutcome, CallError> {
+        ToyExecutor.access_list(view, request, cancel)
     }
 }

@@ -5,7 +5,7 @@ pub mod network;
 pub mod state;
 pub mod store;
 
-pub use executor::{PANIC_GAS, ToyExecutor};
+pub use executor::{PANIC_GAS, ToyExecutor, ToyWithHints};
 pub use network::RecordingNetwork;
 pub use state::{MapAccount, MapState};
 pub use store::MemoryStore;

@@ -196,6 +196,7 @@ pub(crate) fn node(funded: &[Address]) -> Node {
         extra_data: Bytes::new(),
         admission_workers: 2,
         pool: PoolLimits::default(),
+        hint_percent: 0,
     };
     Node::start(config, store, Arc::new(Puppet(ToyExecutor)), Arc::new(Solitary)).unwrap()
 }

@@ -45,6 +45,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         extra_data: Default::default(),
         admission_workers: 1,
         pool: PoolLimits::default(),
+        hint_percent: 0,
     };
     let network: Arc<net::Solitary> = Arc::new(net::Solitary);
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));

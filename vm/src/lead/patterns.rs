@@ -1,4 +1,4 @@
-//! Which hot places transactions of one kind touch, learned from guesses that failed.
+//! Which hot places transactions of one kind touch, learned from guesses that failed and from simulations (`hint`).
 //!
 //! A place is hot in a block once a guess failed on it. Transactions are of one kind if they call the same
 //! function of the same contract with the same addresses among its arguments: swaps on one pool, payments in one
@@ -44,11 +44,20 @@ fn mix(hash: u64, bytes: &[u8]) -> u64 {
     })
 }
 
+/// What stands for a slot where taking one for another costs time only.
+pub(crate) fn place(address: Address, key: U256) -> u64 {
+    mix(mix(0, address.as_slice()), &key.to_be_bytes::<WORD>())
+}
+
+/// The mark of a place.
+pub(crate) fn mark_of(place: u64) -> Mark {
+    let below = place % u64::try_from(MARKS.saturating_sub(1)).unwrap_or(u64::MAX);
+    Mark::try_from(below.saturating_add(1)).unwrap_or(1)
+}
+
 /// The mark of a slot.
 pub(crate) fn mark(address: Address, key: U256) -> Mark {
-    let hash = mix(mix(0, address.as_slice()), &key.to_be_bytes::<WORD>());
-    let below = hash % u64::try_from(MARKS.saturating_sub(1)).unwrap_or(u64::MAX);
-    Mark::try_from(below.saturating_add(1)).unwrap_or(1)
+    mark_of(place(address, key))
 }
 
 /// What kind of transaction it is; `None` for one that calls nobody.
@@ -73,9 +82,9 @@ pub(crate) fn kind(transaction: &Transaction) -> Option<u64> {
 pub(crate) struct Pattern([AtomicU64; PLACES_MAX / PLACES_IN_WORD]);
 
 impl Pattern {
-    fn of(marks: [Mark; PLACES_MAX]) -> Self {
+    fn of(marks: &[Mark; PLACES_MAX]) -> Self {
         let pattern = Self::default();
-        marks.into_iter().filter(|mark| *mark != 0).for_each(|mark| pattern.add(mark));
+        marks.iter().for_each(|mark| pattern.add(*mark));
         pattern
     }
 
@@ -88,10 +97,10 @@ impl Pattern {
         })
     }
 
-    /// Adds a place while there is room; who meets another adding one may lose its own.
+    /// Adds a place, unless it is 0, while there is room; who meets another adding one may lose its own.
     pub(crate) fn add(&self, mark: Mark) {
         let marks = self.marks();
-        if marks.contains(&mark) {
+        if mark == 0 || marks.contains(&mark) {
             return;
         }
         let Some(free) = marks.iter().position(|known| *known == 0) else { return };
@@ -100,30 +109,55 @@ impl Pattern {
     }
 }
 
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<u64, [Mark; PLACES_MAX]>,
-    old: HashMap<u64, [Mark; PLACES_MAX]>,
+/// A bounded map in two generations: when the young one is full it becomes the old one, and what the old one held
+/// and nobody set anew is gone.
+#[derive(Debug)]
+pub(crate) struct Recent<V> {
+    young: HashMap<u64, V>,
+    old: HashMap<u64, V>,
+    generation_max: usize,
 }
 
-/// Patterns of recent blocks.
-#[derive(Debug, Default)]
-pub(crate) struct Patterns(Mutex<Generations>);
+impl<V: Copy> Recent<V> {
+    pub(crate) fn new(generation_max: usize) -> Self {
+        Self { young: HashMap::default(), old: HashMap::default(), generation_max }
+    }
+
+    pub(crate) fn get(&self, key: u64) -> Option<V> {
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    }
+
+    pub(crate) fn set(&mut self, key: u64, value: V) {
+        if self.young.len() >= self.generation_max && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+}
+
+/// Patterns of recent blocks and simulations.
+#[derive(Debug)]
+pub(crate) struct Patterns(Mutex<Recent<[Mark; PLACES_MAX]>>);
+
+impl Default for Patterns {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(KINDS_MAX)))
+    }
+}
 
 impl Patterns {
     /// What is known of a stretch of transactions before it begins.
     pub(crate) fn of<'t>(&self, transactions: impl Iterator<Item = &'t Transaction>) -> Known {
         let mut known = Known::default();
         let mut numbers: HashMap<u64, usize> = HashMap::default();
-        let generations = self.0.lock();
+        let recent = self.0.lock();
         for transaction in transactions {
             let Some(kind) = kind(transaction) else {
                 known.of.push(None);
                 continue;
             };
             let number = *numbers.entry(kind).or_insert_with(|| {
-                let marks = generations.young.get(&kind).or_else(|| generations.old.get(&kind));
-                known.patterns.push((kind, Pattern::of(marks.copied().unwrap_or_default())));
+                known.patterns.push((kind, Pattern::of(&recent.get(kind).unwrap_or_default())));
                 known.patterns.len().saturating_sub(1)
             });
             known.of.push(Some(number));
@@ -133,17 +167,18 @@ impl Patterns {
 
     /// Remembers what was learned of a stretch.
     pub(crate) fn remember(&self, known: &Known) {
-        let mut generations = self.0.lock();
-        for (kind, pattern) in &known.patterns {
-            let marks = pattern.marks();
-            if marks[0] == 0 {
-                continue;
-            }
-            if generations.young.len() >= KINDS_MAX {
-                generations.old = std::mem::take(&mut generations.young);
-            }
-            generations.young.insert(*kind, marks);
+        known.patterns.iter().for_each(|(kind, pattern)| self.add(*kind, &pattern.marks()));
+    }
+
+    /// Remembers that a kind touches these hot places.
+    pub(crate) fn add(&self, kind: u64, marks: &[Mark]) {
+        if marks.iter().all(|mark| *mark == 0) {
+            return;
         }
+        let mut recent = self.0.lock();
+        let pattern = Pattern::of(&recent.get(kind).unwrap_or_default());
+        marks.iter().for_each(|mark| pattern.add(*mark));
+        recent.set(kind, pattern.marks());
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, Bytes, TxKind, U256};
 use engine::types::Transaction;
 
-use super::{PLACES_MAX, Pattern, Patterns, kind, mark};
+use super::{PLACES_MAX, Pattern, Patterns, Recent, kind, mark};
 use crate::testing::{ALICE, BOB, REVERT, STORE, send, transfer};
 
 fn call(sender: Address, to: Address, selector: u8, arguments: &[U256]) -> Arc<Transaction> {
@@ -74,4 +74,29 @@ fn what_was_learned_of_a_kind_is_known_in_the_next_block() {
     patterns.remember(&known);
     let known = of();
     assert_eq!([0, 1, 2, 3].map(|at| known.marks(at)[0]), [5, 0, 0, 5]);
+}
+
+/// A block remembers what it knew when it began; that must not undo what was learned meanwhile.
+#[test]
+fn what_is_learned_during_a_block_is_kept_beside_what_the_block_teaches() {
+    let patterns = Patterns::default();
+    let block = [call(ALICE, STORE, 1, &[])];
+    let of = || patterns.of(block.iter().map(|transaction| &**transaction));
+    let known = of();
+    known.learn(0, [5]);
+    patterns.add(kind(&block[0]).unwrap(), &[9]);
+    patterns.remember(&known);
+    assert_eq!(of().marks(0)[..3], [9, 5, 0]);
+}
+
+#[test]
+fn a_bounded_map_forgets_what_was_not_set_for_longest() {
+    let mut recent = Recent::new(2);
+    (0..3).for_each(|key| recent.set(key, key));
+    assert_eq!([0, 1, 2].map(|key| recent.get(key)), [Some(0), Some(1), Some(2)]);
+    recent.set(0, 7);
+    recent.set(0, 8);
+    recent.set(5, 5);
+    assert_eq!([0, 1, 2, 5].map(|key| recent.get(key)), [Some(8), None, Some(2), Some(5)]);
+    assert!(recent.young.len() <= 2 && recent.old.len() <= 2);
 }
