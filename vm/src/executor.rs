@@ -549,4 +549,6 @@ impl Executor for RevmExecutor {
 }
 
 #[cfg(test)]
+mod modes;
+#[cfg(test)]
 mod tests;

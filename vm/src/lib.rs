@@ -48,7 +48,11 @@ pub mod rules;
 pub mod sequential;
 mod sync;
 pub mod system;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, clippy::unwrap_used, reason = "a part of it is for this room's tests alone")
+)]
 mod testing;
 mod transfer;
 mod versions;
@@ -57,3 +61,5 @@ pub mod workers;
 pub use arrival::Arrival;
 pub use executor::RevmExecutor;
 pub use rules::HeaderRules;
+#[cfg(feature = "testing")]
+pub use testing::traffic::{Adversarial, adversarial};

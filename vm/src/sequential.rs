@@ -233,6 +233,18 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    /// An account as the transactions so far have left it.
+    ///
+    /// # Errors
+    /// [`StateError`](engine::ports::StateError).
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn account(
+        &mut self,
+        address: alloy_primitives::Address,
+    ) -> Result<Option<engine::types::Account>, engine::ports::StateError> {
+        self.evm.ctx.journaled_state.database.account(address)
+    }
+
     /// Gas left for further transactions.
     #[must_use]
     pub const fn gas_left(&self) -> u64 {

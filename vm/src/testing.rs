@@ -132,7 +132,7 @@ pub(crate) fn known(envelope: Envelope, sender: Address) -> Arc<Transaction> {
     Arc::new(Transaction::with_known_sender(envelope.encoded_2718().into(), sender).unwrap())
 }
 
-fn signature() -> Signature {
+pub(crate) fn signature() -> Signature {
     Signature::new(U256::from(1), U256::from(1), false)
 }
 

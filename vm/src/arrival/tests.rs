@@ -9,7 +9,7 @@ use alloy_consensus::Sealable;
 use alloy_primitives::{Address, B256, Bloom, Bytes, TxKind, U256};
 use engine::{
     genesis::Fork,
-    ports::{BuildTime, Executor as _},
+    ports::{BuildSettings, BuildTime, Executor as _},
     types::access_list::{AccountChanges, PartialList, SlotChanges, Wipe},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     testing::{
         BOB, Queue, World, send,
         tamper::tamper,
-        traffic::{Random, Traffic, block_of, count, world},
+        traffic::{Random, Traffic, block_paying, count, world},
     },
     workers::Workers,
 };
@@ -29,12 +29,11 @@ fn executor(world: &World, threads: usize) -> RevmExecutor {
     RevmExecutor::new(world.chain.clone()).with_workers(Workers::new(threads).unwrap()).with_threads_from(0)
 }
 
-fn built(world: &World, random: &mut Random, fork: Fork, length: usize) -> ExecutedBlock {
-    let mut queue = Queue::of(Traffic::new(random, fork).block(length));
-    executor(world, 1)
-        .build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED)
-        .unwrap()
-        .0
+fn built(world: &World, random: &mut Random, length: usize) -> ExecutedBlock {
+    let mut traffic = Traffic::new(random, world);
+    let settings = BuildSettings { beneficiary: traffic.beneficiary, ..world.settings() };
+    let mut queue = Queue::of(traffic.block(length));
+    executor(world, 1).build(&world.state, &world.parent, &settings, &mut queue, &BuildTime::UNLIMITED).unwrap().0
 }
 
 /// What is known of a header before its transactions, and nonsense in the other fields.
@@ -101,7 +100,7 @@ fn small_blocks_come_to_the_same_in_every_cut() {
         let world = world(fork);
         let executors = [1, 2, 4].map(|threads| executor(&world, threads));
         for length in (0..=8).flat_map(|length| vec![length; count("SLUICE_ARRIVALS", 1)]) {
-            let built = built(&world, &mut random, fork, length);
+            let built = built(&world, &mut random, length);
             for mask in 0..1_u32 << length.saturating_sub(1) {
                 let mut cuts: Vec<usize> = (1..length).filter(|cut| mask & (1 << (cut - 1)) != 0).collect();
                 // What comes before and after the transactions may come alone as well.
@@ -127,7 +126,7 @@ fn larger_blocks_come_to_the_same_however_they_are_cut_and_collected() {
     let mut random = Random::seeded("random cuts");
     for fork in FORKS {
         let world = world(fork);
-        let built = built(&world, &mut random, fork, 60);
+        let built = built(&world, &mut random, 60);
         let length = built.block.body.transactions.len();
         let plain = executor(&world, 1).execute(&world.state, &world.parent, &built.block).unwrap();
         assert!(same(&plain, &built));
@@ -153,8 +152,7 @@ fn fragments_make_up_their_list_byte_for_byte() {
         let world = world(fork);
         let executor = executor(&world, 1);
         for length in [0, 1, 2, 5, 13, 40] {
-            let transactions = Traffic::new(&mut random, fork).block(length);
-            let block = block_of(&world, transactions);
+            let block = Traffic::new(&mut random, &world).sealed(length);
             let list = executor.transactions(&world.state, &block, true).unwrap().access_list.unwrap();
             let items_max = AccessList::items_max(fork, block.header.gas_limit);
             for _ in 0..20 {
@@ -218,12 +216,13 @@ fn a_leader_may_name_what_it_touches_as_it_goes() {
     for fork in FORKS {
         let world = world(fork);
         let executor = executor(&world, 2);
-        let transactions = Traffic::new(&mut random, fork).block(25);
+        let mut traffic = Traffic::new(&mut random, &world);
+        let transactions = traffic.block(25);
         let list_of = |length: usize| {
-            let block = block_of(&world, transactions[..length].to_vec());
+            let block = block_paying(&world, traffic.beneficiary, transactions[..length].to_vec());
             executor.transactions(&world.state, &block, true).unwrap()
         };
-        let block = block_of(&world, transactions.clone());
+        let block = block_paying(&world, traffic.beneficiary, transactions.clone());
         let whole = list_of(transactions.len());
         for step in [1, 4] {
             let mut replay = executor.replay(&world.state, &block.header, false);
@@ -292,7 +291,7 @@ fn tampered_fragments_are_refused_unless_they_make_up_the_same_list() {
     for fork in [Fork::London, Fork::Osaka] {
         let world = world(fork);
         let executors = [executor(&world, 2), executor(&world, 1).with_threads_from(300_000)];
-        let built = built(&world, &mut random, fork, 10);
+        let built = built(&world, &mut random, 10);
         let length = built.block.body.transactions.len();
         let (mut refused, mut taken) = (0, 0);
         for number in 0..count("SLUICE_TAMPERED", 4_000) / 2 {
@@ -320,7 +319,7 @@ fn tampered_fragments_are_refused_unless_they_make_up_the_same_list() {
 /// A block of 8 in three parts, on a chain of the newest fork.
 fn three_parts(random: &mut Random) -> (World, ExecutedBlock, Vec<Part>) {
     let world = world(Fork::Osaka);
-    let built = built(&world, random, Fork::Osaka, 8);
+    let built = built(&world, random, 8);
     let parts = parts(&built.block, &built.access_list, &[3, 6]);
     (world, built, parts)
 }

@@ -33,9 +33,9 @@ fn lead_gives_the_plain_loops_bits_on_every_fork_and_number_of_threads() {
             )
         });
         for number in 0..count("SLUICE_LEAD_BLOCKS", 12) {
-            let mut traffic = Traffic::new(&mut random, fork);
+            let mut traffic = Traffic::new(&mut random, &world);
             let length = 1 + traffic.random.below(80);
-            let block = block_of(&world, traffic.block(length));
+            let block = traffic.sealed(length);
             let plain = executors[0].1.transactions(&world.state, &block, true).unwrap();
             for (threads, executor) in &executors {
                 let led = executor.transactions_led(&world.state, &block, true).unwrap();
@@ -59,7 +59,7 @@ fn an_invalid_transaction_is_refused_as_the_plain_loop_refuses_it() {
     let world = world(Fork::Osaka);
     let executor = RevmExecutor::new(world.chain.clone()).with_workers(Workers::new(4).unwrap()).with_threads_from(0);
     for place in 0..24 {
-        let mut transactions = Traffic::new(&mut random, Fork::Osaka).block(24);
+        let mut transactions = Traffic::new(&mut random, &world).block(24);
         let stranger = Address::repeat_byte(0x77);
         transactions[place] = crate::testing::transfer(stranger, 5, stranger, U256::from(1));
         let block = block_of(&world, transactions);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Bytes, TxKind, U256};
 use engine::{
-    ports::{BuildTime, Executor as _},
+    ports::{BuildSettings, BuildTime, Executor as _},
     types::{
         ExecutedBlock,
         access_list::{AccountChanges, Wipe},
@@ -20,7 +20,7 @@ use crate::{
     testing::{
         BOB, Queue, World, send,
         tamper::tamper,
-        traffic::{Random, THREADS, Traffic, block_of, count, world},
+        traffic::{Random, THREADS, Traffic, count, world},
     },
 };
 
@@ -36,9 +36,9 @@ fn replay_gives_the_plain_loops_bits_on_every_fork_and_number_of_threads() {
         let world = world(fork);
         let executors = executors(&world);
         for number in 0..count("SLUICE_REPLAY_BLOCKS", 12) {
-            let mut traffic = Traffic::new(&mut random, fork);
+            let mut traffic = Traffic::new(&mut random, &world);
             let length = 1 + traffic.random.below(60);
-            let block = block_of(&world, traffic.block(length));
+            let block = traffic.sealed(length);
             let plain = executors[0].1.transactions(&world.state, &block, true).unwrap();
             let list = plain.access_list.clone().unwrap();
             assert_eq!(AccessList::decode_exact(&alloy_rlp::encode(&list)), Ok(list.clone()));
@@ -57,7 +57,8 @@ fn replay_gives_the_plain_loops_bits_on_every_fork_and_number_of_threads() {
 /// Blocks through the door on different numbers of threads, which are one and the same; invalid candidates stand
 /// between the valid ones.
 fn built(world: &World, random: &mut Random, length: usize) -> ExecutedBlock {
-    let mut traffic = Traffic::new(random, Fork::Osaka);
+    let mut traffic = Traffic::new(random, world);
+    let settings = BuildSettings { beneficiary: traffic.beneficiary, ..world.settings() };
     let mut candidates = traffic.block(length);
     for place in (0..length).step_by(3) {
         let stranger = Address::repeat_byte(0x77);
@@ -66,7 +67,7 @@ fn built(world: &World, random: &mut Random, length: usize) -> ExecutedBlock {
     let build = |threads| {
         let mut queue = Queue::of(candidates.iter().cloned());
         executor(world, threads)
-            .build(&world.state, &world.parent, &world.settings(), &mut queue, &BuildTime::UNLIMITED)
+            .build(&world.state, &world.parent, &settings, &mut queue, &BuildTime::UNLIMITED)
             .unwrap()
             .0
     };
@@ -143,9 +144,7 @@ fn every_tampered_list_is_refused() {
     for fork in [Fork::London, Fork::Osaka] {
         let world = world(fork);
         let executor = executor(&world, 2);
-        let mut traffic = Traffic::new(&mut random, fork);
-        let transactions = traffic.block(10);
-        let block = block_of(&world, transactions);
+        let block = Traffic::new(&mut random, &world).sealed(10);
         let plain = executor.transactions(&world.state, &block, true).unwrap();
         let list = plain.access_list.unwrap();
         let mut refused = 0;
