@@ -4,22 +4,24 @@
 
 use std::collections::BTreeMap;
 
-use alloy_consensus::{Transaction as _, TxEip7702};
+use alloy_consensus::{SignableTransaction, Transaction as _, TxEip7702};
 use alloy_eips::eip7702::SignedAuthorization;
-use alloy_primitives::{Address, Bytes, TxKind, U256};
+use alloy_primitives::{Address, Bytes, KECCAK256_EMPTY, TxKind, U256};
 use engine::types::Receipt;
 
 use super::*;
-use crate::guess::{Guess, Guesser};
-use crate::testing::{
-    ALICE, BOB, GWEI, PROPOSER, Queue, REVERT, STORE, World, known, send,
-    traffic::{
-        BURNER, COUNTER, FACTORY, HOT_SLOTS, INVALID, LOOKER, OUROBOROS, Random, THREADS, TREASURY, Traffic,
-        block_paying, child_init, count, created,
-        delegation::{authority, authorization},
-        invalid, legacy_call, sender, world,
+use crate::{
+    guess::{Guess, Guesser},
+    testing::{
+        ALICE, BOB, GWEI, PROPOSER, Queue, REVERT, STORE, World, known, send, signature,
+        traffic::{
+            BURNER, COUNTER, FACTORY, HOT_SLOTS, INVALID, LOOKER, OUROBOROS, Random, THREADS, TREASURY, Traffic,
+            block_paying, child_init, count, created,
+            delegation::{authority, authorization},
+            invalid, legacy_call, sender, world,
+        },
+        transfer,
     },
-    transfer,
 };
 
 fn executors(world: &World) -> [RevmExecutor; THREADS.len()] {
@@ -90,7 +92,7 @@ fn with_list(from: Address, nonce: u64, to: Address, list: Vec<SignedAuthorizati
         authorization_list: list,
         ..TxEip7702::default()
     };
-    known(alloy_consensus::SignableTransaction::into_signed(tx, crate::testing::signature()).into(), from)
+    known(tx.into_signed(signature()).into(), from)
 }
 
 fn word(value: u64) -> Bytes {
@@ -197,7 +199,7 @@ fn of_a_list_only_what_is_right_counts_and_the_fee_recipient_may_be_in_it() {
         assert_eq!(successes(&finished.receipts), [true; 7]);
         let changed = |address: Address| finished.changes.accounts[&address].after.unwrap();
         assert_eq!((kept(&finished, a), changed(a).nonce, changed(b).nonce), (U256::from(4), 1, 3));
-        assert_eq!(changed(b).code_hash, alloy_consensus::constants::KECCAK_EMPTY);
+        assert_eq!(changed(b).code_hash, KECCAK256_EMPTY);
     }
 }
 

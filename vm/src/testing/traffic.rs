@@ -412,7 +412,7 @@ pub struct Adversarial {
 pub fn adversarial(fork: Fork, seed: u64, length: usize) -> Adversarial {
     let (world, mut random) = (world(fork), Random::of(seed));
     let block = Traffic::new(&mut random, &world).sealed(length);
-    Adversarial { chain: world.chain.clone(), state: world.state, block }
+    Adversarial { chain: world.chain, state: world.state, block }
 }
 
 /// A legacy call, which every fork knows.
