@@ -345,14 +345,13 @@ impl<'a> Index<'a> {
         Ok(made)
     }
 
-    /// Compares what a transfer did at `at` with the list.
+    /// Compares what a transfer did at `at` with the list; its accounts were loaded by their numbers here.
     pub(crate) fn compare_transfer(&self, at: u32, moved: &Moved) -> Result<(), Failure> {
         let mut made = 0_u32;
         for touched in moved.accounts() {
-            let id = self.find(touched.address, at)?;
-            see(&self.entries[id].seen);
+            see(&self.entries[touched.id].seen);
             let (before, after) = (touched.before.unwrap_or_default(), touched.after.unwrap_or_default());
-            made = made.saturating_add(self.compare_info(at, id, before, after)?);
+            made = made.saturating_add(self.compare_info(at, touched.id, before, after)?);
         }
         Ok(self.compare_count(at, made)?)
     }
@@ -500,6 +499,12 @@ impl<'i, 'a> At<'i, 'a> {
         let id = self.listed(self.index.find(address, self.at))?;
         let (account, code) = self.index.account_at(id, self.at)?;
         Ok((account, id, code))
+    }
+
+    /// Number and account.
+    pub(crate) fn numbered(&self, address: Address) -> Result<(usize, Option<Account>), StateError> {
+        let (account, id, _) = self.load(address)?;
+        Ok((id, account))
     }
 
     /// Slot of the account with this number.

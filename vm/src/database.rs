@@ -33,8 +33,11 @@ use crate::{
     record::Record,
     transfer::Moved,
     versions::Versions,
+    workers::Workers,
 };
 
+/// Lines of a record from which it takes longer to make the list of them than to wake a thread, some 50 microseconds.
+const LINES_WORTH: usize = 1_000;
 /// What has no place in the memory that guesses read.
 const NO_PLACE: u32 = u32::MAX;
 
@@ -258,6 +261,9 @@ impl<'a> BlockState<'a> {
     pub fn reserve(&mut self, accounts: usize) {
         self.accounts.reserve(accounts);
         self.index.reserve(accounts);
+        if let Some(record) = &mut self.record {
+            record.reserve(accounts);
+        }
     }
 
     /// Shows every further commit to those who guess ahead.
@@ -385,9 +391,15 @@ impl<'a> BlockState<'a> {
     }
 
     fn load(&mut self, address: Address) -> Result<usize, StateError> {
-        if let Some(id) = self.index.get(&address) {
-            return Ok(*id);
-        }
+        self.load_found(address, None)
+    }
+
+    /// The number of an account, which is read unless `before` is what it was before the block.
+    fn load_found(&mut self, address: Address, before: Option<Option<Account>>) -> Result<usize, StateError> {
+        let unknown = match self.index.entry(address) {
+            Entry::Occupied(known) => return Ok(*known.get()),
+            Entry::Vacant(unknown) => unknown,
+        };
         let id = self.accounts.len();
         let shown = self.published.as_ref().filter(|published| !published.quiet);
         let place = shown.and_then(|published| published.versions.find_account(address));
@@ -397,9 +409,12 @@ impl<'a> BlockState<'a> {
                 self.accounts.push(Cached::new(address, before));
                 published.link_account(id, &mut self.accounts[id], place)?;
             }
-            _ => self.accounts.push(Cached::new(address, self.view.account(address)?)),
+            _ => {
+                let before = before.map_or_else(|| self.view.account(address), Ok)?;
+                self.accounts.push(Cached::new(address, before));
+            }
         }
-        self.index.insert(address, id);
+        unknown.insert(id);
         Ok(id)
     }
 
@@ -410,6 +425,20 @@ impl<'a> BlockState<'a> {
     pub fn account(&mut self, address: Address) -> Result<Option<Account>, StateError> {
         let id = self.load(address)?;
         Ok(self.accounts[id].now)
+    }
+
+    /// The account at this point of the block, and the number that it keeps through the block; `before` is the
+    /// account before the block if somebody has read it.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn numbered(
+        &mut self,
+        address: Address,
+        before: Option<Option<Account>>,
+    ) -> Result<(usize, Option<Account>), StateError> {
+        let id = self.load_found(address, before)?;
+        Ok((id, self.accounts[id].now))
     }
 
     /// Adds to a balance outside any transaction: a withdrawal of EIP-4895.
@@ -432,13 +461,13 @@ impl<'a> BlockState<'a> {
         self.publish(id)
     }
 
-    /// Takes over the accounts that a transfer moved value between.
+    /// Takes over the accounts that a transfer moved value between, loaded by [`Self::numbered`].
     ///
     /// # Errors
     /// [`StateError`].
     pub(crate) fn commit_transfer(&mut self, moved: &Moved) -> Result<(), StateError> {
         for touched in moved.accounts() {
-            let id = self.load(touched.address)?;
+            let id = touched.id;
             if let Some(record) = &mut self.record {
                 record.account(id, touched.before, touched.after, None);
             }
@@ -594,28 +623,35 @@ impl<'a> BlockState<'a> {
     /// # Errors
     /// [`StateError`], also of a read that failed earlier.
     pub fn into_changes(self) -> Result<StateChanges, StateError> {
-        Ok(self.into_parts()?.0)
+        Ok(self.into_parts(&Workers::alone())?.0)
     }
 
-    /// The net changes since the view was taken, and the access list if a record was kept.
+    /// The net changes since the view was taken, and the access list if a record was kept; another thread makes the
+    /// list meanwhile if it is worth waking one.
     ///
     /// # Errors
     /// [`StateError`], also of a read that failed earlier.
-    pub fn into_parts(self) -> Result<(StateChanges, Option<AccessList>), StateError> {
-        if let Some(failure) = self.failure {
+    pub fn into_parts(mut self, workers: &Workers) -> Result<(StateChanges, Option<AccessList>), StateError> {
+        if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let list = self.record.map(|record| {
-            let slots = |id: usize| -> Vec<(U256, u32)> {
-                self.accounts[id].slots.iter().map(|(key, slot)| (*key, slot.id)).collect()
-            };
-            let addresses: Vec<Address> = self.accounts.iter().map(|entry| entry.address).collect();
-            record.into_list(&addresses, self.next_slot, slots)
-        });
+        let Some(record) = self.record.take() else { return Ok((self.net_changes()?, None)) };
+        let is_worth_it = record.len() >= LINES_WORTH;
+        let list = || {
+            let slots = |id: usize| self.accounts[id].slots.iter().map(|(key, slot)| (key, slot.id));
+            record.into_list(|id| &self.accounts[id].address, self.accounts.len(), self.next_slot, slots)
+        };
+        let (list, changes) =
+            if is_worth_it { workers.beside(list, || self.net_changes()) } else { (list(), self.net_changes()) };
+        Ok((changes?, Some(list)))
+    }
+
+    /// The net changes since the view was taken.
+    fn net_changes(&self) -> Result<StateChanges, StateError> {
         let mut changes = StateChanges::default();
         changes.accounts.reserve(self.accounts.len());
-        for entry in self.accounts {
-            let slots = net_slots(self.view, &entry)?;
+        for entry in &self.accounts {
+            let slots = net_slots(self.view, entry)?;
             if entry.before == entry.now && !entry.wiped && slots.is_empty() {
                 continue;
             }
@@ -629,7 +665,7 @@ impl<'a> BlockState<'a> {
             let change = AccountChange { before: entry.before, after: entry.now, wiped: entry.wiped, slots };
             changes.accounts.insert(entry.address, change);
         }
-        Ok((changes, list))
+        Ok(changes)
     }
 }
 

@@ -118,6 +118,7 @@ impl RevmExecutor {
     /// [`ExecutionError::Invalid`] naming the first transaction that is not valid, [`ExecutionError::State`].
     pub fn transactions(&self, view: &dyn StateView, block: &Block, record: bool) -> Result<Finished, ExecutionError> {
         let mut run = Run::open(&self.chain, &self.codes, view, block.header.inner());
+        run.close_with(&self.workers);
         if record {
             run.start_record();
         }
@@ -139,6 +140,7 @@ impl RevmExecutor {
         let header = block.header.inner();
         let versions = Versions::new(view);
         let mut run = Run::open(&self.chain, &self.codes, view, header);
+        run.close_with(&self.workers);
         if record {
             run.start_record();
         }
@@ -171,7 +173,7 @@ impl RevmExecutor {
         list: &AccessList,
     ) -> Result<Finished, ReplayError> {
         let mut replay = self.replay(view, block.header.inner(), false);
-        replay.push(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
+        replay.take(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
         replay.close(None)
     }
 
@@ -224,7 +226,7 @@ impl RevmExecutor {
         self.rules.check(&self.chain, parent, block).map_err(invalid)?;
         self.check_list_hash(block, list).map_err(ReplayError::Mismatch)?;
         let mut replay = self.replay(view, block.header.inner(), true);
-        replay.push(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
+        replay.take(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
         let finished = replay.close(block.body.withdrawals.as_ref())?;
         judge(view, block, finished, list.clone()).map_err(ReplayError::Execution)
     }
@@ -462,6 +464,7 @@ impl Executor for RevmExecutor {
         let versions = Versions::new(view);
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
         run.keep_pace(Pace::new(*time, self.workers.threads()));
+        run.close_with(&self.workers);
         let lead = self.lead(view, &header);
         let mut filling = Filling {
             blobs: self.rules.blobs,
@@ -478,18 +481,21 @@ impl Executor for RevmExecutor {
         if undone {
             // The state remembers what was read, and an access list names nothing that its block does not touch.
             run = Run::start(&self.chain, &self.codes, view, &header)?;
+            run.close_with(&self.workers);
             run.transact_all(&transactions)?;
         }
         let blooms = run.take_blooms();
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
-        let finished = run.finish(withdrawals.as_ref())?;
-        let (state_root, trie) = view.root_after(None, &finished.changes)?;
+        let mut finished = run.finish(withdrawals.as_ref())?;
+        let access_list = finished.access_list.take().unwrap_or_default();
+        let root = || view.root_after(None, &finished.changes);
+        let (access_list_hash, root) = self.workers.beside(|| access_list.hash(), root);
+        let (state_root, trie) = root?;
         close_header(&mut header, &finished, blooms.as_deref(), &transactions, state_root);
         let header = header.seal_slow();
         let mut consensus = settings.consensus.clone();
         consensus.block_hash = header.seal();
-        let access_list = finished.access_list.unwrap_or_default();
-        consensus.access_list_hash = access_list.hash();
+        consensus.access_list_hash = access_list_hash;
         let block = Block { consensus, header, body: BlockBody { transactions, withdrawals } };
         // Settings that make an invalid block must not leave this node.
         self.rules.check(&self.chain, parent, &block).map_err(ExecutionError::Invalid)?;
@@ -510,6 +516,7 @@ impl Executor for RevmExecutor {
     ) -> Result<ExecutedBlock, ExecutionError> {
         self.rules.check(&self.chain, parent, block).map_err(ExecutionError::Invalid)?;
         let mut run = Run::start(&self.chain, &self.codes, view, block.header.inner())?;
+        run.close_with(&self.workers);
         run.transact_all(&block.body.transactions)?;
         let mut finished = run.finish(block.body.withdrawals.as_ref())?;
         let access_list = Arc::new(finished.access_list.take().unwrap_or_default());

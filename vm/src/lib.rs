@@ -45,6 +45,7 @@ mod pace;
 mod record;
 pub mod replay;
 pub mod rules;
+mod scout;
 pub mod sequential;
 mod sync;
 pub mod system;

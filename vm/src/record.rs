@@ -13,18 +13,25 @@ use engine::types::{
 };
 use revm::state::Bytecode;
 
+/// A line: number of an account or slot, index, and the value from there on.
+type Line<V> = (u32, u32, V);
+
 /// Lines of one block in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     index: u32,
     /// By account number: whether a transaction or the block itself touched it.
     touched: Vec<bool>,
-    balances: Vec<(usize, u32, U256)>,
-    nonces: Vec<(usize, u32, u64)>,
-    codes: Vec<(usize, u32, Bytes)>,
-    wipes: Vec<(usize, u32)>,
-    /// By slot number.
-    writes: Vec<(u32, u32, U256)>,
+    balances: Vec<Line<U256>>,
+    nonces: Vec<Line<u64>>,
+    codes: Vec<Line<Bytes>>,
+    wipes: Vec<Line<()>>,
+    writes: Vec<Line<U256>>,
+}
+
+/// Accounts and slots are numbered in the order of their first use, which memory ends long before the numbers do.
+fn line_number(id: usize) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
 }
 
 impl Record {
@@ -42,7 +49,7 @@ impl Record {
 
     /// All storage of an account that existed is gone.
     pub(crate) fn wipe(&mut self, id: usize) {
-        self.wipes.push((id, self.index));
+        self.wipes.push((line_number(id), self.index, ()));
     }
 
     /// A slot was written.
@@ -59,6 +66,7 @@ impl Record {
         code: Option<&Bytecode>,
     ) {
         self.touch(id);
+        let id = line_number(id);
         let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
         if before.balance != after.balance {
             self.balances.push((id, self.index, after.balance));
@@ -72,55 +80,58 @@ impl Record {
         }
     }
 
+    /// Makes room for the lines of transactions that touch so many accounts.
+    pub(crate) fn reserve(&mut self, accounts: usize) {
+        self.touched.reserve(accounts);
+        // Sender, recipient and fee recipient; the sender's nonce.
+        self.balances.reserve(accounts.saturating_add(accounts / 2));
+        self.nonces.reserve(accounts / 2);
+    }
+
+    /// How many lines there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.balances.len().saturating_add(self.nonces.len()).saturating_add(self.writes.len())
+    }
+
     /// The list; `slots` gives keys and numbers of an account's slots in any order.
-    pub(crate) fn into_list(
-        mut self,
-        addresses: &[Address],
+    pub(crate) fn into_list<'s, S: Iterator<Item = (&'s U256, u32)>>(
+        self,
+        address: impl Fn(usize) -> &'s Address,
+        accounts: usize,
         slot_count: u32,
-        slots: impl Fn(usize) -> Vec<(U256, u32)>,
+        slots: impl Fn(usize) -> S,
     ) -> AccessList {
-        // A stable sort keeps the order of indices.
-        self.balances.sort_by_key(|line| line.0);
-        // Withdrawals credit one account several times at one index: the last value stands.
-        self.balances.dedup_by(|later, earlier| {
-            let same = (later.0, later.1) == (earlier.0, earlier.1);
-            if same {
-                earlier.2 = later.2;
-            }
-            same
-        });
-        self.nonces.sort_by_key(|line| line.0);
-        self.codes.sort_by_key(|line| line.0);
-        self.wipes.sort_by_key(|line| line.0);
-        let writes = Grouped::new(self.writes, slot_count);
-        let mut order: Vec<usize> =
-            (0..addresses.len()).filter(|id| self.touched.get(*id).copied().unwrap_or_default()).collect();
-        order.sort_unstable_by_key(|id| addresses[*id]);
+        let balances = Grouped::new(self.balances, accounts);
+        let nonces = Grouped::new(self.nonces, accounts);
+        let writes = Grouped::new(self.writes, usize::try_from(slot_count).unwrap_or(usize::MAX));
+        let (mut codes, mut wipes) = (self.codes, self.wipes);
+        // Few if any; a stable sort keeps the order of indices.
+        codes.sort_by_key(|line| line.0);
+        wipes.sort_by_key(|line| line.0);
+        let touched = self.touched.iter().enumerate().filter(|(_, touched)| **touched);
+        let order = sorted(touched.map(|(id, _)| (address(id), id)), |address| first_word(address));
         let mut list = AccessList { accounts: Vec::with_capacity(order.len()), wipes: Vec::new() };
-        for id in order {
-            let mut account = AccountChanges::new(addresses[id]);
-            let mut keys = slots(id);
-            keys.sort_unstable_by_key(|(key, _)| *key);
-            for (key, slot) in keys {
-                let lines = writes.of(slot);
+        for (_, address, id) in order {
+            let mut account = AccountChanges::new(*address);
+            for (_, key, slot) in sorted(slots(id), |key| key.as_limbs()[3]) {
+                let lines = writes.of(usize::try_from(slot).unwrap_or(usize::MAX));
                 if lines.is_empty() {
-                    account.storage_reads.push(key);
+                    account.storage_reads.push(*key);
                 } else {
                     let changes = lines.iter().map(|(at, value)| StorageChange::new(index(*at), *value)).collect();
-                    account.storage_changes.push(SlotChanges::new(key, changes));
+                    account.storage_changes.push(SlotChanges::new(*key, changes));
                 }
             }
-            let balances = lines_of(&self.balances, id, |line| line.0);
-            account.balance_changes = balances.iter().map(|line| BalanceChange::new(index(line.1), line.2)).collect();
-            let nonces = lines_of(&self.nonces, id, |line| line.0);
-            account.nonce_changes = nonces.iter().map(|line| NonceChange::new(index(line.1), line.2)).collect();
-            let codes = lines_of(&self.codes, id, |line| line.0);
-            account.code_changes = codes.iter().map(|line| CodeChange::new(index(line.1), line.2.clone())).collect();
+            account.balance_changes = last_values(balances.of(id));
+            let lines = nonces.of(id).iter();
+            account.nonce_changes = lines.map(|(at, nonce)| NonceChange::new(index(*at), *nonce)).collect();
+            let lines = lines_of(&codes, id).iter();
+            account.code_changes = lines.map(|line| CodeChange::new(index(line.1), line.2.clone())).collect();
             list.accounts.push(account);
-            let wipes = lines_of(&self.wipes, id, |line| line.0);
+            let wipes = lines_of(&wipes, id);
             if !wipes.is_empty() {
-                let indices = wipes.iter().map(|line| u64::from(line.1)).collect();
-                list.wipes.push(Wipe { address: addresses[id], indices });
+                list.wipes
+                    .push(Wipe { address: *address, indices: wipes.iter().map(|line| u64::from(line.1)).collect() });
             }
         }
         list
@@ -131,44 +142,68 @@ fn index(at: u32) -> BlockAccessIndex {
     BlockAccessIndex::new(u64::from(at))
 }
 
+/// Sorts by key. The keys' first words are compared first: hardly any two are equal, and so the keys stay untouched.
+fn sorted<K: Ord, V>(pairs: impl Iterator<Item = (K, V)>, word: impl Fn(&K) -> u64) -> Vec<(u64, K, V)> {
+    let mut sorted: Vec<_> = pairs.map(|(key, value)| (word(&key), key, value)).collect();
+    sorted.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| one.1.cmp(&other.1)));
+    sorted
+}
+
+fn first_word(address: &Address) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = address.0.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Balances by index. Withdrawals credit one account several times at one index: the last value stands.
+fn last_values(lines: &[(u32, U256)]) -> Vec<BalanceChange> {
+    let mut changes: Vec<BalanceChange> = Vec::with_capacity(lines.len());
+    for (at, balance) in lines {
+        let change = BalanceChange::new(index(*at), *balance);
+        match changes.last_mut().filter(|last| last.block_access_index == change.block_access_index) {
+            Some(last) => *last = change,
+            None => changes.push(change),
+        }
+    }
+    changes
+}
+
 /// The lines of one account among lines sorted by account.
-fn lines_of<T>(lines: &[T], id: usize, of: impl Fn(&T) -> usize) -> &[T] {
-    let start = lines.partition_point(|line| of(line) < id);
-    let length = lines[start..].partition_point(|line| of(line) == id);
+fn lines_of<V>(lines: &[Line<V>], id: usize) -> &[Line<V>] {
+    let id = line_number(id);
+    let start = lines.partition_point(|line| line.0 < id);
+    let length = lines[start..].partition_point(|line| line.0 == id);
     &lines[start..start.saturating_add(length)]
 }
 
-/// Writes grouped by slot, each group in order of index.
-struct Grouped {
+/// Lines grouped by account or slot, each group in order of index.
+struct Grouped<V> {
     starts: Vec<u32>,
-    lines: Vec<(u32, U256)>,
+    lines: Vec<(u32, V)>,
 }
 
-impl Grouped {
-    /// Sorts by counting: slots are dense numbers.
-    fn new(writes: Vec<(u32, u32, U256)>, slot_count: u32) -> Self {
-        let slots = usize::try_from(slot_count).unwrap_or(usize::MAX);
-        let at = |slot: u32| usize::try_from(slot).unwrap_or(usize::MAX);
-        let mut starts = vec![0_u32; slots.saturating_add(1)];
-        for (slot, ..) in &writes {
-            let next = &mut starts[at(*slot).saturating_add(1)];
+impl<V: Copy + Default> Grouped<V> {
+    /// Sorts by counting: the numbers are dense, all below `count`.
+    fn new(lines: Vec<Line<V>>, count: usize) -> Self {
+        let at = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let mut starts = vec![0_u32; count.saturating_add(1)];
+        for (number, ..) in &lines {
+            let next = &mut starts[at(*number).saturating_add(1)];
             *next = next.saturating_add(1);
         }
-        for slot in 1..starts.len() {
-            starts[slot] = starts[slot].saturating_add(starts[slot - 1]);
+        for number in 1..starts.len() {
+            starts[number] = starts[number].saturating_add(starts[number - 1]);
         }
-        let (mut cursors, mut lines) = (starts.clone(), vec![(0, U256::ZERO); writes.len()]);
-        for (slot, index, value) in writes {
-            let cursor = &mut cursors[at(slot)];
-            lines[at(*cursor)] = (index, value);
+        let (mut cursors, mut grouped) = (starts.clone(), vec![(0, V::default()); lines.len()]);
+        for (number, index, value) in lines {
+            let cursor = &mut cursors[at(number)];
+            grouped[at(*cursor)] = (index, value);
             *cursor = cursor.saturating_add(1);
         }
-        Self { starts, lines }
+        Self { starts, lines: grouped }
     }
 
-    fn of(&self, slot: u32) -> &[(u32, U256)] {
-        let at = |slot: usize| usize::try_from(self.starts[slot]).unwrap_or(usize::MAX);
-        let slot = usize::try_from(slot).unwrap_or(usize::MAX);
-        &self.lines[at(slot)..at(slot.saturating_add(1))]
+    fn of(&self, number: usize) -> &[(u32, V)] {
+        let at = |number: usize| usize::try_from(self.starts[number]).unwrap_or(usize::MAX);
+        &self.lines[at(number)..at(number.saturating_add(1))]
     }
 }

@@ -4,9 +4,9 @@
 //! per part   check form -> prefetch what is newly listed, in parallel
 //!                       -> first part: index 0, the system calls before the transactions
 //!                       -> its transactions, claimed most expensive first by every thread, each compared with its
-//!                          index
+//!                          index; beside the last part's, the list's own values are collected
 //! at the end last index: requests and withdrawals
-//!                       -> nothing invented -> the list's own values are the block's changes
+//!                       -> nothing invented -> the list's values are the block's changes
 //! ```
 //!
 //! A block that is there as a whole is one part. Parts are collected until they are worth waking threads; a block
@@ -30,7 +30,7 @@ use alloy_primitives::{Address, B256};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateError, StateView},
-    types::{AccessList, Height, Receipt, Transaction},
+    types::{AccessList, Height, Receipt, StateChanges, Transaction},
 };
 use revm::{
     Context, Database, ExecuteEvm, MainBuilder, MainContext,
@@ -46,12 +46,16 @@ use crate::{
     error::{Refusal, ViewError},
     metrics, outcome,
     sequential::{Finished, Run},
-    transfer::{self, Transfers},
+    transfer::{self, Moved, Transfers},
     workers::{Reading, Workers},
 };
 
 /// Gas that the interpreter uses in the time of one transfer, some 0.4 microseconds.
 const TRANSFER_GAS_WORTH: u64 = 2_000;
+/// Transfers that a thread claims at a time: some five microseconds' worth.
+const TRANSFERS_CLAIMED: usize = 32;
+/// What asks for more gas is claimed alone even where it brings no input.
+const TRANSFER_GAS_MAX: u64 = 50_000;
 const TOO_MUCH_GAS: &str = "along it the transactions use more gas than the block has";
 const NOT_THE_BLOCKS: &str = "it is not the list that the transactions make";
 
@@ -166,6 +170,17 @@ impl<'a> Replay<'a> {
         transactions: Cow<'a, [Arc<Transaction>]>,
         fragment: Cow<'a, AccessList>,
     ) -> Result<(), ReplayError> {
+        self.take(transactions, fragment)?;
+        if self.waiting_gas < self.settings.gas_min || !self.is_listed() { Ok(()) } else { self.run_waiting(None) }
+    }
+
+    /// Takes the next transactions and the fragment of the list that belongs to them, which wait for more or for the
+    /// block's end.
+    pub(crate) fn take(
+        &mut self,
+        transactions: Cow<'a, [Arc<Transaction>]>,
+        fragment: Cow<'a, AccessList>,
+    ) -> Result<(), ReplayError> {
         let predicted = transactions.iter().fold(0_u64, |sum, tx| sum.saturating_add(predicted_gas(tx)));
         self.waiting_gas = self.waiting_gas.saturating_add(predicted);
         if self.transactions.is_empty() {
@@ -176,8 +191,7 @@ impl<'a> Replay<'a> {
         if !self.is_listed() {
             return Ok(());
         }
-        self.index.extend(fragment, self.transactions.len()).map_err(ReplayError::Mismatch)?;
-        if self.waiting_gas < self.settings.gas_min { Ok(()) } else { self.run_waiting() }
+        self.index.extend(fragment, self.transactions.len()).map_err(ReplayError::Mismatch)
     }
 
     /// Ends the block: executes what still waits and what comes after the transactions.
@@ -185,7 +199,8 @@ impl<'a> Replay<'a> {
         if !self.started && (!self.is_listed() || self.waiting_gas < self.settings.gas_min) {
             return self.plain(withdrawals);
         }
-        self.run_waiting()?;
+        let values = Values::default();
+        self.run_waiting(Some(&values))?;
         let last = u32::try_from(self.transactions.len().saturating_add(1)).unwrap_or(u32::MAX);
         let receipts = std::mem::take(&mut self.receipts);
         let gas_used = receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used);
@@ -200,7 +215,7 @@ impl<'a> Replay<'a> {
             run.finish(withdrawals)
         })?;
         self.index.compare_end()?;
-        let changes = self.index.changes()?;
+        let changes = values.of(&self.index)?;
         Ok(Finished { changes, gas_used, blob_gas_used: self.blob_gas_used, access_list: None, ..after })
     }
 
@@ -223,8 +238,8 @@ impl<'a> Replay<'a> {
         if self.is_listed() && !same { Err(ReplayError::Mismatch(NOT_THE_BLOCKS.to_owned())) } else { Ok(finished) }
     }
 
-    /// Executes what waits.
-    fn run_waiting(&mut self) -> Result<(), ReplayError> {
+    /// Executes what waits. Where the whole list is there, its values are collected beside.
+    fn run_waiting(&mut self, values: Option<&Values>) -> Result<(), ReplayError> {
         self.prefetch()?;
         if !self.started {
             self.started = true;
@@ -237,7 +252,7 @@ impl<'a> Replay<'a> {
                 }
             })?;
         }
-        let receipts = self.execute(self.receipts.len()..self.transactions.len())?;
+        let receipts = self.execute(self.receipts.len()..self.transactions.len(), values)?;
         self.waiting_gas = 0;
         self.take_in_order(receipts)
     }
@@ -276,28 +291,36 @@ impl<'a> Replay<'a> {
 
     /// Executes the transactions at these places on all threads; gives their receipts in order, gas counting from
     /// 0 in each.
-    fn execute(&self, places: Range<usize>) -> Result<Vec<Receipt>, ReplayError> {
+    fn execute(&self, places: Range<usize>, values: Option<&Values>) -> Result<Vec<Receipt>, ReplayError> {
         if places.is_empty() {
             return Ok(Vec::new());
         }
         let first = places.start;
-        let mut order: Vec<usize> = places.collect();
-        order.sort_by_key(|at| std::cmp::Reverse(predicted_gas(&self.transactions[*at])));
-        let receipts: Vec<OnceLock<Receipt>> = std::iter::repeat_with(OnceLock::new).take(order.len()).collect();
+        let receipts: Vec<OnceLock<Receipt>> = std::iter::repeat_with(OnceLock::new).take(places.len()).collect();
+        let order = Order::new(&self.transactions, places);
         let (next, stop, failed) = (AtomicUsize::new(0), AtomicBool::new(false), OnceLock::new());
         // A valid block's transactions use no more than it has, in whatever order they are executed.
         let gas_used = AtomicU64::new(self.receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used));
         self.settings.workers.run(&|| {
+            if let Some(values) = values {
+                values.collect(&self.index);
+            }
             let mut thread = Thread::new(self);
             while !stop.load(Ordering::Relaxed)
-                && let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed))
+                && let Some(claimed) = order.claim(next.fetch_add(1, Ordering::Relaxed))
             {
-                let done = thread.transact(&self.transactions[*at], *at).and_then(|receipt| {
-                    let before = gas_used.fetch_add(receipt.gas_used, Ordering::Relaxed);
-                    if before.saturating_add(receipt.gas_used) > self.header.gas_limit {
+                let mut used = 0_u64;
+                let mut transact = |at: usize| {
+                    let receipt = thread.transact(&self.transactions[at], at)?;
+                    used = used.saturating_add(receipt.gas_used);
+                    let _ = receipts[at.saturating_sub(first)].set(receipt);
+                    Ok::<_, ReplayError>(())
+                };
+                let done = claimed.iter().try_for_each(|at| transact(*at)).and_then(|()| {
+                    let before = gas_used.fetch_add(used, Ordering::Relaxed);
+                    if before.saturating_add(used) > self.header.gas_limit {
                         return Err(ReplayError::Mismatch(TOO_MUCH_GAS.to_owned()));
                     }
-                    let _ = receipts[at.saturating_sub(first)].set(receipt);
                     Ok(())
                 });
                 if let Err(error) = done {
@@ -349,6 +372,67 @@ impl<'a> Replay<'a> {
 fn predicted_gas(transaction: &Transaction) -> u64 {
     let envelope = transaction.envelope();
     if envelope.input().is_empty() { TRANSFER_GAS_WORTH } else { envelope.gas_limit() }
+}
+
+/// What threads claim, the most expensive first: places of transactions, one at a time, transfers at the end and
+/// several at a time.
+struct Order {
+    places: Vec<usize>,
+    /// Where the transfers begin.
+    transfers: usize,
+}
+
+impl Order {
+    fn new(transactions: &[Arc<Transaction>], places: Range<usize>) -> Self {
+        let (mut single, mut transfers) = (Vec::new(), Vec::with_capacity(places.len()));
+        for at in places {
+            let envelope = transactions[at].envelope();
+            if envelope.input().is_empty() && envelope.gas_limit() <= TRANSFER_GAS_MAX {
+                transfers.push(at);
+            } else {
+                single.push((std::cmp::Reverse(predicted_gas(&transactions[at])), at));
+            }
+        }
+        // Places in rising order where the gas is the same.
+        single.sort_unstable();
+        let begin = single.len();
+        let places = single.into_iter().map(|(_, at)| at).chain(transfers).collect();
+        Self { places, transfers: begin }
+    }
+
+    /// The places of a claim, of which each number is made once.
+    fn claim(&self, number: usize) -> Option<&[usize]> {
+        let range = match number.checked_sub(self.transfers) {
+            None => number..number.saturating_add(1),
+            Some(later) => {
+                let start = self.transfers.saturating_add(later.saturating_mul(TRANSFERS_CLAIMED));
+                start..start.saturating_add(TRANSFERS_CLAIMED).min(self.places.len())
+            }
+        };
+        self.places.get(range).filter(|places| !places.is_empty())
+    }
+}
+
+/// The block's net changes as its list says, collected by one thread while the others execute. They are the block's
+/// only once everything has been compared.
+#[derive(Default)]
+struct Values {
+    begun: AtomicBool,
+    changes: OnceLock<Result<StateChanges, StateError>>,
+}
+
+impl Values {
+    /// Collects them unless another thread does.
+    fn collect(&self, index: &Index<'_>) {
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            let _ = self.changes.set(index.changes());
+        }
+    }
+
+    /// The changes, collected now if nobody has.
+    fn of(self, index: &Index<'_>) -> Result<StateChanges, StateError> {
+        self.changes.into_inner().unwrap_or_else(|| index.changes())
+    }
 }
 
 /// The state before one transaction, as revm reads it.
@@ -404,43 +488,51 @@ type ThreadEvm<'i, 'a> = revm::MainnetEvm<
     >,
 >;
 
-/// One EVM that runs transactions of a block in any order.
+/// A thread that runs transactions of a block in any order.
 struct Thread<'i, 'a> {
-    evm: ThreadEvm<'i, 'a>,
+    replay: &'i Replay<'a>,
+    /// `None` until a transaction is more than a transfer.
+    evm: Option<ThreadEvm<'i, 'a>>,
     transfers: Transfers,
-    index: &'i Index<'a>,
+    moved: Moved,
 }
 
 impl<'i, 'a> Thread<'i, 'a> {
     fn new(replay: &'i Replay<'a>) -> Self {
-        let (Settings { chain, codes, .. }, header, index) = (replay.settings, &replay.header, &replay.index);
-        let state = TransactionState { at: At::new(index, 0), codes: NearCodes::new(codes) };
-        let evm = Context::mainnet()
-            .with_db(state)
+        let transfers = Transfers::new(replay.settings.chain, &replay.header);
+        Self { replay, evm: None, transfers, moved: Moved::default() }
+    }
+
+    fn new_evm(replay: &'i Replay<'a>) -> ThreadEvm<'i, 'a> {
+        let (Settings { chain, codes, .. }, header) = (replay.settings, &replay.header);
+        Context::mainnet()
+            .with_db(TransactionState { at: At::new(&replay.index, 0), codes: NearCodes::new(codes) })
             .with_cfg(env::chain(chain, header.timestamp))
             .with_block(env::block(chain, header))
-            .build_mainnet();
-        Self { evm, transfers: Transfers::new(chain, header), index }
+            .build_mainnet()
     }
 
     /// Executes the transaction at this place and compares it with the list; gas counts from 0.
     fn transact(&mut self, transaction: &Transaction, place: usize) -> Result<Receipt, ReplayError> {
         let at = u32::try_from(place.saturating_add(1)).unwrap_or(u32::MAX);
-        let state = &mut self.evm.ctx.journaled_state.database;
-        state.at.at = at;
-        let moved = self.transfers.attempt(transaction, |address| state.at.account(address));
-        if let Some(outside) = state.at.outside.take() {
+        let index = &self.replay.index;
+        let state = At::new(index, at);
+        let is_transfer = self.transfers.attempt(transaction, &mut self.moved, |address| state.numbered(address));
+        if let Some(outside) = state.outside.into_inner() {
             return Err(outside.into());
         }
-        if let Some(moved) = moved? {
-            self.index.compare_transfer(at, &moved)?;
+        if is_transfer? {
+            index.compare_transfer(at, &self.moved)?;
             return Ok(transfer::receipt(transaction, 0));
         }
-        let done = self.evm.transact(env::transaction(transaction));
+        let replay = self.replay;
+        let evm = self.evm.get_or_insert_with(|| Self::new_evm(replay));
+        evm.ctx.journaled_state.database.at.at = at;
+        let done = evm.transact(env::transaction(transaction));
         let done = match done {
             Ok(done) => done,
             Err(error) => {
-                if let Some(outside) = self.evm.ctx.journaled_state.database.at.outside.take() {
+                if let Some(outside) = evm.ctx.journaled_state.database.at.outside.take() {
                     return Err(outside.into());
                 }
                 return Err(match error {
@@ -450,7 +542,7 @@ impl<'i, 'a> Thread<'i, 'a> {
                 });
             }
         };
-        self.index.compare(at, &done.state)?;
+        index.compare(at, &done.state)?;
         Ok(outcome::receipt(transaction, done.result, 0))
     }
 }

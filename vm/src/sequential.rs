@@ -28,10 +28,16 @@ use crate::{
     metrics,
     outcome::{self, Blooms},
     pace::Pace,
+    scout::Found,
     system,
-    transfer::{self, Transfers},
+    transfer::{self, Moved, Transfers},
     versions::Versions,
+    workers::Workers,
 };
+
+/// Accounts that a block touches beside its transactions: fee recipient, system contracts and their caller.
+const BLOCK_ACCOUNTS: usize = 8;
+static ALONE: Workers = Workers::alone();
 
 /// revm over a block's state, without an inspector.
 pub type BlockEvm<'a> = MainnetEvm<Context<BlockEnv, TxEnv, CfgEnv, BlockState<'a>, Journal<BlockState<'a>>, ()>>;
@@ -43,6 +49,10 @@ pub struct Run<'a> {
     evm: BlockEvm<'a>,
     /// `None` where every transaction goes through the interpreter.
     transfers: Option<Transfers>,
+    /// What the last transfer touched.
+    moved: Moved,
+    /// Who makes the list while others wait for something else; `None` for nobody.
+    workers: Option<&'a Workers>,
     /// `None` where no clock is looked at: everywhere but in a build.
     pace: Option<Pace<'a>>,
     /// Made along the way where a clock is looked at, so that their time counts.
@@ -92,6 +102,8 @@ impl<'a> Run<'a> {
             fork: chain.fork_at(header.timestamp),
             evm,
             transfers: Some(Transfers::new(chain, header)),
+            moved: Moved::default(),
+            workers: None,
             pace: None,
             blooms: None,
             gas_limit: header.gas_limit,
@@ -143,7 +155,13 @@ impl<'a> Run<'a> {
     /// Makes room for so many further transactions, each with a sender and somebody else.
     pub(crate) fn reserve(&mut self, transactions: usize) {
         self.receipts.reserve(transactions);
-        self.evm.ctx.journaled_state.database.reserve(transactions.saturating_mul(2));
+        // And the fee recipient with some that the block itself touches.
+        self.evm.ctx.journaled_state.database.reserve(transactions.saturating_mul(2).saturating_add(BLOCK_ACCOUNTS));
+    }
+
+    /// Lets these threads help when the block is closed.
+    pub(crate) const fn close_with(&mut self, workers: &'a Workers) {
+        self.workers = Some(workers);
     }
 
     /// Shows every further commit to those who guess ahead.
@@ -256,12 +274,24 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Refusal`].
     pub fn transact(&mut self, transaction: &Transaction) -> Result<&Receipt, Refusal> {
+        self.transact_found(transaction, None)
+    }
+
+    /// As [`Self::transact`]; accounts that were found ahead need not be read.
+    pub(crate) fn transact_found(
+        &mut self,
+        transaction: &Transaction,
+        found: Option<&Found>,
+    ) -> Result<&Receipt, Refusal> {
         let blob_gas = self.check_room(transaction)?;
         if let Some(transfers) = &self.transfers {
             let state = &mut self.evm.ctx.journaled_state.database;
-            if let Some(moved) = transfers.attempt(transaction, |address| state.account(address))? {
+            let moved = &mut self.moved;
+            if transfers.attempt(transaction, moved, |address| {
+                state.numbered(address, found.and_then(|found| found.before(address)))
+            })? {
                 state.next_index();
-                state.commit_transfer(&moved)?;
+                state.commit_transfer(moved)?;
                 return Ok(self.push(transfer::receipt(transaction, self.gas_used), 0));
             }
         }
@@ -317,7 +347,8 @@ impl<'a> Run<'a> {
     /// [`ExecutionError::State`].
     pub fn close(self, requests: Option<Requests>) -> Result<Finished, ExecutionError> {
         metrics::GAS_USED.add(self.gas_used);
-        let (changes, access_list) = self.evm.ctx.journaled_state.database.into_parts()?;
+        let workers = self.workers.unwrap_or(&ALONE);
+        let (changes, access_list) = self.evm.ctx.journaled_state.database.into_parts(workers)?;
         Ok(Finished {
             receipts: self.receipts,
             changes,

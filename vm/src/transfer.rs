@@ -32,12 +32,16 @@ pub(crate) struct Transfers {
     beneficiary: Address,
     gas_max: u64,
     precompiles: &'static Precompiles,
+    /// Every precompile's address is a small number, so that no other address needs to be looked up.
+    precompiles_are_small: bool,
 }
 
 /// An account before and after a transfer; `None` for one that is empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Touched {
-    pub(crate) address: Address,
+    address: Address,
+    /// Its number where it was loaded.
+    pub(crate) id: usize,
     pub(crate) before: Option<Account>,
     pub(crate) after: Option<Account>,
 }
@@ -63,14 +67,14 @@ impl Moved {
     fn load<E>(
         &mut self,
         address: Address,
-        load: &mut impl FnMut(Address) -> Result<Option<Account>, E>,
+        load: &mut impl FnMut(Address) -> Result<(usize, Option<Account>), E>,
     ) -> Result<usize, E> {
         if let Some(place) = self.find(address) {
             return Ok(place);
         }
         let place = self.count;
-        let before = load(address)?;
-        self.accounts[place] = Touched { address, before, after: before };
+        let (id, before) = load(address)?;
+        self.accounts[place] = Touched { address, id, before, after: before };
         self.count = place.saturating_add(1);
         Ok(place)
     }
@@ -98,6 +102,7 @@ impl Transfers {
             fork if fork >= Fork::SpuriousDragon => Some(0),
             _ => None,
         };
+        let precompiles = Precompiles::new(PrecompileSpecId::from_spec_id(cfg.spec));
         let base_fee = header.base_fee_per_gas.filter(|_| last_type == Some(2)).unwrap_or_default();
         Self {
             last_type,
@@ -105,47 +110,50 @@ impl Transfers {
             base_fee: u128::from(base_fee),
             beneficiary: header.beneficiary,
             gas_max: cfg.tx_gas_limit_cap(),
-            precompiles: Precompiles::new(PrecompileSpecId::from_spec_id(cfg.spec)),
+            precompiles,
+            precompiles_are_small: precompiles.addresses().all(is_small),
         }
     }
 
-    /// Carries a transfer out on accounts that `load` gives; `None` where revm must decide.
+    /// Carries a transfer out on accounts that `load` gives, each with its number, and leaves in `moved` what it
+    /// comes to; `false` where revm must decide.
     ///
     /// # Errors
     /// Those of `load`.
     pub(crate) fn attempt<E>(
         &self,
         transaction: &Transaction,
-        mut load: impl FnMut(Address) -> Result<Option<Account>, E>,
-    ) -> Result<Option<Moved>, E> {
-        let Some((to, price)) = self.plain(transaction) else { return Ok(None) };
+        moved: &mut Moved,
+        mut load: impl FnMut(Address) -> Result<(usize, Option<Account>), E>,
+    ) -> Result<bool, E> {
+        let Some((to, price)) = self.plain(transaction) else { return Ok(false) };
         let (envelope, from) = (transaction.envelope(), transaction.sender());
-        let mut moved = Moved::default();
+        // Fees that need more bits are left to revm; the price is at most the highest fee, so it fits as well.
+        let Some(fee_max) = u128::from(envelope.gas_limit()).checked_mul(envelope.max_fee_per_gas()) else {
+            return Ok(false);
+        };
+        moved.count = 0;
         let sender = moved.load(from, &mut load)?;
         let recipient = moved.load(to, &mut load)?;
-        let Some(account) = moved.accounts[sender].before else { return Ok(None) };
+        let Some(account) = moved.accounts[sender].before else { return Ok(false) };
         let value = envelope.value();
-        let gas = U256::from(envelope.gas_limit());
-        let enough = gas
-            .checked_mul(U256::from(envelope.max_fee_per_gas()))
-            .and_then(|fee| fee.checked_add(value))
-            .is_some_and(|most| most <= account.balance);
+        let enough = U256::from(fee_max).checked_add(value).is_some_and(|most| most <= account.balance);
         let callable =
             moved.accounts[recipient].before.is_none_or(|account| !account.has_code() && !account.is_empty());
         if account.has_code() || account.nonce != envelope.nonce() || account.nonce == u64::MAX || !enough || !callable
         {
-            return Ok(None);
+            return Ok(false);
         }
         let beneficiary = moved.load(self.beneficiary, &mut load)?;
         if moved.accounts[beneficiary].before.is_some_and(|account| account.is_empty()) {
-            return Ok(None);
+            return Ok(false);
         }
-        let fee = U256::from(price).saturating_mul(U256::from(TRANSFER_GAS));
+        let paid = |price: u128| U256::from(price.saturating_mul(u128::from(TRANSFER_GAS)));
+        let fee = paid(price);
         let balance = account.balance.saturating_sub(fee).saturating_sub(value);
         moved.accounts[sender].after = Some(Account { nonce: account.nonce.saturating_add(1), balance, ..account });
-        let tip = U256::from(price.saturating_sub(self.base_fee)).saturating_mul(U256::from(TRANSFER_GAS));
-        let fits = moved.credit(recipient, value) && moved.credit(beneficiary, tip);
-        Ok(fits.then_some(moved))
+        let tip = paid(price.saturating_sub(self.base_fee));
+        Ok(moved.credit(recipient, value) && moved.credit(beneficiary, tip))
     }
 
     /// Recipient and price per gas, if the transaction is plainly a transfer whatever the state.
@@ -161,9 +169,14 @@ impl Transfers {
             && (TRANSFER_GAS..=self.gas_max).contains(&gas)
             && cap >= self.base_fee
             && tip <= cap
-            && !self.precompiles.contains(&to);
+            && ((self.precompiles_are_small && !is_small(&to)) || !self.precompiles.contains(&to));
         plain.then(|| (to, envelope.effective_gas_price(u64::try_from(self.base_fee).ok())))
     }
+}
+
+/// Whether an address is a number of at most two bytes.
+fn is_small(address: &Address) -> bool {
+    address.0[..18] == [0; 18]
 }
 
 /// The receipt of a transfer.

@@ -1,5 +1,7 @@
 //! The room's threads: started once, parked when idle, borrowed for one block at a time.
 
+use std::sync::{Mutex, PoisonError};
+
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 /// Threads that are started to read state where reads are slow: one that waits for the disk needs no core, and a disk
@@ -58,6 +60,28 @@ impl Workers {
         }
     }
 
+    /// Does `there` on another thread while `here` is done on this one; what nobody has begun by then is done here.
+    pub(crate) fn beside<A: Send, B>(&self, there: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
+        let Some(pool) = &self.pool else { return (there(), here()) };
+        let (waiting, done) = (Mutex::new(Some(there)), Mutex::new(None));
+        let take = || {
+            // Apart from the work, so that the lock is free while it is done.
+            let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(work) = work {
+                *done.lock().unwrap_or_else(PoisonError::into_inner) = Some(work());
+            }
+        };
+        let own = pool.in_place_scope(|scope| {
+            scope.spawn(|_| take());
+            let own = here();
+            take();
+            own
+        });
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // The scope ends with both done, or passes the panic of either on.
+        (done.expect("one of the two has taken it"), own)
+    }
+
     /// Reads on every thread, and on many more if reads are slow: by the time a thread is awake it can tell.
     pub(crate) fn read(&self, reading: &Reading<'_>) {
         let Reading { work, claimed, all } = *reading;
@@ -105,4 +129,21 @@ pub(crate) struct Reading<'r> {
     pub(crate) claimed: &'r (dyn Fn() -> usize + Sync),
     /// How much there is.
     pub(crate) all: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_beside_is_done_once_whoever_begins_it() {
+        for threads in [1, 2, 4] {
+            let workers = Workers::new(threads).unwrap();
+            for number in 0..200 {
+                let mut here = 0;
+                let (there, own) = workers.beside(|| number * 2, || here = number);
+                assert_eq!((there, own, here), (number * 2, (), number));
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Bytes, TxKind, U256};
 use engine::{
+    genesis::GenesisAccount,
     ports::{BuildSettings, BuildTime, Executor as _},
     types::{
         ExecutedBlock,
@@ -18,7 +19,7 @@ use super::*;
 use crate::{
     RevmExecutor,
     testing::{
-        BOB, Queue, World, send,
+        BOB, ETHER, Queue, World, send,
         tamper::tamper,
         traffic::{Random, THREADS, Traffic, count, world},
     },
@@ -180,4 +181,66 @@ fn a_list_larger_than_the_gas_pays_for_is_refused_before_it_is_used() {
     assert!(list.check(Fork::Osaka, 1_000_000, 3).unwrap_err().contains("not in order"));
     list.wipes[0].indices = vec![9];
     assert!(list.check(Fork::Osaka, 1_000_000, 3).unwrap_err().contains("is not in 0..5"));
+}
+
+/// Enough transfers for threads to be woken, for several to be claimed at a time and for the list to be made beside.
+#[test]
+fn a_block_of_transfers_is_the_same_in_every_mode_and_its_tampered_lists_are_refused() {
+    let mut random = Random::seeded("transfers");
+    let accounts: Vec<Address> = (1..=80).map(|number: u8| Address::repeat_byte(number)).collect();
+    let rich = || GenesisAccount { balance: ETHER, ..GenesisAccount::default() };
+    let world = World::with(Fork::Osaka, accounts.iter().map(|address| (*address, rich())));
+    let mut nonces = vec![0; accounts.len()];
+    let transactions = (0..700_u64).map(|number| {
+        let from = random.below(accounts.len());
+        nonces[from] += 1;
+        let to = match number % 3 {
+            0 => accounts[random.below(accounts.len())],
+            1 => accounts[7],
+            _ => Address::from_word(U256::from(1_000_000 + number).into()),
+        };
+        let gas_limit = if number % 50 == 0 { 60_000 } else { 21_000 };
+        send(accounts[from], nonces[from] - 1, TxKind::Call(to), U256::from(number), Bytes::new(), gas_limit)
+    });
+    let block = block_of(&world, transactions.collect());
+    let executors =
+        THREADS.map(|threads| RevmExecutor::new(world.chain.clone()).with_workers(Workers::new(threads).unwrap()));
+    let plain = executors[0].transactions(&world.state, &block, true).unwrap();
+    let list = plain.access_list.clone().unwrap();
+    for executor in &executors {
+        let led = executor.transactions_led(&world.state, &block, true).unwrap();
+        assert_eq!((&led.receipts, &led.changes), (&plain.receipts, &plain.changes));
+        assert_eq!(led.access_list.as_ref(), Some(&list));
+        let replayed = executor.transactions_listed(&world.state, &block, &list).unwrap();
+        assert_eq!((&replayed.receipts, &replayed.changes), (&plain.receipts, &plain.changes));
+        assert_eq!(replayed.gas_used, plain.gas_used);
+    }
+    for _ in 0..count("SLUICE_TAMPERED", 4_000) / 20 {
+        let mut tampered = list.clone();
+        tamper(&mut tampered, &mut random);
+        if tampered != list {
+            let error = executors[1].transactions_listed(&world.state, &block, &tampered).unwrap_err();
+            assert!(matches!(error, ReplayError::Mismatch(_)), "{error}");
+        }
+    }
+}
+
+#[test]
+fn every_place_is_claimed_once_the_most_expensive_first() {
+    let gas_limits = [21_000, 90_000, 21_000, 2_000_000, 50_000, 60_000];
+    let transactions: Vec<_> = (0..100)
+        .map(|at| {
+            let input = if at % 6 == 1 || at % 6 == 3 { Bytes::from_static(&[1]) } else { Bytes::new() };
+            send(BOB, 0, TxKind::Call(BOB), U256::ZERO, input, gas_limits[at % 6])
+        })
+        .collect();
+    let order = Order::new(&transactions, 2..100);
+    let claims: Vec<&[usize]> = (0..).map_while(|number| order.claim(number)).collect();
+    assert_eq!(order.claim(claims.len() + 5), None);
+    assert_eq!(claims[..2], [[3], [9]]);
+    assert_eq!(claims.iter().map(|claim| claim.len()).max(), Some(TRANSFERS_CLAIMED));
+    assert!(claims.iter().all(|claim| claim.len() == 1 || claim.iter().all(|at| [0, 2, 4].contains(&(at % 6)))));
+    let mut places = claims.concat();
+    places.sort_unstable();
+    assert_eq!(places, (2..100).collect::<Vec<_>>());
 }

@@ -11,10 +11,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
-use alloy_primitives::{
-    Address, U256,
-    map::{AddressMap, Entry},
-};
+use alloy_primitives::{Address, U256, map::AddressMap};
 
 use super::{
     AccessList, AccountChanges, BalanceChange, CodeChange, NonceChange, SlotChanges, StorageChange, Wipe, check_items,
@@ -27,7 +24,10 @@ use super::{
 pub struct PartialList<'a> {
     accounts: Vec<PartialAccount<'a>>,
     slots: Vec<PartialSlot<'a>>,
-    by_address: AddressMap<usize>,
+    /// Where to look for the accounts of the first fragment, which have the lowest numbers, in order of address.
+    first: Directory,
+    /// Numbers of the accounts that came later.
+    later: AddressMap<usize>,
     counts: Counts,
     /// Transactions that are there.
     transactions: usize,
@@ -35,6 +35,53 @@ pub struct PartialList<'a> {
     ended: bool,
     items: u64,
     items_max: u64,
+}
+
+/// Where addresses stand among addresses in rising order: for each of some equal parts of all addresses, how many
+/// stand before it. Of addresses as hashes make them a part has about one, of chosen ones all may be in one part.
+#[derive(Debug, Default)]
+struct Directory {
+    /// Addresses in all.
+    count: usize,
+    /// Bits of an address's first word that do not tell the part.
+    shift: u32,
+    /// By part; one more at the end.
+    before: Vec<usize>,
+}
+
+impl Directory {
+    fn of<'l>(addresses: impl ExactSizeIterator<Item = &'l Address>) -> Self {
+        let count = addresses.len();
+        let parts = count.next_power_of_two().max(2);
+        let shift = u64::BITS.saturating_sub(parts.trailing_zeros());
+        let mut directory = Self { count, shift, before: vec![0; parts.saturating_add(1)] };
+        for address in addresses {
+            let next = directory.part(address).saturating_add(1);
+            directory.before[next] = directory.before[next].saturating_add(1);
+        }
+        for part in 0..parts {
+            let before = directory.before[part];
+            let next = &mut directory.before[part.saturating_add(1)];
+            *next = next.saturating_add(before);
+        }
+        directory
+    }
+
+    #[inline]
+    fn part(&self, address: &Address) -> usize {
+        let [a, b, c, d, e, f, g, h, ..] = address.0.0;
+        usize::try_from(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> self.shift).unwrap_or(usize::MAX)
+    }
+
+    /// Where the address stands if it is there.
+    #[inline]
+    fn range(&self, address: &Address) -> Range<usize> {
+        let part = self.part(address);
+        match self.before.get(part..part.saturating_add(2)) {
+            Some([start, end]) => *start..*end,
+            _ => 0..0,
+        }
+    }
 }
 
 /// An account of a list, as far as it is there; changes in order of index.
@@ -146,7 +193,8 @@ impl<'a> PartialList<'a> {
         Self {
             accounts: Vec::new(),
             slots: Vec::new(),
-            by_address: AddressMap::default(),
+            first: Directory::default(),
+            later: AddressMap::default(),
             counts: Counts::default(),
             transactions: 0,
             ended: false,
@@ -171,7 +219,12 @@ impl<'a> PartialList<'a> {
     #[must_use]
     #[inline]
     pub fn find(&self, address: Address) -> Option<usize> {
-        self.by_address.get(&address).copied()
+        let range = self.first.range(&address);
+        let start = range.start;
+        match self.accounts.get(range)?.binary_search_by(|account| account.address.cmp(&address)) {
+            Ok(place) => Some(start.saturating_add(place)),
+            Err(_) => self.later.get(&address).copied(),
+        }
     }
 
     /// Number of a slot of the account with this number.
@@ -220,7 +273,11 @@ impl<'a> PartialList<'a> {
         fragment.check_form()?;
         self.counts.all.resize(last.saturating_add(1), 0);
         self.accounts.reserve(fragment.accounts.len());
-        self.by_address.reserve(fragment.accounts.len());
+        if self.accounts.is_empty() {
+            self.first = Directory::of(fragment.accounts.iter().map(|account| &account.address));
+        } else {
+            self.later.reserve(fragment.accounts.len());
+        }
         self.take(fragment)?;
         check_items(self.items, self.items_max)?;
         self.transactions = transactions;
@@ -267,20 +324,24 @@ impl<'a> PartialList<'a> {
     ) -> Result<usize, String> {
         self.counts.add(address, &balances, |change| change.block_access_index.get())?;
         self.counts.add(address, &nonces, |change| change.block_access_index.get())?;
-        match self.by_address.entry(address) {
-            Entry::Vacant(unknown) => {
-                let id = self.accounts.len();
-                unknown.insert(id);
+        let id = self.accounts.len();
+        let is_first = id < self.first.count;
+        let known = if is_first { None } else { self.find(address) };
+        match known {
+            None => {
+                if !is_first {
+                    self.later.insert(address, id);
+                }
                 self.accounts.push(PartialAccount { address, balances, nonces, slots: 0..0, rare: None });
                 self.items = self.items.saturating_add(1);
                 Ok(id)
             }
-            Entry::Occupied(_) if silent() => Err(format!("account {address} is named again")),
-            Entry::Occupied(known) => {
-                let account = &mut self.accounts[*known.get()];
+            Some(_) if silent() => Err(format!("account {address} is named again")),
+            Some(known) => {
+                let account = &mut self.accounts[known];
                 append(&mut account.balances, balances);
                 append(&mut account.nonces, nonces);
-                Ok(*known.get())
+                Ok(known)
             }
         }
     }
