@@ -460,3 +460,43 @@ impl<'a> PartialList<'a> {
         list
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses whose first words are these, in order.
+    fn addresses(mut words: Vec<u64>) -> Vec<Address> {
+        words.sort_unstable();
+        let of = |(at, word): (usize, &u64)| {
+            let mut address = Address::with_last_byte(u8::try_from(at % 200).unwrap());
+            address.0[..8].copy_from_slice(&word.to_be_bytes());
+            address.0[10..18].copy_from_slice(&u64::try_from(at).unwrap().to_be_bytes());
+            address
+        };
+        words.iter().enumerate().map(of).collect()
+    }
+
+    #[test]
+    fn every_account_is_found_wherever_the_addresses_lie() {
+        let spread = |count: u64| (0..count).map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect::<Vec<_>>();
+        let chosen = vec![vec![0; 500], vec![u64::MAX; 3], [vec![7; 90], spread(90)].concat(), (0..300).collect()];
+        for words in (0..70).chain([1_000, 1_024, 1_025]).map(spread).chain(chosen) {
+            let addresses = addresses(words);
+            let (named, unknown): (Vec<_>, Vec<_>) = addresses.iter().enumerate().partition(|(at, _)| at % 3 != 1);
+            let accounts = named.iter().map(|(_, address)| AccountChanges::new(**address)).collect();
+            let mut list = PartialList::new(10_000);
+            list.extend(Cow::Owned(AccessList { accounts, wipes: Vec::new() }), 1).unwrap();
+            for (at, (_, address)) in named.iter().enumerate() {
+                assert_eq!(list.find(**address), Some(at));
+            }
+            assert!(unknown.iter().all(|(_, address)| list.find(**address).is_none()));
+            let accounts = unknown.iter().map(|(_, address)| AccountChanges::new(**address)).collect();
+            list.extend(Cow::Owned(AccessList { accounts, wipes: Vec::new() }), 2).unwrap();
+            for (at, (_, address)) in named.iter().chain(&unknown).enumerate() {
+                assert_eq!(list.find(**address), Some(at));
+                assert_eq!(list.accounts()[at].address, **address);
+            }
+        }
+    }
+}
