@@ -6,8 +6,10 @@
 //!
 //! The plain loop is the baseline: one EVM for the block, state in hash maps, no list made. Rounds are
 //! interleaved, and a ratio compares neighbours; its median and spread are printed, beside the ratio that two
-//! cores could reach (from the times of single transactions and from who reads what whom wrote). Without
-//! `--bench`, which cargo passes, small blocks are executed once in every mode and compared.
+//! cores could reach (from the times of single transactions and from who reads what whom wrote). Below stand what
+//! making the access list adds to the time of the same mode without it, and how many times as fast as the interpreter
+//! transfers are, both round by round as well. Without `--bench`, which cargo passes, small blocks are executed once
+//! in every mode and compared.
 
 #[path = "../../tools/src/allocator.rs"]
 mod allocator;
@@ -65,6 +67,8 @@ enum Mode {
     /// The same without the path for transfers: the interpreter runs everything.
     Interpreted,
     Lead,
+    /// The same with the access list made.
+    LeadListing,
     Replay,
 }
 
@@ -92,6 +96,7 @@ impl Contender {
             Mode::Listing => "plain + list".to_owned(),
             Mode::Interpreted => "interpreted".to_owned(),
             Mode::Lead => format!("lead {}", self.threads),
+            Mode::LeadListing => format!("lead {} + list", self.threads),
             Mode::Replay => format!("replay {}", self.threads),
         }
     }
@@ -103,6 +108,7 @@ impl Contender {
             Mode::Listing => self.executor.transactions(state, block, true).expect("the block is valid"),
             Mode::Interpreted => interpreted(&self.executor, case),
             Mode::Lead => self.executor.transactions_led(state, block, false).expect("the block is valid"),
+            Mode::LeadListing => self.executor.transactions_led(state, block, true).expect("the block is valid"),
             Mode::Replay => {
                 self.executor.transactions_listed(state, block, &case.list).expect("the list is the block's")
             }
@@ -217,11 +223,39 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-fn row(baseline: &Contender, contender: &Contender, best: Option<f64>) -> String {
-    let seconds = |spans: &[Duration]| -> Vec<f64> { spans.iter().map(Duration::as_secs_f64).collect() };
+fn seconds(spans: &[Duration]) -> Vec<f64> {
+    spans.iter().map(Duration::as_secs_f64).collect()
+}
+
+/// How many times as fast as `baseline`, round by round: median, least and most.
+fn ratio(baseline: &Contender, contender: &Contender) -> (f64, f64, f64) {
     let (own, base) = (seconds(&contender.spans), seconds(&baseline.spans));
-    let ratios = base.iter().zip(&own).map(|(base, own)| base / own).collect();
-    let (median, least, most) = spread(ratios);
+    spread(base.iter().zip(&own).map(|(base, own)| base / own).collect())
+}
+
+/// What one contender takes beyond another, and how the transfers' own path stands to the interpreter.
+fn comparisons(contenders: &[Contender]) -> String {
+    let find = |mode: Mode, threads: usize| contenders.iter().find(|one| (one.mode, one.threads) == (mode, threads));
+    let mut text = String::from("  list adds");
+    for (with, without, threads) in [(Mode::Listing, Mode::Plain, 1), (Mode::LeadListing, Mode::Lead, 2)] {
+        if let (Some(with), Some(without)) = (find(with, threads), find(without, threads)) {
+            let (median, least, most) = ratio(with, without);
+            let [median, least, most] = [median, least, most].map(|times| (times - 1.0) * 100.0);
+            text += &format!("  {}: {median:.1} % ({least:.1}..{most:.1})", without.name());
+        }
+    }
+    if let Some(interpreted) = find(Mode::Interpreted, 1) {
+        text += "\n  times the interpreter";
+        for own in [find(Mode::Plain, 1), find(Mode::Lead, 2), find(Mode::Replay, 2)].into_iter().flatten() {
+            let (median, least, most) = ratio(interpreted, own);
+            text += &format!("  {}: {median:.2} ({least:.2}..{most:.2})", own.name());
+        }
+    }
+    text
+}
+
+fn row(baseline: &Contender, contender: &Contender, best: Option<f64>) -> String {
+    let (own, (median, least, most)) = (seconds(&contender.spans), ratio(baseline, contender));
     let cpu = |contender: &Contender| spread(seconds(&contender.cpu)).0;
     let rounds = contender.spans.len() as u64;
     let guesses = match contender.guesses {
@@ -255,7 +289,7 @@ fn measure(contention: Contention, count: usize, rounds: usize) {
     let native = matches!(contention, Contention::NativeSpread | Contention::NativeChain | Contention::NativeHot);
     let mut contenders: Vec<Contender> = [(Mode::Plain, 1), (Mode::Listing, 1), (Mode::Lead, 1), (Mode::Lead, 2)]
         .into_iter()
-        .chain([(Mode::Lead, 4), (Mode::Replay, 2)])
+        .chain([(Mode::LeadListing, 2), (Mode::Lead, 4), (Mode::Replay, 2)])
         .chain(native.then_some((Mode::Interpreted, 1)))
         .map(|(mode, threads)| Contender::new(&lab, mode, threads))
         .collect();
@@ -283,6 +317,7 @@ fn measure(contention: Contention, count: usize, rounds: usize) {
         };
         println!("{}", row(&contenders[0], contender, best));
     }
+    println!("{}", comparisons(&contenders));
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the bench is run for")]
