@@ -19,7 +19,7 @@ use crate::{
     lead::patterns::{MARKS, Mark, mark},
     testing::{
         ALICE, BOB, ETHER, LOOP, Queue, STORE, World, send,
-        traffic::{Random, Traffic, block_of, count, world},
+        traffic::{Random, Traffic, count, world},
         transfer,
     },
     workers::Workers,
@@ -148,9 +148,9 @@ fn hints_right_or_wrong_change_no_bit_of_a_block() {
         let plain = RevmExecutor::new(world.chain.clone());
         let hinted = [2, 4].map(|threads| executor(&world, threads));
         for number in 0..count("SLUICE_HINT_BLOCKS", 6) {
-            let mut traffic = Traffic::new(&mut random, fork);
+            let mut traffic = Traffic::new(&mut random, &world);
             let length = 1 + traffic.random.below(80);
-            let block = block_of(&world, traffic.block(length));
+            let block = traffic.sealed(length);
             let expected = plain.transactions(&world.state, &block, true).unwrap();
             for executor in &hinted {
                 let lead = executor.lead(&world.state, block.header.inner());

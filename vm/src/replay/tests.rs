@@ -21,7 +21,7 @@ use crate::{
     testing::{
         BOB, ETHER, Queue, World, send,
         tamper::tamper,
-        traffic::{Random, THREADS, Traffic, count, world},
+        traffic::{Random, THREADS, Traffic, block_of, count, world},
     },
 };
 
