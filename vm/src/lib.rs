@@ -50,10 +50,8 @@ pub mod sequential;
 mod sync;
 pub mod system;
 #[cfg(any(test, feature = "testing"))]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, clippy::unwrap_used, reason = "a part of it is for this room's tests alone")
-)]
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "a part of it is for this room's tests alone"))]
+#[expect(clippy::unwrap_used, reason = "a kit for tests and benches")]
 mod testing;
 mod transfer;
 mod versions;

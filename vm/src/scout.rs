@@ -157,7 +157,7 @@ mod tests {
     fn scouts_find_what_the_lane_would_read_and_leave_the_rest_to_it() {
         let world = World::new(Fork::Osaka);
         let call = |nonce| send(BOB, nonce, TxKind::Call(STORE), U256::ZERO, Bytes::from_static(&[1]), 100_000);
-        let to = |at: u64| if at % 5 == 0 { POOR } else { Address::from_word(U256::from(at).into()) };
+        let to = |at: u64| if at.is_multiple_of(5) { POOR } else { Address::from_word(U256::from(at).into()) };
         let transactions: Vec<_> = (0..600)
             .map(|at| if at % 7 == 0 { call(at) } else { transfer(ALICE, at, to(at), U256::from(1)) })
             .collect();
