@@ -9,6 +9,7 @@
 //! - [`admission`]: from raw bytes to a pooled transaction, and the pool.
 //! - [`hints`]: when a waiting transaction is simulated, for those who will build with it.
 //! - [`ordering`]: the pure state machine that decides which block comes next and when it is final.
+//! - [`crypto`]: who signed what.
 //! - [`execution`]: which layer lies on which parent.
 //! - [`commit`]: finalized blocks, in order, through the store.
 //! - [`query`] and [`events`]: what clients may ask and hear.
@@ -16,6 +17,7 @@
 
 pub mod admission;
 pub mod commit;
+pub mod crypto;
 pub mod events;
 pub mod execution;
 pub mod genesis;

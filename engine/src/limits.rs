@@ -113,6 +113,25 @@ pub const CALL_GAS_MAX: u64 = 50_000_000;
 /// RLP size of a block from Osaka on, in bytes (EIP-7934: 10 MiB less 2 MiB for consensus data).
 pub const BLOCK_RLP_BYTES_MAX_OSAKA: usize = 8 * 1024 * 1024;
 
+/// Certificates that come with a proposal; a longer gap is fetched.
+pub const PROPOSAL_CERTIFICATES_MAX: usize = 65;
+
+/// Messages of the next epoch kept per validator, until this one ends here too.
+pub const EARLY_MESSAGES_PER_VALIDATOR: usize = 16;
+
+/// Ended epochs whose last certificate is kept for those who are behind; older ones are read from disk.
+pub const HANDOVERS_MAX: usize = 64;
+
+/// Finalizations kept while the blocks that they make final are fetched; the oldest and the newest count.
+pub const FINALS_MAX: usize = 16;
+
+/// Headers in one answer to a fetch.
+pub const FETCH_BLOCKS_MAX: u64 = 64;
+
+/// Encoding of one message between validators, in bytes, bodies apart. The longest answer to a fetch takes 30 KiB, the
+/// longest proposal 16.
+pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
 /// Validators in one epoch's set.
 pub const VALIDATORS_MAX: usize = 300;
 

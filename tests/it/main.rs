@@ -8,4 +8,5 @@ mod faults;
 mod hostile;
 mod rpc;
 mod tidy;
+mod vectors;
 mod worst;

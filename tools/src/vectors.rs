@@ -1,4 +1,4 @@
-//! Ethereum's test vectors, run through this chain's own decoder, executor and trie.
+//! Ethereum's test vectors, run through this chain's own decoder, executor, trie and signatures.
 //!
 //! One JSON line per case, in order of file and case, then one line that counts them:
 //!
@@ -15,6 +15,7 @@
 //! our admission policy. There is no list of exceptions, because there is no exception.
 
 mod blocktest;
+mod blstest;
 mod case;
 mod chain;
 mod files;
@@ -70,6 +71,9 @@ pub(crate) enum Kind {
     /// Raw transactions: sender, hash, intrinsic gas, or refusal.
     #[value(name = "txtest")]
     Transaction,
+    /// BLS signatures: the folder of a file names the call.
+    #[value(name = "blstest")]
+    Bls,
     /// Real blocks with the state they read: gas and receipts root, and every mode like the plain loop.
     #[value(name = "replay")]
     Replay,
@@ -117,6 +121,7 @@ impl Kind {
             Self::Trie => "trietest",
             Self::Rlp => "rlptest",
             Self::Transaction => "txtest",
+            Self::Bls => "blstest",
             Self::Replay => "replay",
         }
     }
@@ -147,7 +152,7 @@ impl Kind {
             Self::Trie => trietest::run(file, name, case),
             Self::Rlp => rlptest::run(name, case),
             Self::Transaction => txtest::run(name, case),
-            Self::Replay => Vec::new(),
+            Self::Bls | Self::Replay => Vec::new(),
         }
     }
 }
@@ -280,6 +285,9 @@ fn claim<'a>(next: &AtomicUsize, inputs: &'a [Input]) -> Option<(usize, &'a Inpu
 fn run_file(kind: Kind, settings: Settings, input: &Input) -> FileResult {
     let file = input.path.display().to_string();
     let cases = input.read()?;
+    if kind == Kind::Bls {
+        return Ok(vec![(file, blstest::run(&input.path, &cases))]);
+    }
     let mut results = Vec::new();
     for (name, case) in &cases {
         match Kind::of(case) {

@@ -1,4 +1,8 @@
-//! Which block comes next, and when it is final: a pure state machine.
+//! Which block comes next, and when it is final: pure state machines.
+//!
+//! [`machine`] is the protocol of many validators: in [`rules`] stands who may sign what and why that is safe, in
+//! [`event`] what goes in and comes out. It does not drive a node yet: what follows, and [`Ordering`], is the chain of
+//! one validator that the pipeline runs.
 //!
 //! The validator set of this chain is one validator that holds all the stake, so its own decision is a
 //! quorum and every block it proposes is final the moment it is executed. What remains of the protocol
@@ -17,9 +21,26 @@
 //!  Built(block) ---------+--> Commit(block, Finalization) ----------------> [commit]
 //! ```
 
+mod blocks;
+mod catching_up;
+pub mod certify;
+pub mod chain;
+pub mod event;
+mod inbound;
+pub mod journal;
+pub mod leader;
+mod leading;
+pub mod machine;
+pub mod pacemaker;
+pub mod planted;
+pub mod rules;
 mod state;
 #[cfg(test)]
 mod tests;
+mod timers;
+pub mod verify;
+mod votes;
+mod voting;
 
 use std::time::Duration;
 
@@ -105,6 +126,7 @@ pub struct BuildOrder {
 
 /// What ordering asks for, in the order it must happen.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is made at a time, and none is kept")]
 pub enum Output {
     /// Build a block on the newest layer.
     Build(BuildOrder),

@@ -17,12 +17,13 @@ use super::{
     layer::{StateChanges, TrieHandle},
     receipt::Receipt,
     transaction::Transaction,
+    vote::Signature,
 };
 
 /// A block's parent as ordering names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ParentRef {
-    /// Slot of the parent; 0 for the genesis block.
+    /// Slot of the parent; 0 for the block that the epoch began on.
     pub slot: Slot,
     /// Id of the parent's consensus header.
     pub id: B256,
@@ -51,8 +52,18 @@ pub struct ConsensusHeader {
     pub block_hash: B256,
     /// Hash of the block's access list.
     pub access_list_hash: B256,
+    /// Root over the chunks of a body that travels in chunks; zero when it travels whole.
+    pub body_root: B256,
+    /// Bytes of a body that travels in chunks; 0 when it travels whole.
+    pub body_size_bytes: u64,
+    /// keccak256 over the hashes of the certificates that came with the proposal; zero where there are none.
+    pub certificates_hash: B256,
     /// Milliseconds since 1970; the Ethereum header carries the whole seconds.
     pub timestamp_ms: u64,
+    /// The proposer's share of the seed: its signature over epoch and slot.
+    pub seed_share: Signature,
+    /// Hash of the next epoch's validator set on the last height of an epoch; zero elsewhere.
+    pub next_set_hash: B256,
 }
 
 impl ConsensusHeader {

@@ -1,9 +1,13 @@
 //! Newtypes for every id and amount that could be swapped for another.
 
+use alloy_rlp::{RlpDecodableWrapper, RlpEncodableWrapper};
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, RlpEncodableWrapper, RlpDecodableWrapper,
+        )]
         pub struct $name(pub $inner);
 
         impl std::fmt::Display for $name {

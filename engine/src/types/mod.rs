@@ -13,10 +13,13 @@ pub mod block;
 pub mod codec;
 pub mod ids;
 pub mod layer;
+pub mod message;
 pub mod receipt;
 #[cfg(test)]
 mod tests;
 pub mod transaction;
+pub mod validator;
+pub mod vote;
 
 pub use access_list::AccessList;
 pub use block::{
@@ -25,5 +28,8 @@ pub use block::{
 };
 pub use ids::{Epoch, Gas, Height, Slot, Stake, ValidatorIndex};
 pub use layer::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
+pub use message::{Evidence, Fetch, Highest, Message, Proposal, SignedHeader, Status};
 pub use receipt::Receipt;
 pub use transaction::{Envelope, PooledTransaction, RawTransaction, Transaction};
+pub use validator::{PublicKey, Validator, ValidatorSet};
+pub use vote::{Certificate, Domain, Signature, Signers, Statement, Vote};

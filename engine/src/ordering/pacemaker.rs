@@ -1,0 +1,106 @@
+//! When to stop waiting: timers as data.
+//!
+//! ```text
+//! timer(kL + j) = (3 Delta + E + sum of pause(i) for i <= j) * 1.5^max(0, c - 1), 60 s at most, from window entry
+//! E             = slot time + Delta: execution, and one relay hop of a large body
+//! pause(i)      = the idle interval if the block before slot kL + i is empty or not known here, else the slot time
+//! c             = windows entered since a finalization was last seen
+//! ```
+//!
+//! Timers only ever move earlier, as blocks arrive. No clocks need to agree.
+
+use std::time::Duration;
+
+/// Longest wait for one slot.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The terms of all timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Bound on the one-way delay between validators that timers assume, Delta.
+    pub delta: Duration,
+    /// From one block to the next under load.
+    pub slot_time: Duration,
+    /// How long a leader may wait with the next block after an empty one; `None`: until a transaction waits, after
+    /// any block, so that nothing is ever skipped. That is for chains of one validator.
+    pub idle_interval: Option<Duration>,
+}
+
+/// Timers of the window under way.
+#[derive(Clone, Debug)]
+pub(super) struct Pacemaker {
+    timing: Timing,
+    window: Option<u64>,
+    entered: Duration,
+    /// Per slot of the window: when it is given up.
+    deadlines: Vec<Option<Duration>>,
+    /// Slots of the window that were given up.
+    fired: usize,
+    windows_since_final: u32,
+}
+
+impl Pacemaker {
+    pub(super) const fn new(timing: Timing) -> Self {
+        Self { timing, window: None, entered: Duration::ZERO, deadlines: Vec::new(), fired: 0, windows_since_final: 0 }
+    }
+
+    /// The window under way.
+    pub(super) const fn window(&self) -> Option<u64> {
+        self.window
+    }
+
+    /// When it was entered.
+    pub(super) const fn entered(&self) -> Duration {
+        self.entered
+    }
+
+    /// Enters a window of `slots` slots.
+    pub(super) fn enter(&mut self, window: u64, slots: u64, now: Duration) {
+        self.window = Some(window);
+        self.entered = now;
+        self.windows_since_final = self.windows_since_final.saturating_add(1);
+        self.deadlines = vec![None; usize::try_from(slots).unwrap_or(usize::MAX)];
+        self.fired = 0;
+    }
+
+    /// A finalization was seen.
+    pub(super) const fn finalized(&mut self) {
+        self.windows_since_final = 0;
+    }
+
+    /// Arms the timers by what is known of the blocks before each slot; `busy(j)` says whether the block before slot
+    /// j of the window is known and has transactions.
+    pub(super) fn arm(&mut self, busy: impl Fn(usize) -> bool) {
+        let Timing { delta, slot_time, idle_interval } = self.timing;
+        let Some(idle) = idle_interval else { return };
+        let mut wait = delta.saturating_mul(4).saturating_add(slot_time);
+        for at in 0..self.deadlines.len() {
+            wait = wait.saturating_add(if busy(at) { slot_time } else { idle });
+            let deadline = self.entered.saturating_add(self.stretched(wait));
+            let earlier = self.deadlines[at].map_or(deadline, |armed| armed.min(deadline));
+            self.deadlines[at] = Some(earlier);
+        }
+    }
+
+    fn stretched(&self, wait: Duration) -> Duration {
+        let mut wait = wait;
+        for _ in 1..self.windows_since_final {
+            if wait >= WAIT_MAX {
+                break;
+            }
+            wait = wait.saturating_add(wait / 2);
+        }
+        wait.min(WAIT_MAX)
+    }
+
+    /// The next slot of the window to give up, and when.
+    pub(super) fn next(&self) -> Option<(usize, Duration)> {
+        let deadline = self.deadlines.get(self.fired).copied().flatten()?;
+        Some((self.fired, deadline))
+    }
+
+    /// The slot that [`Self::next`] named was given up.
+    pub(super) const fn fire(&mut self) {
+        self.fired = self.fired.saturating_add(1);
+    }
+}

@@ -1,0 +1,261 @@
+//! What validators tell one another.
+//!
+//! Bodies travel beside these: a proposal names its body, and ordering hears of it when it is there.
+//!
+//! A message is encoded as one byte that tells its kind and the RLP of its content; evidence, which also goes into
+//! transactions, as an RLP list of kind and the two words. Each value has one encoding. Decoding takes any bytes,
+//! refuses what is longer than [`limits::MESSAGE_BYTES_MAX`] unread, and stops where a list gets longer than it may be.
+
+#[cfg(test)]
+mod tests;
+
+use alloy_primitives::B256;
+use alloy_rlp::{BufMut, Decodable, Encodable, Error, Header, Result, RlpDecodable, RlpEncodable};
+
+use super::{
+    block::ConsensusHeader,
+    ids::{Epoch, Slot},
+    vote::{Certificate, Signature, Vote},
+};
+use crate::limits;
+
+/// A leader's block.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable)]
+pub struct Proposal {
+    /// The block's consensus header.
+    pub header: ConsensusHeader,
+    /// The leader's, over the header's id.
+    pub signature: Signature,
+    /// The first block of a window brings its parent's certificate and those of the slots skipped since;
+    /// [`limits::PROPOSAL_CERTIFICATES_MAX`] at most.
+    pub certificates: Vec<Certificate>,
+}
+
+impl Decodable for Proposal {
+    fn decode(bytes: &mut &[u8]) -> Result<Self> {
+        let mut rest = Header::decode_bytes(bytes, true)?;
+        let proposal = Self {
+            header: ConsensusHeader::decode(&mut rest)?,
+            signature: Signature::decode(&mut rest)?,
+            certificates: list(&mut rest, limits::PROPOSAL_CERTIFICATES_MAX)?,
+        };
+        finished(rest).map(|()| proposal)
+    }
+}
+
+/// A header with its leader's signature.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct SignedHeader {
+    /// The header.
+    pub header: ConsensusHeader,
+    /// The leader's, over the header's id.
+    pub signature: Signature,
+}
+
+/// Where a validator stands; sent when it is stalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct Status {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// One more than its newest final slot of the epoch; 0 if there is none.
+    pub final_end: u64,
+    /// Its least slot that nothing has decided.
+    pub frontier: Slot,
+    /// Bit i: it holds a notarization of slot `frontier` + i.
+    pub notarized: u64,
+    /// Bit i: it holds a skip certificate of slot `frontier` + i.
+    pub skipped: u64,
+    /// Set by a validator that lost its log: everybody answers with [`Highest`].
+    pub nonce: u64,
+}
+
+/// The answer to a validator that lost its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct Highest {
+    /// What it sent.
+    pub nonce: u64,
+    /// Epoch of the slot.
+    pub epoch: Epoch,
+    /// The highest slot of any certificate held, or of any own vote.
+    pub slot: Slot,
+}
+
+/// Asks for headers with their bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable)]
+pub struct Fetch {
+    /// The newest block wanted.
+    pub id: B256,
+    /// How many: it and its ancestors, newest first; [`limits::FETCH_BLOCKS_MAX`] at most.
+    pub count: u64,
+}
+
+impl Decodable for Fetch {
+    fn decode(bytes: &mut &[u8]) -> Result<Self> {
+        let mut rest = Header::decode_bytes(bytes, true)?;
+        let fetch = Self { id: B256::decode(&mut rest)?, count: u64::decode(&mut rest)? };
+        finished(rest)?;
+        if fetch.count > limits::FETCH_BLOCKS_MAX {
+            return Err(Error::Custom("a wish for more blocks than one answer holds"));
+        }
+        Ok(fetch)
+    }
+}
+
+/// Two signed words that nobody may both say.
+///
+/// Each is proof by itself: it needs nothing but the set of its epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "evidence is rare, and boxed where it waits")]
+pub enum Evidence {
+    /// Two proposals of one leader for one slot.
+    Proposals(Box<SignedHeader>, Box<SignedHeader>),
+    /// Two votes that contradict each other: two Notarize, two Finalize, or Skip and Finalize of one slot.
+    Votes(Vote, Vote),
+    /// Two certificates that contradict each other: whoever signed both is convicted.
+    Certificates(Box<Certificate>, Box<Certificate>),
+}
+
+impl Evidence {
+    const fn tag(&self) -> u8 {
+        match self {
+            Self::Proposals(..) => 1,
+            Self::Votes(..) => 2,
+            Self::Certificates(..) => 3,
+        }
+    }
+
+    fn payload(&self, out: &mut dyn BufMut) {
+        self.tag().encode(out);
+        match self {
+            Self::Proposals(one, two) => {
+                one.encode(out);
+                two.encode(out);
+            }
+            Self::Votes(one, two) => [one, two].iter().for_each(|vote| vote.encode(out)),
+            Self::Certificates(one, two) => [one, two].iter().for_each(|certificate| certificate.encode(out)),
+        }
+    }
+}
+
+impl Encodable for Evidence {
+    fn encode(&self, out: &mut dyn BufMut) {
+        let mut payload = Vec::with_capacity(512);
+        self.payload(&mut payload);
+        Header { list: true, payload_length: payload.len() }.encode(out);
+        out.put_slice(&payload);
+    }
+}
+
+impl Decodable for Evidence {
+    fn decode(bytes: &mut &[u8]) -> Result<Self> {
+        let mut rest = Header::decode_bytes(bytes, true)?;
+        let evidence = match u8::decode(&mut rest)? {
+            1 => {
+                Self::Proposals(Box::new(SignedHeader::decode(&mut rest)?), Box::new(SignedHeader::decode(&mut rest)?))
+            }
+            2 => Self::Votes(Vote::decode(&mut rest)?, Vote::decode(&mut rest)?),
+            3 => {
+                Self::Certificates(Box::new(Certificate::decode(&mut rest)?), Box::new(Certificate::decode(&mut rest)?))
+            }
+            _ => return Err(Error::Custom("no evidence of this kind")),
+        };
+        finished(rest).map(|()| evidence)
+    }
+}
+
+/// Everything validators tell one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A block of a leader.
+    Proposal(Box<Proposal>),
+    /// A vote.
+    Vote(Vote),
+    /// A certificate.
+    Certificate(Box<Certificate>),
+    /// Where the sender stands.
+    Status(Status),
+    /// The highest slot it knows, for one who lost its log.
+    Highest(Highest),
+    /// A wish for blocks.
+    Fetch(Fetch),
+    /// Blocks that were asked for, newest first; bodies are beside them.
+    Blocks(Vec<SignedHeader>),
+    /// Proof that somebody is faulty.
+    Evidence(Box<Evidence>),
+}
+
+impl Message {
+    /// The byte that tells what it is.
+    #[must_use]
+    pub const fn tag(&self) -> u8 {
+        match self {
+            Self::Proposal(_) => 1,
+            Self::Vote(_) => 2,
+            Self::Certificate(_) => 3,
+            Self::Status(_) => 4,
+            Self::Highest(_) => 5,
+            Self::Fetch(_) => 6,
+            Self::Blocks(_) => 7,
+            Self::Evidence(_) => 8,
+        }
+    }
+
+    /// Its encoding.
+    #[must_use]
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        out.push(self.tag());
+        match self {
+            Self::Proposal(proposal) => proposal.encode(&mut out),
+            Self::Vote(vote) => vote.encode(&mut out),
+            Self::Certificate(certificate) => certificate.encode(&mut out),
+            Self::Status(status) => status.encode(&mut out),
+            Self::Highest(highest) => highest.encode(&mut out),
+            Self::Fetch(fetch) => fetch.encode(&mut out),
+            Self::Blocks(headers) => headers.encode(&mut out),
+            Self::Evidence(evidence) => evidence.encode(&mut out),
+        }
+        out
+    }
+
+    /// Decodes what [`Self::encoded`] made, and nothing behind it.
+    ///
+    /// # Errors
+    /// Whatever does not decode, is too long, or does not end where it should.
+    pub fn decode_exact(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > limits::MESSAGE_BYTES_MAX {
+            return Err(Error::Custom("a message is longer than any may be"));
+        }
+        let Some((tag, mut rest)) = bytes.split_first() else { return Err(Error::InputTooShort) };
+        let rest = &mut rest;
+        let message = match tag {
+            1 => Self::Proposal(Box::new(Proposal::decode(rest)?)),
+            2 => Self::Vote(Vote::decode(rest)?),
+            3 => Self::Certificate(Box::new(Certificate::decode(rest)?)),
+            4 => Self::Status(Status::decode(rest)?),
+            5 => Self::Highest(Highest::decode(rest)?),
+            6 => Self::Fetch(Fetch::decode(rest)?),
+            7 => Self::Blocks(list(rest, usize::try_from(limits::FETCH_BLOCKS_MAX).unwrap_or(usize::MAX))?),
+            8 => Self::Evidence(Box::new(Evidence::decode(rest)?)),
+            _ => return Err(Error::Custom("no message of this kind")),
+        };
+        finished(rest).map(|()| message)
+    }
+}
+
+/// A list of at most so many.
+fn list<T: Decodable>(bytes: &mut &[u8], max: usize) -> Result<Vec<T>> {
+    let mut rest = Header::decode_bytes(bytes, true)?;
+    let mut items = Vec::new();
+    while !rest.is_empty() {
+        if items.len() == max {
+            return Err(Error::Custom("a list is longer than it may be"));
+        }
+        items.push(T::decode(&mut rest)?);
+    }
+    Ok(items)
+}
+
+fn finished(rest: &[u8]) -> Result<()> {
+    if rest.is_empty() { Ok(()) } else { Err(Error::UnexpectedLength) }
+}
