@@ -77,7 +77,7 @@ fn every_outside_package_has_one_door() {
         ("num-bigint", &["vm"]),
         ("revm", &["vm"]),
         ("revm-inspectors", &["vm"]),
-        ("clap", &["tools"]),
+        ("clap", &["tools", "tests"]),
         ("eyre", &["tools"]),
         ("metrics-exporter-prometheus", &["tools"]),
         ("criterion", &["bench"]),

@@ -6,4 +6,5 @@ pub mod client;
 pub mod node;
 pub mod rng;
 pub mod rpc;
+pub mod simulation;
 pub mod wallet;

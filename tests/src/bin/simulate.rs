@@ -1,0 +1,269 @@
+//! Runs the ordering code of a whole cluster in one thread, by a seed.
+//!
+//! ```text
+//! simulate --seed S --validators N --seconds T --faults all|none|LIST   one run, or as many as --seeds says
+//! simulate --mode twins    --seeds N    short scenarios: four validators, one of them twice, partitions by chance
+//! simulate --mode control  --seeds N    two of four validators twice: the oracle must see the fork
+//! simulate --mode bugs     --seeds N    every bug that can be planted must be seen
+//! ```
+//!
+//! The last line is JSON: `{"seed":..,"hash":..,"events":..,"height":..,"ok":..}`. The exit code is 1 if something
+//! happened that may not, and the line that repeats it is printed.
+
+#![expect(clippy::print_stdout, reason = "a command for people and scripts")]
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, ValueEnum};
+use engine::ordering::{
+    pacemaker::Timing,
+    planted::{Bug, Planted},
+};
+use tests::simulation::{Faults, Options, Report, World, network::Delay};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    Run,
+    Twins,
+    Control,
+    Bugs,
+}
+
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// What to run.
+    #[arg(long, value_enum, default_value_t = Mode::Run)]
+    mode: Mode,
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to run, one after the other.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Validators.
+    #[arg(long, default_value_t = 4)]
+    validators: usize,
+    /// Simulated seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// all, none, or a list of names with commas between.
+    #[arg(long, default_value = "all")]
+    faults: String,
+    /// Median of the one-way delay in milliseconds.
+    #[arg(long, default_value_t = 30)]
+    delay_ms: u64,
+    /// Longest one-way delay in milliseconds.
+    #[arg(long, default_value_t = 150)]
+    delay_max_ms: u64,
+    /// Slots of a window.
+    #[arg(long, default_value_t = 4)]
+    window: u64,
+    /// Faulty validators; as many as may be if it is not given.
+    #[arg(long)]
+    byzantine: Option<usize>,
+    /// Bound on the delay that timers assume, in milliseconds.
+    #[arg(long, default_value_t = 150)]
+    delta_ms: u64,
+    /// Slot time in milliseconds.
+    #[arg(long, default_value_t = 200)]
+    slot_ms: u64,
+    /// Only this bug, in mode `bugs`.
+    #[arg(long)]
+    bug: Option<String>,
+    /// Tell of every event.
+    #[arg(long)]
+    verbose: bool,
+}
+
+impl Arguments {
+    fn options(&self, faults: Faults, seed: u64) -> Options {
+        Options {
+            seed,
+            validators: self.validators,
+            length_us: self.seconds * 1_000_000,
+            calm_us: if self.seconds > 30 { 25_000_000 } else { 0 },
+            partition_us: 8_000_000,
+            groups: None,
+            only_forks: false,
+            faults,
+            delay: Delay { median_us: self.delay_ms * 1_000, max_us: self.delay_max_ms * 1_000, sigma_milli: 400 },
+            timing: Timing {
+                delta: Duration::from_millis(self.delta_ms),
+                slot_time: Duration::from_millis(self.slot_ms),
+                idle_interval: Some(Duration::from_secs(1)),
+            },
+            window: self.window,
+            byzantine: self.byzantine,
+            planted: Planted::default(),
+            execute_us: 5_000,
+            sync_us: 1_000,
+            verbose: self.verbose,
+        }
+    }
+
+    /// At least twelve slots of a millisecond each, and partitions that change every few of them.
+    fn scenario(&self, faults: Faults, seed: u64) -> Options {
+        let timing = Timing {
+            delta: Duration::from_millis(4),
+            slot_time: Duration::from_millis(4),
+            idle_interval: Some(Duration::from_millis(8)),
+        };
+        Options {
+            validators: 4,
+            length_us: 400_000,
+            calm_us: 0,
+            partition_us: 30_000,
+            delay: Delay { median_us: 1_000, max_us: 4_000, sigma_milli: 400 },
+            timing,
+            window: 1 + seed % 4,
+            execute_us: 100,
+            sync_us: 50,
+            ..self.options(faults, seed)
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.mode {
+        Mode::Run => run(&arguments),
+        Mode::Twins => twins(&arguments),
+        Mode::Control => control(&arguments),
+        Mode::Bugs => bugs(&arguments),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn tell(report: &Report, how: &str) {
+    if let Some(violation) = &report.violation {
+        println!("seed {}: {violation}", report.seed);
+        println!("repeat: simulate --seed {} {how}", report.seed);
+    }
+    println!("{}", report.json());
+}
+
+fn run(arguments: &Arguments) -> Result<bool, String> {
+    let faults = Faults::parse(&arguments.faults)?;
+    let how = format!(
+        "--validators {} --seconds {} --faults {} --window {} --delay-ms {} --delta-ms {} --slot-ms {}",
+        arguments.validators,
+        arguments.seconds,
+        arguments.faults,
+        arguments.window,
+        arguments.delay_ms,
+        arguments.delta_ms,
+        arguments.slot_ms
+    );
+    let (begun, mut events, mut finality) = (Instant::now(), 0, Vec::new());
+    let mut last = Report::default();
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        last = World::new(arguments.options(faults.clone(), seed)).run();
+        events += last.events;
+        finality.extend_from_slice(&last.finality_us);
+        if last.violation.is_some() {
+            tell(&last, &how);
+            return Ok(false);
+        }
+    }
+    finality.sort_unstable();
+    let whole = Report { finality_us: finality, ..last };
+    println!(
+        "{} seeds, {events} events, {} a second; finality p50 {} ms, p99 {} ms; last: {} slots, {} bytes sent by the \
+         busiest node",
+        arguments.seeds,
+        u128::from(events) * 1_000 / begun.elapsed().as_millis().max(1),
+        whole.finality(500) / 1_000,
+        whole.finality(990) / 1_000,
+        whole.slots,
+        whole.bytes_sent
+    );
+    tell(&whole, &how);
+    Ok(true)
+}
+
+fn twins(arguments: &Arguments) -> Result<bool, String> {
+    let faults = Faults::parse("twins,partition,reorder")?;
+    let (mut events, mut slots, mut forks) = (0, u64::MAX, 0_u64);
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let options = Options { byzantine: Some(1), ..arguments.scenario(faults.clone(), seed) };
+        let report = World::new(options).run();
+        events += report.events;
+        slots = slots.min(report.slots);
+        forks += u64::from(report.convicted > 0);
+        if report.violation.is_some() {
+            tell(&report, "--mode twins");
+            return Ok(false);
+        }
+    }
+    println!(
+        "{} scenarios, {events} events; {slots} slots at least; the twin was convicted in {forks}",
+        arguments.seeds
+    );
+    println!(r#"{{"mode":"twins","scenarios":{},"ok":true}}"#, arguments.seeds);
+    Ok(true)
+}
+
+fn control(arguments: &Arguments) -> Result<bool, String> {
+    let faults = Faults::parse("twins")?;
+    let mut found = 0;
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let mut options = Options { byzantine: Some(2), ..arguments.scenario(faults.clone(), seed) };
+        (options.length_us, options.only_forks) = (4_000_000, true);
+        // Each honest validator alone with one copy of either twin: three of four on both sides.
+        let (mut sides, mut copies) = (Vec::new(), std::collections::BTreeMap::new());
+        for (secret, is_faulty) in World::members_of(&options) {
+            let seen: &mut usize = copies.entry(if is_faulty { secret } else { 0 }).or_default();
+            sides.push(*seen % 2);
+            *seen += 1;
+        }
+        options.groups = Some(sides);
+        let report = World::new(options).run();
+        if report.violation.is_some() {
+            found += 1;
+        } else {
+            println!("seed {seed}: no fork seen");
+        }
+    }
+    println!(
+        r#"{{"mode":"control","scenarios":{},"found":{found},"ok":{}}}"#,
+        arguments.seeds,
+        found == arguments.seeds
+    );
+    Ok(found == arguments.seeds)
+}
+
+fn bugs(arguments: &Arguments) -> Result<bool, String> {
+    let faults = Faults::parse(&arguments.faults)?;
+    let mut missed = 0;
+    for bug in Bug::ALL {
+        if arguments.bug.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
+            continue;
+        }
+        let caught = (arguments.seed..arguments.seed + arguments.seeds).find_map(|seed| {
+            let options = Options { planted: Planted(Some(bug)), ..arguments.options(faults.clone(), seed) };
+            let report = World::new(options).run();
+            report.violation.map(|violation| (seed, violation))
+        });
+        match caught {
+            Some((seed, violation)) => {
+                println!("{bug:?}: seed {seed}: {}", violation.chars().take(160).collect::<String>())
+            }
+            None => {
+                missed += 1;
+                println!("{bug:?}: NOT CAUGHT in {} seeds", arguments.seeds);
+            }
+        }
+    }
+    println!(r#"{{"mode":"bugs","missed":{missed},"ok":{}}}"#, missed == 0);
+    Ok(missed == 0)
+}

@@ -1,0 +1,24 @@
+//! A cluster in one thread: the real ordering code of every validator, and everything else made up from a seed.
+//!
+//! ```text
+//! heap of events by time    Deliver, Wake, JobDone, Synced, Durable, Crash, Restart, ..
+//!   -> one node's Machine   -> outputs -> network (delay, loss, partitions), disk (syncs), executor (time)
+//!   -> oracle               after every event: nothing that may not be
+//! ```
+//!
+//! Promise: equal options give equal events, and the trace hash says so. No clock and no thread is in here.
+
+mod cluster;
+pub mod disk;
+pub mod faults;
+pub mod keys;
+mod lies;
+pub mod network;
+pub mod node;
+pub mod oracle;
+pub mod report;
+pub mod world;
+
+pub use faults::{FaultKind, Faults};
+pub use report::Report;
+pub use world::{Options, World};

@@ -1,0 +1,160 @@
+//! What may never be, whatever happens: checked after every event.
+//!
+//! Agreement; one Notarization per slot; never Finalization and SkipCertificate of one slot; what is final was
+//! notarized; nobody honest contradicts itself, over crashes too; certificates weigh a quorum; a signature is in the
+//! log before it leaves; commits without gaps; one hand-over per epoch; evidence and bans hit the faulty alone.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::B256;
+use engine::{
+    ordering::journal::Entry,
+    types::{Certificate, ConsensusHeader, Evidence, Slot, Statement, ValidatorSet, vote::Kind},
+};
+
+/// All that was ever said and done in one run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    final_at: BTreeMap<u64, B256>,
+    certified: BTreeMap<(u64, Slot, Kind), Statement>,
+    handover: BTreeMap<u64, B256>,
+    /// By secret: everything that an honest validator signed and sent, by epoch and slot.
+    said: BTreeMap<(u64, u64, Slot), Vec<Statement>>,
+    proposed: BTreeMap<(u64, u64, Slot), B256>,
+    /// Proof that somebody is faulty, by secret.
+    pub convicted: BTreeMap<u64, u64>,
+    /// The first thing that may not be.
+    pub violation: Option<String>,
+    window: u64,
+    only_forks: bool,
+}
+
+impl Oracle {
+    /// An oracle for windows of this many slots; with `only_forks`, it minds nothing but forks.
+    #[must_use]
+    pub fn new(window: u64, only_forks: bool) -> Self {
+        Self { window, only_forks, ..Self::default() }
+    }
+
+    /// Notes a violation; the first one counts.
+    pub fn violated(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if self.only_forks && !what.starts_with("fork") {
+            return;
+        }
+        self.violation.get_or_insert(what);
+    }
+
+    /// An honest node sends a vote.
+    pub fn votes(&mut self, secret: u64, epoch: u64, statement: Statement) {
+        let slot = statement.slot();
+        let said = self.said.entry((secret, epoch, slot)).or_default();
+        if said.contains(&statement) {
+            return;
+        }
+        if let Some(earlier) = said.iter().find(|earlier| earlier.contradicts(&statement)) {
+            let what = format!("validator {secret:x} said {earlier:?} and {statement:?} in epoch {epoch}");
+            self.violated(what);
+        }
+        self.said.entry((secret, epoch, slot)).or_default().push(statement);
+    }
+
+    /// An honest node writes a vote into its log.
+    pub fn records(&mut self, log: &[&Entry], epoch: u64, statement: Statement) {
+        let Statement::Notarize { slot, .. } = statement else { return };
+        let window = slot.0 - slot.0 % self.window..=slot.0;
+        let skipped = log.iter().rev().take(256).any(|entry| match entry {
+            Entry::Vote(vote) => {
+                vote.epoch.0 == epoch
+                    && vote.statement.kind() == Kind::Skip
+                    && window.contains(&vote.statement.slot().0)
+            }
+            _ => false,
+        });
+        if skipped {
+            self.violated(format!("slot {slot} is notarized in a window that was skipped"));
+        }
+    }
+
+    /// An honest node sends a proposal of its own.
+    pub fn proposes(&mut self, secret: u64, header: &ConsensusHeader) {
+        let id = header.id();
+        let known = self.proposed.entry((secret, header.epoch, header.slot())).or_insert(id);
+        if *known != id {
+            self.violated(format!("validator {secret:x} proposed twice in slot {}", header.slot));
+        }
+    }
+
+    /// Some honest node holds a certificate.
+    pub fn holds(&mut self, set: &ValidatorSet, certificate: &Certificate) {
+        let (statement, epoch) = (certificate.statement, certificate.epoch.0);
+        let slot = statement.slot();
+        if let Some(known) = self.certified.get(&(epoch, slot, statement.kind())) {
+            if *known != statement {
+                self.violated(format!("{known:?} and {statement:?} are both certified"));
+            }
+            return;
+        }
+        let stake = certificate.signers.stake(set);
+        if stake < set.quorum() {
+            self.violated(format!("{statement:?} is certified by a stake of {stake}"));
+        }
+        self.certified.insert((epoch, slot, statement.kind()), statement);
+        let is_final = self.certified.contains_key(&(epoch, slot, Kind::Finalize));
+        if is_final && self.certified.contains_key(&(epoch, slot, Kind::Skip)) {
+            self.violated(format!("slot {slot} is final and skipped"));
+        }
+        if statement.kind() == Kind::Finalize {
+            let notarized = self.certified.get(&(epoch, slot, Kind::Notarize));
+            if notarized.and_then(Statement::id) != statement.id() {
+                self.violated(format!("slot {slot} is final and was not notarized"));
+            }
+        }
+    }
+
+    /// An honest node commits a block on top of height `below`.
+    pub fn commits(&mut self, below: u64, header: &ConsensusHeader) {
+        let id = header.id();
+        if header.height != below + 1 {
+            self.violated(format!("height {} committed after {below}", header.height));
+        }
+        let known = self.final_at.entry(header.height).or_insert(id);
+        if *known != id {
+            let known = *known;
+            self.violated(format!("fork: {known} and {id} are both final at height {}", header.height));
+        }
+    }
+
+    /// An honest node goes on to the next epoch.
+    pub fn hands_over(&mut self, epoch: u64, base: B256) {
+        let known = self.handover.entry(epoch).or_insert(base);
+        if *known != base {
+            self.violated(format!("epoch {epoch} ends on two blocks"));
+        }
+    }
+
+    /// An honest node sends a signature: the log must hold it.
+    pub fn needs(&mut self, log: &[Entry], is_it: impl Fn(&Entry) -> bool, what: &str) {
+        if !log.iter().rev().any(is_it) {
+            self.violated(format!("{what} left before it was in the log"));
+        }
+    }
+
+    /// An honest node accuses somebody.
+    pub fn accuses(&mut self, set: &ValidatorSet, evidence: &Evidence, is_faulty: impl Fn(u64) -> bool) {
+        let secret = |index: engine::types::ValidatorIndex| {
+            set.get(index).map_or(0, |it| u64::from_be_bytes(it.public_key.0[..8].try_into().expect("eight bytes")))
+        };
+        let accused: Vec<u64> = match evidence {
+            Evidence::Proposals(one, _) => vec![secret(one.header.proposer())],
+            Evidence::Votes(one, _) => vec![secret(one.voter)],
+            Evidence::Certificates(one, two) => one.signers.both(&two.signers).iter().map(secret).collect(),
+        };
+        for secret in accused {
+            *self.convicted.entry(secret).or_default() += 1;
+            if !is_faulty(secret) {
+                self.violated(format!("validator {secret:x} is honest and accused: {evidence:?}"));
+            }
+        }
+    }
+}
