@@ -391,11 +391,6 @@ impl<'a> BlockState<'a> {
     }
 
     fn load(&mut self, address: Address) -> Result<usize, StateError> {
-        self.load_found(address, None)
-    }
-
-    /// The number of an account, which is read unless `before` is what it was before the block.
-    fn load_found(&mut self, address: Address, before: Option<Option<Account>>) -> Result<usize, StateError> {
         let unknown = match self.index.entry(address) {
             Entry::Occupied(known) => return Ok(*known.get()),
             Entry::Vacant(unknown) => unknown,
@@ -409,10 +404,7 @@ impl<'a> BlockState<'a> {
                 self.accounts.push(Cached::new(address, before));
                 published.link_account(id, &mut self.accounts[id], place)?;
             }
-            _ => {
-                let before = before.map_or_else(|| self.view.account(address), Ok)?;
-                self.accounts.push(Cached::new(address, before));
-            }
+            _ => self.accounts.push(Cached::new(address, self.view.account(address)?)),
         }
         unknown.insert(id);
         Ok(id)
@@ -427,17 +419,12 @@ impl<'a> BlockState<'a> {
         Ok(self.accounts[id].now)
     }
 
-    /// The account at this point of the block, and the number that it keeps through the block; `before` is the
-    /// account before the block if somebody has read it.
+    /// The number that an account keeps through the block, and the account at this point of it.
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) fn numbered(
-        &mut self,
-        address: Address,
-        before: Option<Option<Account>>,
-    ) -> Result<(usize, Option<Account>), StateError> {
-        let id = self.load_found(address, before)?;
+    pub(crate) fn numbered(&mut self, address: Address) -> Result<(usize, Option<Account>), StateError> {
+        let id = self.load(address)?;
         Ok((id, self.accounts[id].now))
     }
 

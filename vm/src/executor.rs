@@ -556,6 +556,4 @@ impl Executor for RevmExecutor {
 }
 
 #[cfg(test)]
-mod modes;
-#[cfg(test)]
 mod tests;

@@ -41,7 +41,6 @@ use crate::{
     error::Refusal,
     guess::{Guess, Guesser},
     metrics,
-    scout::{EndScouting, Scouting, is_transfer},
     sequential::Run,
     versions::Versions,
     workers::Workers,
@@ -71,6 +70,11 @@ pub(crate) struct Lead<'a> {
     pub(crate) patterns: &'a Patterns,
     /// Stretches of less predicted gas run on the lane alone.
     pub(crate) gas_min: u64,
+}
+
+/// Whether it most likely is a transfer, which the lane does faster than it can take a guess over.
+fn is_transfer(transaction: &Transaction) -> bool {
+    transaction.envelope().input().is_empty() && transaction.envelope().to().is_some()
 }
 
 /// A stretch of transactions, as those who guess see it.
@@ -154,8 +158,6 @@ pub(crate) struct Lane<'l, 'a> {
     transactions: &'l [Arc<Transaction>],
     /// `None` where nobody guesses.
     guessing: Option<(&'l Stretch<'l>, Guesser<'l>)>,
-    /// `None` where nobody reads ahead.
-    scouting: Option<&'l Scouting<'l>>,
     trust: usize,
     alone: usize,
 }
@@ -171,18 +173,12 @@ impl<'a> Lead<'a> {
     ) -> R {
         run.reserve(transactions.len());
         if self.workers.threads() == 1 {
-            return walk(&mut Lane::alone(run, transactions, None));
+            return walk(&mut Lane::alone(run, transactions));
         }
         run.publish_to(versions);
         run.set_quiet(true);
         if !self.is_worth_it(transactions) {
-            let Some(scouting) = Scouting::of(self.view, transactions) else {
-                return walk(&mut Lane::alone(run, transactions, None));
-            };
-            return self.workers.run_beside(&|| scouting.scout(), || {
-                let _end = EndScouting(&scouting);
-                walk(&mut Lane::alone(run, transactions, Some(&scouting)))
-            });
+            return walk(&mut Lane::alone(run, transactions));
         }
         let stretch = Stretch {
             transactions,
@@ -195,7 +191,7 @@ impl<'a> Lead<'a> {
         let lane = || {
             let _end = EndOnDrop(&stretch.course);
             let guessing = Some((&stretch, Guesser::new(self, versions)));
-            walk(&mut Lane { run, transactions, guessing, scouting: None, trust: TRUST_FULL, alone: 0 })
+            walk(&mut Lane { run, transactions, guessing, trust: TRUST_FULL, alone: 0 })
         };
         let done = self.workers.run_beside(&help, lane);
         self.patterns.remember(&stretch.known);
@@ -219,12 +215,8 @@ impl<'a> Lead<'a> {
 
 impl<'l, 'a> Lane<'l, 'a> {
     /// Without anybody who guesses.
-    const fn alone(
-        run: &'l mut Run<'a>,
-        transactions: &'l [Arc<Transaction>],
-        scouting: Option<&'l Scouting<'l>>,
-    ) -> Self {
-        Self { run, transactions, guessing: None, scouting, trust: TRUST_FULL, alone: 0 }
+    const fn alone(run: &'l mut Run<'a>, transactions: &'l [Arc<Transaction>]) -> Self {
+        Self { run, transactions, guessing: None, trust: TRUST_FULL, alone: 0 }
     }
 
     /// The block under way.
@@ -251,10 +243,7 @@ impl<'l, 'a> Lane<'l, 'a> {
             self.run.set_quiet(stretch.course.is_quiet());
         }
         let done = match guess {
-            None => {
-                let found = self.scouting.and_then(|scouting| scouting.reach(at));
-                self.run.transact_found(transaction, found).map(drop)
-            }
+            None => self.run.transact(transaction).map(drop),
             Some(guess) => match self.run.adopt(transaction, guess) {
                 Ok(Ok(())) => {
                     metrics::GUESS_HELD.increment();

@@ -45,7 +45,6 @@ mod pace;
 mod record;
 pub mod replay;
 pub mod rules;
-mod scout;
 pub mod sequential;
 mod sync;
 pub mod system;

@@ -28,7 +28,6 @@ use crate::{
     metrics,
     outcome::{self, Blooms},
     pace::Pace,
-    scout::Found,
     system,
     transfer::{self, Moved, Transfers},
     versions::Versions,
@@ -274,22 +273,11 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Refusal`].
     pub fn transact(&mut self, transaction: &Transaction) -> Result<&Receipt, Refusal> {
-        self.transact_found(transaction, None)
-    }
-
-    /// As [`Self::transact`]; accounts that were found ahead need not be read.
-    pub(crate) fn transact_found(
-        &mut self,
-        transaction: &Transaction,
-        found: Option<&Found>,
-    ) -> Result<&Receipt, Refusal> {
         let blob_gas = self.check_room(transaction)?;
         if let Some(transfers) = &self.transfers {
             let state = &mut self.evm.ctx.journaled_state.database;
             let moved = &mut self.moved;
-            if transfers.attempt(transaction, moved, |address| {
-                state.numbered(address, found.and_then(|found| found.before(address)))
-            })? {
+            if transfers.attempt(transaction, moved, |address| state.numbered(address))? {
                 state.next_index();
                 state.commit_transfer(moved)?;
                 return Ok(self.push(transfer::receipt(transaction, self.gas_used), 0));

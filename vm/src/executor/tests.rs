@@ -1,5 +1,7 @@
 //! Blocks through the door: what is built is accepted, what is tampered with is refused.
 
+mod modes;
+
 use alloy_consensus::{Header, Sealable, Transaction as _};
 use alloy_eips::{eip2935, eip4788, eip4895::Withdrawal, eip7002, eip7685::EMPTY_REQUESTS_HASH};
 use alloy_primitives::{Address, B64, B256, Bloom, Bytes, TxKind, U256, bytes};
