@@ -36,6 +36,19 @@ pub enum OpenError {
         /// Newest schema this program knows.
         known: (u16, u16),
     },
+    /// A program wrote the folder whose records this one does not read.
+    #[error(
+        "{dir} has schema {}.{}, this program reads {}.{}: start with a new folder",
+        found.0, found.1, known.0, known.1
+    )]
+    OlderSchema {
+        /// The folder.
+        dir: PathBuf,
+        /// Schema in the folder.
+        found: (u16, u16),
+        /// The schema that this program reads.
+        known: (u16, u16),
+    },
     /// The genesis header names another state than the genesis accounts make.
     #[error("genesis header has state root {header}, its accounts have {accounts}")]
     GenesisRoot {

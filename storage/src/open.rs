@@ -96,6 +96,9 @@ fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenEr
     if schema.0 > SCHEMA.0 {
         return Err(OpenError::NewerSchema { dir: dir.to_owned(), found: schema, known: SCHEMA });
     }
+    if schema.0 < SCHEMA.0 {
+        return Err(OpenError::OlderSchema { dir: dir.to_owned(), found: schema, known: SCHEMA });
+    }
     let found = B256::try_from(&found[..]).map_err(|_| Fault::corrupt("the chain_digest row does not decode"))?;
     if found != chain_digest {
         let found_id = read(meta::CHAIN_ID)?.and_then(|row| Fields(&row).u64()).unwrap_or_default();

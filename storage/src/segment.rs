@@ -113,7 +113,7 @@ impl SegmentFile {
         if found != identity || stored != number {
             return Err(bad("the header of another chain, folder or place"));
         }
-        if major > SCHEMA.0 || file.length()? < size {
+        if major != SCHEMA.0 || file.length()? < size {
             return Err(bad("an unknown version or a wrong length"));
         }
         Ok(Self { number, salt: identity.salt, first_height, size, file, path: path.to_owned() })

@@ -60,8 +60,9 @@ pub(crate) const SEGMENT: Table = Table(4);
 /// See the module's table.
 pub(crate) const CHAIN_META: Table = Table(5);
 
-/// Layout version of everything on disk; a newer major is refused.
-pub(crate) const SCHEMA: (u16, u16) = (1, 0);
+/// Layout version of everything on disk; another major is refused. 2: consensus headers name body, certificates, seed
+/// share and next set.
+pub(crate) const SCHEMA: (u16, u16) = (2, 0);
 
 /// Names of `meta` rows.
 pub(crate) mod meta {

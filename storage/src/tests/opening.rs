@@ -51,7 +51,7 @@ fn a_folder_of_another_genesis_is_refused_whatever_differs() {
 }
 
 #[test]
-fn a_newer_major_schema_is_refused_and_a_newer_minor_is_not() {
+fn another_major_schema_is_refused_and_a_newer_minor_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
     open_on(&disk, config(dir.path()), &chain()).unwrap().close().unwrap();
@@ -61,10 +61,13 @@ fn a_newer_major_schema_is_refused_and_a_newer_minor_is_not() {
         txn.put(CHAIN_META, meta::SCHEMA, &schema).unwrap();
         txn.commit().unwrap();
     };
-    set([0, 2, 0, 0]);
+    set([0, 3, 0, 0]);
     let error = open_on(&disk, config(dir.path()), &chain()).unwrap_err();
-    assert!(matches!(error, OpenError::NewerSchema { found: (2, 0), known: (1, 0), .. }), "{error}");
-    set([0, 1, 0, 9]);
+    assert!(matches!(error, OpenError::NewerSchema { found: (3, 0), known: (2, 0), .. }), "{error}");
+    set([0, 1, 0, 0]);
+    let error = open_on(&disk, config(dir.path()), &chain()).unwrap_err();
+    assert!(matches!(error, OpenError::OlderSchema { found: (1, 0), known: (2, 0), .. }), "{error}");
+    set([0, 2, 0, 9]);
     open_on(&disk, config(dir.path()), &chain()).unwrap();
 }
 
