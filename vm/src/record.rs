@@ -9,6 +9,7 @@ use engine::types::{
     AccessList, Account,
     access_list::{
         AccountChanges, BalanceChange, BlockAccessIndex, CodeChange, NonceChange, SlotChanges, StorageChange, Wipe,
+        first_word,
     },
 };
 use revm::state::Bytecode;
@@ -109,7 +110,7 @@ impl Record {
         codes.sort_by_key(|line| line.0);
         wipes.sort_by_key(|line| line.0);
         let touched = self.touched.iter().enumerate().filter(|(_, touched)| **touched);
-        let order = sorted(touched.map(|(id, _)| (address(id), id)), |address| first_word(address));
+        let order = sorted(touched.map(|(id, _)| (address(id), id)), |address: &&Address| first_word(address));
         let mut list = AccessList { accounts: Vec::with_capacity(order.len()), wipes: Vec::new() };
         for (_, address, id) in order {
             let mut account = AccountChanges::new(*address);
@@ -147,11 +148,6 @@ fn sorted<K: Ord, V>(pairs: impl Iterator<Item = (K, V)>, word: impl Fn(&K) -> u
     let mut sorted: Vec<_> = pairs.map(|(key, value)| (word(&key), key, value)).collect();
     sorted.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| one.1.cmp(&other.1)));
     sorted
-}
-
-fn first_word(address: &Address) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = address.0.0;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Balances by index. Withdrawals credit one account several times at one index: the last value stands.

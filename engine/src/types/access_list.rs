@@ -37,6 +37,13 @@ const ITEM_GAS: u64 = 1_600;
 /// The same before Berlin priced cold access: BALANCE on Frontier costs 20, and refunds took up to half.
 const ITEM_GAS_BEFORE_BERLIN: u64 = 10;
 
+/// The first eight bytes of an address: in order of it addresses are in order, but for the few that share it.
+#[must_use]
+pub fn first_word(address: &Address) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = address.0.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// When the storage of one account was wiped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, RlpEncodable, RlpDecodable)]
 pub struct Wipe {

@@ -15,6 +15,7 @@ use alloy_primitives::{Address, U256, map::AddressMap};
 
 use super::{
     AccessList, AccountChanges, BalanceChange, CodeChange, NonceChange, SlotChanges, StorageChange, Wipe, check_items,
+    first_word,
 };
 
 /// The part of an access list that is there.
@@ -69,8 +70,7 @@ impl Directory {
 
     #[inline]
     fn part(&self, address: &Address) -> usize {
-        let [a, b, c, d, e, f, g, h, ..] = address.0.0;
-        usize::try_from(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> self.shift).unwrap_or(usize::MAX)
+        usize::try_from(first_word(address) >> self.shift).unwrap_or(usize::MAX)
     }
 
     /// Where the address stands if it is there.
