@@ -8,6 +8,11 @@
 //! | admitted transactions that may be simulated | [`HINT_QUEUE_TRANSACTIONS_MAX`] | not simulated |
 //! | senders refused for slowness | [`SLOW_SENDERS_MAX`] | the oldest is heard again |
 //! | events into ordering | [`ORDERING_QUEUE_INPUTS_MAX`] | the sender waits |
+//! | proposals of one slot that no certificate names | [`SLOT_PROPOSALS_MAX`] | later ones are not taken |
+//! | votes of one validator, slot and kind | 2, in slots up to four windows above the frontier | later ones are not taken |
+//! | messages of the next epoch | [`EARLY_MESSAGES_PER_VALIDATOR`] | the oldest leave |
+//! | final blocks that are being fetched | [`FINALS_MAX`] | the newest but one leaves |
+//! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, executed blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds nothing ahead |
 //! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
@@ -124,6 +129,13 @@ pub const HANDOVERS_MAX: usize = 64;
 
 /// Finalizations kept while the blocks that they make final are fetched; the oldest and the newest count.
 pub const FINALS_MAX: usize = 16;
+
+/// Blocks of one slot that are kept although no certificate names them: the first, and one that proves its leader
+/// faulty.
+pub const SLOT_PROPOSALS_MAX: usize = 2;
+
+/// Slots that one answer to a stalled validator covers.
+pub const ANSWER_SLOTS_MAX: u64 = 64;
 
 /// Headers in one answer to a fetch.
 pub const FETCH_BLOCKS_MAX: u64 = 64;

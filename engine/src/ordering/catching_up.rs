@@ -19,8 +19,6 @@ const STALL: Duration = Duration::from_secs(2);
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// One peer is answered no more often than this.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
-/// Slots that one answer covers, so that it stays small.
-const ANSWER_SLOTS: u64 = 64;
 /// A block that was asked for is asked for elsewhere after at most this long.
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -150,7 +148,9 @@ impl Machine {
     fn own_status(&self) -> Status {
         let frontier = self.record.frontier();
         let bits = |held: &dyn Fn(Slot) -> bool| {
-            (0..ANSWER_SLOTS).filter(|at| held(Slot(frontier.0.saturating_add(*at)))).fold(0, |bits, at| bits | 1 << at)
+            (0..limits::ANSWER_SLOTS_MAX)
+                .filter(|at| held(Slot(frontier.0.saturating_add(*at))))
+                .fold(0, |bits, at| bits | 1 << at)
         };
         Status {
             epoch: self.record.epoch(),
@@ -189,7 +189,7 @@ impl Machine {
         let newest = self.finals.values().next_back().filter(|held| held.statement.slot().0 >= status.final_end);
         let mut messages: Vec<Message> = newest.into_iter().map(|held| Message::Certificate(Box::new(*held))).collect();
         let from = status.frontier.max(self.kept_from());
-        let end = Slot(status.frontier.0.saturating_add(ANSWER_SLOTS));
+        let end = Slot(status.frontier.0.saturating_add(limits::ANSWER_SLOTS_MAX));
         let lacks = |slot: Slot, bits: u64| {
             let at = slot.0.saturating_sub(status.frontier.0);
             bits.checked_shr(u32::try_from(at).unwrap_or(u32::MAX)).unwrap_or_default() & 1 == 0
@@ -214,7 +214,7 @@ impl Machine {
                     messages.push(Message::Proposal(Box::new(self.again(known))));
                 }
             }
-            messages.extend(self.votes.of(me, from, ANSWER_SLOTS).into_iter().map(Message::Vote));
+            messages.extend(self.votes.of(me, from, limits::ANSWER_SLOTS_MAX).into_iter().map(Message::Vote));
         }
         self.send_all(peer, messages);
     }
@@ -256,7 +256,7 @@ impl Machine {
             (stake.saturating_add(self.set.stake(from).0), newest.max(Some(answer)))
         });
         let Some((epoch, slot)) = newest.filter(|_| stake >= self.set.quorum().0) else { return };
-        let window = self.settings.window.max(1);
+        let window = self.settings.window;
         let reached = slot.0.saturating_add(window.saturating_mul(2));
         let end = Slot((reached / window).saturating_add(1).saturating_mul(window).saturating_sub(1));
         self.record.raise_floor((epoch, end));

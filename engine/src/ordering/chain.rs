@@ -9,16 +9,21 @@ use std::sync::Arc;
 use alloy_primitives::{B256, keccak256};
 
 use super::{
-    event::{Anchor, Output},
+    blocks::Blocks,
+    event::{Anchor, Output, Source},
     journal::Entry,
     leader::Schedule,
     machine::Machine,
     pacemaker::Pacemaker,
     planted::Bug,
-    rules::{Parent, Record},
+    rules::Record,
     votes::Votes,
 };
-use crate::types::{Certificate, ConsensusHeader, Signature, Slot, vote::Kind};
+use crate::{
+    crypto::Committee,
+    limits,
+    types::{Certificate, ConsensusHeader, Epoch, Signature, Slot, ValidatorSet, vote::Kind},
+};
 
 /// Mixes a proposer's share into the seed.
 #[must_use]
@@ -41,13 +46,28 @@ enum Fit {
 }
 
 impl Machine {
-    fn fit(&self, parent: &ConsensusHeader, header: &ConsensusHeader) -> Fit {
+    /// The last height of the epoch.
+    pub(super) const fn last_height(&self) -> u64 {
+        self.record.epoch().0.saturating_add(1).saturating_mul(self.settings.epoch_heights)
+    }
+
+    /// Whether a header has the last height of the epoch, so that only tail headers stand above it.
+    pub(super) fn is_last(&self, header: &ConsensusHeader) -> bool {
+        header.height == self.last_height() && header.epoch() == self.record.epoch()
+    }
+
+    /// The earliest time of a block on this one: half a slot later.
+    pub(super) fn earliest_ms_on(&self, parent: &ConsensusHeader) -> u64 {
         let half_slot = u64::try_from(self.settings.timing.slot_time.as_millis() / 2).unwrap_or(u64::MAX);
-        if header.timestamp_ms < parent.timestamp_ms.saturating_add(half_slot) {
+        parent.timestamp_ms.saturating_add(half_slot)
+    }
+
+    fn fit(&self, parent: &ConsensusHeader, header: &ConsensusHeader) -> Fit {
+        if header.timestamp_ms < self.earliest_ms_on(parent) {
             return Fit::Not;
         }
         let last = self.last_height();
-        if parent.height == last && parent.epoch == header.epoch {
+        if self.is_last(parent) {
             let repeats = header.height == parent.height
                 && header.block_hash == parent.block_hash
                 && header.access_list_hash == parent.access_list_hash
@@ -158,7 +178,7 @@ impl Machine {
 
     /// Ends the epoch once its last block is committed and the next set is known.
     fn end_epoch(&mut self, finalization: Certificate) {
-        if self.tip.header.height != self.last_height() || self.tip.header.epoch != self.record.epoch().0 {
+        if !self.is_last(&self.tip.header) {
             return;
         }
         let Some(next_set) = self.next_set.take() else { return };
@@ -176,7 +196,7 @@ impl Machine {
             finalization: Box::new(finalization),
             tail,
         });
-        let next = crate::types::Epoch(ended.0.saturating_add(1));
+        let next = Epoch(ended.0.saturating_add(1));
         let set = if self.settings.planted.has(Bug::KeepSet) { self.set.in_epoch(next) } else { next_set };
         let Some(committee) = self.settings.scheme.committee(&set).filter(|_| set.epoch() == next) else {
             return self.halt(format!("the validator set of epoch {next} cannot vote"));
@@ -185,13 +205,7 @@ impl Machine {
         self.begin_epoch(set, committee, base, finalization);
     }
 
-    fn begin_epoch(
-        &mut self,
-        set: crate::types::ValidatorSet,
-        committee: Arc<dyn crate::crypto::Committee>,
-        base: Anchor,
-        handover: Certificate,
-    ) {
+    fn begin_epoch(&mut self, set: ValidatorSet, committee: Arc<dyn Committee>, base: Anchor, handover: Certificate) {
         let (window, planted) = (self.settings.window, self.settings.planted);
         self.me = self.settings.identity.as_ref().and_then(|identity| set.index_of(&identity.public_key));
         self.schedule = Schedule::new(self.next_seed, &set, window);
@@ -203,10 +217,10 @@ impl Machine {
         self.votes = Votes::new(self.set.clone(), planted);
         self.certificates.clear();
         self.accused.clear();
-        self.blocks = super::blocks::Blocks::default();
+        self.blocks = Blocks::default();
         self.pacemaker = Pacemaker::new(self.settings.timing);
         self.finals.clear();
-        if self.handovers.len() >= crate::limits::HANDOVERS_MAX {
+        if self.handovers.len() >= limits::HANDOVERS_MAX {
             self.handovers.pop_front();
         }
         self.handovers.push_back(handover);
@@ -221,7 +235,7 @@ impl Machine {
         }
         for (source, message) in std::mem::take(&mut self.early) {
             // Who was which validator in the epoch before says nothing here.
-            let source = super::event::Source { validator: None, ..source };
+            let source = Source { validator: None, ..source };
             self.receive(source, message);
         }
     }
@@ -231,17 +245,13 @@ impl Machine {
         if header.slot() != self.record.window_start(header.slot()) {
             return Vec::new();
         }
-        let parent = if header.parent_id == self.base.id {
-            Parent { slot: None, id: header.parent_id }
-        } else {
-            Parent { slot: Some(Slot(header.parent_slot)), id: header.parent_id }
-        };
+        let parent = self.parent_in(header);
         let certified = parent.slot.and_then(|slot| {
             let held = |kind| self.certificates.get(&(slot, kind));
             held(Kind::Notarize).or_else(|| held(Kind::Finalize)).copied()
         });
         let gap = parent.slot.map_or(0, |slot| slot.0.saturating_add(1))..header.slot;
         let skips = gap.filter_map(|slot| self.certificates.get(&(Slot(slot), Kind::Skip)).copied());
-        certified.into_iter().chain(skips).take(crate::limits::PROPOSAL_CERTIFICATES_MAX).collect()
+        certified.into_iter().chain(skips).take(limits::PROPOSAL_CERTIFICATES_MAX).collect()
     }
 }

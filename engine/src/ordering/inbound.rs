@@ -24,9 +24,6 @@ use crate::{
     },
 };
 
-/// Blocks of one slot that are kept although no certificate names them.
-const PROPOSALS_PER_SLOT: usize = 2;
-
 /// Names the certificates that came with a proposal: keccak256 over their hashes, zero where there are none.
 pub(super) fn certificates_hash(certificates: &[Certificate]) -> B256 {
     if certificates.is_empty() {
@@ -100,7 +97,7 @@ impl Machine {
             return true;
         }
         let is_wanted = self.wants.contains_key(&id) || self.is_certified(slot, id);
-        if (slot > self.horizon() || self.blocks.count(slot) >= PROPOSALS_PER_SLOT) && !is_wanted {
+        if (slot > self.horizon() || self.blocks.count(slot) >= limits::SLOT_PROPOSALS_MAX) && !is_wanted {
             return false;
         }
         let Some(parent) = self.resolve(header) else {
@@ -126,16 +123,20 @@ impl Machine {
         record.notarization == Some(id) || record.finalization == Some(id)
     }
 
+    /// What a header says that it stands on.
+    pub(super) fn parent_in(&self, header: &ConsensusHeader) -> Parent {
+        let is_base = header.parent_id == self.base.id;
+        Parent { slot: (!is_base).then_some(Slot(header.parent_slot)), id: header.parent_id }
+    }
+
     /// What a header stands on; `None` if it cannot stand there.
     fn resolve(&self, header: &ConsensusHeader) -> Option<Parent> {
-        if header.chain_id != self.settings.domain.chain_id {
-            return None;
-        }
-        if header.parent_id == self.base.id {
-            return (header.parent_slot == 0).then_some(Parent { slot: None, id: header.parent_id });
-        }
-        let slot = Slot(header.parent_slot);
-        (slot < header.slot()).then_some(Parent { slot: Some(slot), id: header.parent_id })
+        let parent = self.parent_in(header);
+        let is_below = match parent.slot {
+            Some(slot) => slot < header.slot(),
+            None => header.parent_slot == 0,
+        };
+        (is_below && header.chain_id == self.settings.domain.chain_id).then_some(parent)
     }
 
     fn detect_second_proposal(&mut self, block: &SignedHeader, id: B256) {
@@ -199,7 +200,7 @@ impl Machine {
         }
         self.count(vote);
         let is_skip_of_leader = vote.statement.kind() == Kind::Skip && self.schedule.leader(slot) == vote.voter;
-        if is_skip_of_leader && Some(slot.0 / self.settings.window.max(1)) == self.pacemaker.window() {
+        if is_skip_of_leader && Some(slot.0 / self.settings.window) == self.pacemaker.window() {
             self.give_up_early(slot);
         }
     }

@@ -13,20 +13,12 @@ use alloy_primitives::B256;
 use super::{
     event::{BuildOrder, Output},
     inbound::certificates_hash,
+    jobs::Job,
     journal::Entry,
     machine::Machine,
     rules::{Mark, Parent},
 };
 use crate::types::{ConsensusHeader, Epoch, Message, Proposal, SignedHeader, Slot, vote::Kind};
-
-/// What the executor is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Job {
-    /// A block of this slot is being built.
-    Build(Slot),
-    /// This block is being executed.
-    Execute(B256),
-}
 
 /// A window that this validator leads.
 #[derive(Clone, Debug)]
@@ -99,7 +91,7 @@ impl Machine {
         }
         // The window after this one may be built for as soon as the last block of this one is executed.
         let next = self.first_slot(self.pacemaker.window()?.saturating_add(1));
-        if Some(self.schedule.leader(next)) != self.me || self.barred == Some(next.0 / self.settings.window.max(1)) {
+        if Some(self.schedule.leader(next)) != self.me || self.barred == Some(next.0 / self.settings.window) {
             return None;
         }
         let last = self.blocks.first(Slot(next.0.saturating_sub(1)))?;
@@ -146,9 +138,8 @@ impl Machine {
         }
         let Some((parent, seed)) = self.parent_of(&below.parent) else { return };
         let last = self.last_height();
-        let is_tail = parent.height == last && parent.epoch == self.record.epoch().0;
+        let is_tail = self.is_last(parent);
         let height = if is_tail { last } else { parent.height.saturating_add(1) };
-        let half_slot = u64::try_from(self.settings.timing.slot_time.as_millis() / 2).unwrap_or(u64::MAX);
         let next_set_hash = match &self.next_set {
             _ if is_tail => parent.next_set_hash,
             _ if height != last => B256::ZERO,
@@ -166,7 +157,7 @@ impl Machine {
             parent_slot: below.parent.slot.unwrap_or_default().0,
             parent_id: below.parent.id,
             proposer: me.0,
-            timestamp_ms: self.now.wall_ms.max(parent.timestamp_ms.saturating_add(half_slot)),
+            timestamp_ms: self.now.wall_ms.max(self.earliest_ms_on(parent)),
             seed_share,
             next_set_hash,
             block_hash: if is_tail { parent.block_hash } else { B256::ZERO },
@@ -225,7 +216,7 @@ impl Machine {
         let Some(identity) = &self.settings.identity else { return };
         let epoch: Epoch = ballot.epoch();
         let signature = identity.signer.sign(self.settings.domain.hash(Kind::Proposal, epoch, slot, id));
-        let is_tail = self.parent_of(&parent).is_some_and(|(below, _)| below.height == header.height);
+        let is_tail = self.parent_of(&parent).is_some_and(|(below, _)| self.is_last(below));
         if !is_tail {
             self.emit(Output::Adopt(Box::new(header.clone())));
         }

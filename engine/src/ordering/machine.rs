@@ -17,13 +17,16 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::B256;
+
 use super::{
     blocks::Blocks,
     catching_up::{Amnesia, Stall, Want},
     event::{Anchor, Input, Now, Output, Place, Settings, Snapshot, Source},
+    jobs::Job,
     journal::Entry,
     leader::Schedule,
-    leading::{Job, Lead, Ready},
+    leading::{Lead, Ready},
     pacemaker::Pacemaker,
     planted::Bug,
     rules::{Mark, Parent, Record},
@@ -33,7 +36,8 @@ use crate::{
     crypto::Committee,
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Height, Message, Slot, Statement, ValidatorIndex, ValidatorSet, vote::Kind,
+        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, Slot, Statement, ValidatorIndex, ValidatorSet,
+        vote::Kind,
     },
 };
 
@@ -62,7 +66,7 @@ pub struct Machine {
     pub(super) committee: Arc<dyn Committee>,
     pub(super) me: Option<ValidatorIndex>,
     pub(super) schedule: Schedule,
-    pub(super) next_seed: alloy_primitives::B256,
+    pub(super) next_seed: B256,
     pub(super) next_set: Option<ValidatorSet>,
     pub(super) base: Anchor,
     /// The certificates that ended the epochs before, oldest first.
@@ -106,14 +110,14 @@ pub struct Machine {
     pub(super) heard: Vec<Duration>,
 
     // Catching up.
-    pub(super) wants: BTreeMap<alloy_primitives::B256, Want>,
+    pub(super) wants: BTreeMap<B256, Want>,
     pub(super) stall: Stall,
     pub(super) answered: BTreeMap<Option<ValidatorIndex>, Duration>,
     pub(super) amnesia: Option<Amnesia>,
 
     // Persistence.
     entries: Vec<Entry>,
-    bodies: Vec<alloy_primitives::B256>,
+    bodies: Vec<B256>,
     must_sync: bool,
     next_token: u64,
     synced: u64,
@@ -129,9 +133,10 @@ impl Machine {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Output>), StartError> {
+    pub fn start(mut settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Output>), StartError> {
         let Snapshot { set, next_set, seed, next_seed, base, tip, blocks, entries, is_log_lost, nonce, .. } = snapshot;
         let handovers: VecDeque<Certificate> = snapshot.handovers.into_iter().take(limits::HANDOVERS_MAX).collect();
+        settings.window = settings.window.max(1);
         let epoch = set.epoch();
         let committee = settings.scheme.committee(&set).ok_or(StartError::Key(epoch))?;
         let set = Arc::new(set);
@@ -245,7 +250,7 @@ impl Machine {
         self.certificates = self.certificates.split_off(&(self.kept_from(), Kind::Proposal));
         self.later = entries.iter().filter(|entry| entry.epoch() > epoch).cloned().collect();
         if is_marked && !self.settings.planted.has(Bug::ProposeAfterRestart) {
-            self.barred = Some(self.record.frontier().0 / self.settings.window.max(1));
+            self.barred = Some(self.record.frontier().0 / self.settings.window);
         }
         Ok(())
     }
@@ -265,7 +270,7 @@ impl Machine {
     fn begin(&mut self, entries: &[Entry], is_log_lost: bool, nonce: u64) -> Vec<Output> {
         let is_fresh = entries.is_empty() && self.tip_slot.is_none() && !is_log_lost;
         if !is_fresh && !self.settings.planted.has(Bug::ProposeAfterRestart) {
-            self.barred = Some(self.record.frontier().0 / self.settings.window.max(1));
+            self.barred = Some(self.record.frontier().0 / self.settings.window);
         }
         if is_log_lost && self.me.is_some() && !self.settings.planted.has(Bug::IgnoreAmnesia) {
             self.amnesia = Some(Amnesia::new(nonce, self.set.size()));
@@ -306,12 +311,6 @@ impl Machine {
         Place { epoch, frontier, height: Height(self.tip.header.height) }
     }
 
-    /// What was signed here and which certificates are held, for those who check it.
-    #[must_use]
-    pub const fn record(&self) -> &Record {
-        &self.record
-    }
-
     fn advance(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.changed = false;
@@ -339,7 +338,7 @@ impl Machine {
     }
 
     /// The header that a block stands on, if it is here.
-    pub(super) fn parent_of(&self, parent: &Parent) -> Option<(&ConsensusHeader, alloy_primitives::B256)> {
+    pub(super) fn parent_of(&self, parent: &Parent) -> Option<(&ConsensusHeader, B256)> {
         if parent.id == self.tip.id {
             return Some((&self.tip.header, self.tip.mix));
         }
@@ -359,7 +358,7 @@ impl Machine {
     }
 
     /// A block's body and those below it must be on disk with what was signed; of a tail header, the header.
-    pub(super) fn keep_bodies(&mut self, id: alloy_primitives::B256) {
+    pub(super) fn keep_bodies(&mut self, id: B256) {
         let mut next = Some(id);
         while let Some(known) = next.and_then(|id| self.blocks.get(&id)).filter(|known| !known.is_kept) {
             let (id, parent) = (known.id, known.parent.id);
@@ -428,7 +427,7 @@ impl Machine {
             Err(found) => {
                 let held = self.certificates.get(&(found.held.slot(), found.held.kind())).copied();
                 if let Some(held) = held.filter(|held| held.statement.contradicts(&statement)) {
-                    self.accuse(crate::types::Evidence::Certificates(Box::new(held), Box::new(certificate)));
+                    self.accuse(Evidence::Certificates(Box::new(held), Box::new(certificate)));
                 }
                 self.halt(format!("certificates contradict each other: {:?} and {:?}", found.held, found.came));
                 return;
@@ -478,10 +477,5 @@ impl Machine {
     /// The highest slot about which anything is taken in.
     pub(super) const fn horizon(&self) -> Slot {
         Slot(self.record.frontier().0.saturating_add(self.settings.window.saturating_mul(4)))
-    }
-
-    /// The last height of the epoch.
-    pub(super) const fn last_height(&self) -> u64 {
-        self.record.epoch().0.saturating_add(1).saturating_mul(self.settings.epoch_heights)
     }
 }

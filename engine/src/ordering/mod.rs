@@ -27,6 +27,7 @@ pub mod certify;
 pub mod chain;
 pub mod event;
 mod inbound;
+mod jobs;
 pub mod journal;
 pub mod leader;
 mod leading;
@@ -46,17 +47,8 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 
-pub use self::state::Ordering;
+pub use self::{event::Now, state::Ordering};
 use crate::types::{BuiltBlock, ConsensusHeader, FinalizedBlock, Height, ParentRef};
-
-/// The time at which an input arrives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Never runs backwards; for pace and timers.
-    pub monotonic: Duration,
-    /// Milliseconds since 1970; for block timestamps.
-    pub wall_ms: u64,
-}
 
 /// When a chain without transactions makes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{event::Output, leading::Lead, machine::Machine, rules::Mark};
-use crate::types::{Message, Slot, vote::Kind};
+use super::{event::Output, leading::Lead, machine::Machine};
+use crate::types::{Message, Slot};
 
 /// A leader that is silent for this long is given up before its timer, if enough others are heard.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -12,11 +12,11 @@ pub(super) const AHEAD_MAX_MS: u64 = 1_000;
 
 impl Machine {
     fn window_of(&self, slot: Slot) -> u64 {
-        slot.0 / self.settings.window.max(1)
+        slot.0 / self.settings.window
     }
 
     pub(super) fn first_slot(&self, window: u64) -> Slot {
-        Slot(window.saturating_mul(self.settings.window.max(1)))
+        Slot(window.saturating_mul(self.settings.window))
     }
 
     /// Enters the window of the frontier.
@@ -24,7 +24,7 @@ impl Machine {
         let frontier = self.record.frontier();
         let window = self.window_of(frontier);
         if self.pacemaker.window() != Some(window) {
-            self.pacemaker.enter(window, self.settings.window.max(1), self.now.monotonic);
+            self.pacemaker.enter(window, self.settings.window, self.now.monotonic);
             self.fast_skip = None;
             self.lead = None;
             if self.me.is_some_and(|me| me == self.schedule.leader(frontier)) {
@@ -151,21 +151,6 @@ impl Machine {
         {
             self.emit(Output::Abandon(id));
         }
-    }
-
-    /// Signs what the rules allowed, and counts it.
-    pub(super) fn sign(&mut self, ballot: super::rules::Ballot) {
-        let Mark::Vote(statement) = ballot.mark() else { return };
-        let (Some(me), Some(identity)) = (self.me, &self.settings.identity) else { return };
-        let signature = identity.signer.sign(self.settings.domain.vote(ballot.epoch(), &statement));
-        let vote = crate::types::Vote { epoch: ballot.epoch(), statement, voter: me, signature };
-        self.remember_signed(super::journal::Entry::Vote(vote));
-        if let Some(id) = statement.id().filter(|_| statement.kind() != Kind::Skip) {
-            self.keep_bodies(id);
-        }
-        self.emit_after_sync(Output::Broadcast(Message::Vote(vote)));
-        self.changed = true;
-        self.count(vote);
     }
 
     /// Asks to be woken at the next moment that changes anything.

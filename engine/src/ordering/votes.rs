@@ -154,11 +154,11 @@ impl Votes {
         votes.collect()
     }
 
-    /// Blocks from a slot on that this much stake voted to notarize.
+    /// Blocks from a slot on that this much stake voted to notarize, or to finalize.
     pub(super) fn believed(&self, least: Stake, from: Slot) -> Vec<B256> {
         let kinds = self.slots.range((from, Kind::Proposal)..);
-        let notarize = kinds.filter(|((_, kind), _)| *kind != Kind::Skip);
-        let blocks = notarize.flat_map(|(_, ballots)| ballots.stake.iter());
+        let for_blocks = kinds.filter(|((_, kind), _)| *kind != Kind::Skip);
+        let blocks = for_blocks.flat_map(|(_, ballots)| ballots.stake.iter());
         blocks.filter(|(_, stake)| *stake >= least.0).map(|(id, _)| *id).collect()
     }
 

@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-use super::{event::Output, machine::Machine, rules::Candidate, timers::AHEAD_MAX_MS};
-use crate::types::{Height, Slot};
+use super::{
+    blocks::Known,
+    event::Output,
+    journal::Entry,
+    machine::Machine,
+    rules::{Ballot, Candidate, Mark, SlotRecord},
+    timers::AHEAD_MAX_MS,
+};
+use crate::types::{Height, Message, Slot, Vote, vote::Kind};
 
 impl Machine {
     /// Final heights that wait for the disk are too many to go on.
@@ -33,7 +40,7 @@ impl Machine {
         };
         let open = self.blocks.firsts().filter(|known| is_open(known.header.slot()));
         let on_time = open.filter(|known| self.is_on_time(known.header.timestamp_ms));
-        on_time.map(super::blocks::Known::candidate).collect()
+        on_time.map(Known::candidate).collect()
     }
 
     fn is_on_time(&self, timestamp_ms: u64) -> bool {
@@ -49,9 +56,8 @@ impl Machine {
     }
 
     fn finalize(&mut self) {
-        let is_open = |record: &super::rules::SlotRecord| {
-            record.my_finalize.is_none() && record.finalization.is_none() && !record.my_skip
-        };
+        let is_open =
+            |record: &SlotRecord| record.my_finalize.is_none() && record.finalization.is_none() && !record.my_skip;
         let notarized = self.record.slots().filter(|(_, record)| is_open(record));
         let notarized: Vec<_> = notarized.filter_map(|(slot, record)| Some((slot, record.notarization?))).collect();
         for (slot, id) in notarized {
@@ -68,61 +74,18 @@ impl Machine {
         }
     }
 
-    /// The block that is being executed.
-    pub(super) const fn executing(&self) -> Option<alloy_primitives::B256> {
-        match &self.job {
-            Some(super::leading::Job::Execute(id)) => Some(*id),
-            _ => None,
+    /// Signs what the rules allowed, and counts it.
+    pub(super) fn sign(&mut self, ballot: Ballot) {
+        let Mark::Vote(statement) = ballot.mark() else { return };
+        let (Some(me), Some(identity)) = (self.me, &self.settings.identity) else { return };
+        let signature = identity.signer.sign(self.settings.domain.vote(ballot.epoch(), &statement));
+        let vote = Vote { epoch: ballot.epoch(), statement, voter: me, signature };
+        self.remember_signed(Entry::Vote(vote));
+        if let Some(id) = statement.id().filter(|_| statement.kind() != Kind::Skip) {
+            self.keep_bodies(id);
         }
-    }
-
-    /// An execution is done.
-    pub(super) fn executed(&mut self, id: alloy_primitives::B256, verdict: Result<(), String>) {
-        if self.executing() == Some(id) {
-            self.job = None;
-        }
+        self.emit_after_sync(Output::Broadcast(Message::Vote(vote)));
         self.changed = true;
-        let Some(known) = self.blocks.get_mut(&id) else { return };
-        match verdict {
-            Ok(()) => known.valid = Some(true),
-            Err(reason) => {
-                known.valid = Some(false);
-                let slot = known.header.slot();
-                if self.is_certified(slot, id) {
-                    self.halt(format!("block {id} of slot {slot} is certified, and invalid here: {reason}"));
-                }
-            }
-        }
-    }
-
-    /// Gives the executor the next block: those that can still be voted for first, by slot, then what is certified
-    /// or left over.
-    pub(super) fn execute_next(&mut self) {
-        if self.halted {
-            return;
-        }
-        self.judge();
-        if self.job.is_some() {
-            return;
-        }
-        let frontier = self.record.frontier();
-        let is_ready = |known: &&super::blocks::Known| {
-            known.valid.is_none() && known.empty.is_some() && known.mix.is_some() && self.is_valid(&known.parent)
-        };
-        let rank = |known: &super::blocks::Known| {
-            let (slot, record) = (known.header.slot(), self.record.slot(known.header.slot()));
-            let is_certified = record.notarization == Some(known.id) || record.finalization == Some(known.id);
-            let is_live = slot >= frontier && !record.my_skip;
-            (!(is_certified || is_live), slot)
-        };
-        let next = self.blocks.iter().filter(is_ready).min_by_key(|known| rank(known));
-        let Some((id, parent)) = next.map(|known| (known.id, known.parent.id)) else { return };
-        self.job = Some(super::leading::Job::Execute(id));
-        self.emit(Output::Execute { id, parent });
-    }
-
-    /// Whether a block was executed here and is valid.
-    pub(super) fn is_valid(&self, parent: &super::rules::Parent) -> bool {
-        parent.id == self.tip.id || self.blocks.get(&parent.id).is_some_and(|known| known.valid == Some(true))
+        self.count(vote);
     }
 }

@@ -243,7 +243,7 @@ impl World {
         }
     }
 
-    /// Whom honest nodes convicted, by secret.
+    /// At the end every honest node must stand near the others.
     fn judge_liveness(&mut self) {
         if self.oracle.violation.is_some() || self.options.calm_us == 0 {
             return;
