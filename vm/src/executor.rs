@@ -26,7 +26,7 @@ use crate::{
     code::CodeCache,
     crypto,
     error::Refusal,
-    hint::{self, Hints},
+    hint::{self, Sightings},
     lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
     pace::Pace,
@@ -58,7 +58,7 @@ pub struct RevmExecutor {
     codes: CodeCache,
     workers: Workers,
     patterns: Patterns,
-    hints: Hints,
+    sightings: Sightings,
     threads_from: u64,
 }
 
@@ -74,8 +74,8 @@ impl RevmExecutor {
     pub fn with_rules(chain: Arc<ChainSpec>, rules: HeaderRules) -> Self {
         crypto::install();
         let (codes, workers) = (CodeCache::default(), Workers::alone());
-        let (patterns, hints) = (Patterns::default(), Hints::default());
-        Self { chain, rules, codes, workers, patterns, hints, threads_from: GAS_MIN }
+        let (patterns, sightings) = (Patterns::default(), Sightings::default());
+        Self { chain, rules, codes, workers, patterns, sightings, threads_from: GAS_MIN }
     }
 
     /// The same executor with these threads for blocks whose access list is known.
@@ -527,13 +527,13 @@ impl Executor for RevmExecutor {
 
     fn wants_hint(&self, transaction: &Transaction) -> bool {
         // Where nobody guesses, nobody asks where transactions meet.
-        self.workers.threads() > 1 && self.hints.wants(transaction)
+        self.workers.threads() > 1 && self.sightings.wants(transaction)
     }
 
     fn hint(&self, view: &dyn StateView, parent: &Sealed<Header>, transaction: &Transaction, limits: &HintLimits<'_>) {
-        let Self { chain, codes, patterns, hints, .. } = self;
+        let Self { chain, codes, patterns, sightings, .. } = self;
         if let Some(state) = hint::simulate(chain, codes, view, parent.inner(), transaction, limits) {
-            hints.learn(patterns, transaction, &state);
+            sightings.learn(patterns, transaction, &state);
         }
     }
 

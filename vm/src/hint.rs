@@ -73,15 +73,15 @@ struct Inner {
 
 /// What was seen of waiting transactions.
 #[derive(Debug)]
-pub(crate) struct Hints(Mutex<Inner>);
+pub(crate) struct Sightings(Mutex<Inner>);
 
-impl Default for Hints {
+impl Default for Sightings {
     fn default() -> Self {
         Self(Mutex::new(Inner { kinds: Recent::new(KINDS_MAX), places: Recent::new(PLACES_MAX) }))
     }
 }
 
-impl Hints {
+impl Sightings {
     /// Notes that a transaction was seen; tells whether it should be simulated, and then counts it as such.
     pub(crate) fn wants(&self, transaction: &Transaction) -> bool {
         let Some(kind) = kind(transaction) else { return false };

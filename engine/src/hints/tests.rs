@@ -13,7 +13,7 @@ use crate::{
     admission::PoolLimits,
     events::Events,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
-    testing::{MemoryStore, ToyWithHints},
+    testing::{MemoryStore, ToyExecutor},
     types::{Account, Envelope, Height, Transaction},
 };
 
@@ -115,10 +115,10 @@ fn endless() -> Stage {
     };
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = runs.clone();
-    let executor = ToyWithHints(Box::new(move |limits| {
+    let executor = ToyExecutor::hinting(move |limits| {
         counted.fetch_add(1, Ordering::Relaxed);
         while !(limits.is_over)() {}
-    }));
+    });
     let pool = Arc::new(Mempool::new(PoolLimits::default(), Height::GENESIS, 10));
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));
     let budget = Budget::new(5).expect("a share");

@@ -14,7 +14,7 @@ use crate::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ordering::Idle,
     ports::{Executor, HintLimits, Store},
-    testing::{MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor, ToyWithHints},
+    testing::{MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor},
     types::{CommittedBlock, Envelope, Height, RawTransaction, Transaction},
 };
 
@@ -47,7 +47,7 @@ struct Running {
 }
 
 fn start(senders: &[Address]) -> Running {
-    start_with(senders, Arc::new(ToyExecutor))
+    start_with(senders, Arc::new(ToyExecutor::default()))
 }
 
 fn start_with(senders: &[Address], executor: Arc<dyn Executor>) -> Running {
@@ -181,7 +181,7 @@ fn simulating(hint: impl Fn(&Sender<()>, &HintLimits<'_>) + Send + Sync + 'stati
     let transactions: Vec<_> = (0..200).map(|index| transaction(index, 0)).collect();
     let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
     let (begins, begun) = bounded(200);
-    let running = start_with(&senders, Arc::new(ToyWithHints(Box::new(move |limits| hint(&begins, limits)))));
+    let running = start_with(&senders, Arc::new(ToyExecutor::hinting(move |limits| hint(&begins, limits))));
     // The first ones may find that no time is saved up yet.
     for (raw, _) in &transactions[1..] {
         submit(&running.node, raw).expect("valid");

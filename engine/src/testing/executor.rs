@@ -23,8 +23,27 @@ const TRANSFER_GAS: u64 = 21_000;
 pub const PANIC_GAS: u64 = 21_666;
 
 /// Moves value from sender to recipient, in order of nonce.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ToyExecutor;
+#[derive(Default)]
+pub struct ToyExecutor {
+    /// What a simulation does; `None` for a toy that wants no hints.
+    hint: Option<Box<Hint>>,
+}
+
+type Hint = dyn Fn(&HintLimits<'_>) + Send + Sync;
+
+impl std::fmt::Debug for ToyExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ToyExecutor").finish_non_exhaustive()
+    }
+}
+
+impl ToyExecutor {
+    /// A toy that wants a hint for everything, and what a simulation does.
+    #[must_use]
+    pub fn hinting(hint: impl Fn(&HintLimits<'_>) + Send + Sync + 'static) -> Self {
+        Self { hint: Some(Box::new(hint)) }
+    }
+}
 
 /// Loads an account into the changes and gives its present value.
 fn load<'a>(
@@ -136,6 +155,16 @@ impl Executor for ToyExecutor {
         })
     }
 
+    fn wants_hint(&self, _: &Transaction) -> bool {
+        self.hint.is_some()
+    }
+
+    fn hint(&self, _: &dyn StateView, _: &Sealed<Header>, _: &Transaction, limits: &HintLimits<'_>) {
+        if let Some(hint) = &self.hint {
+            hint(limits);
+        }
+    }
+
     fn call(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<CallOutcome, CallError> {
         Err(CallError::Refused("the toy knows no calls".to_owned()))
     }
@@ -146,55 +175,5 @@ impl Executor for ToyExecutor {
 
     fn access_list(&self, _: &dyn StateView, _: &CallRequest, _: &AtomicBool) -> Result<AccessListOutcome, CallError> {
         Err(CallError::Refused("the toy knows no calls".to_owned()))
-    }
-}
-
-/// The toy that wants a hint for everything, and what a simulation does.
-pub struct ToyWithHints(pub Box<dyn Fn(&HintLimits<'_>) + Send + Sync>);
-
-impl Executor for ToyWithHints {
-    fn build(
-        &self,
-        view: &dyn StateView,
-        parent: &Sealed<Header>,
-        settings: &BuildSettings,
-        candidates: &mut dyn Candidates,
-        time: &BuildTime<'_>,
-    ) -> Result<BuiltBlock, ExecutionError> {
-        ToyExecutor.build(view, parent, settings, candidates, time)
-    }
-
-    fn execute(
-        &self,
-        view: &dyn StateView,
-        parent: &Sealed<Header>,
-        block: &Arc<Block>,
-    ) -> Result<ExecutedBlock, ExecutionError> {
-        ToyExecutor.execute(view, parent, block)
-    }
-
-    fn wants_hint(&self, _: &Transaction) -> bool {
-        true
-    }
-
-    fn hint(&self, _: &dyn StateView, _: &Sealed<Header>, _: &Transaction, limits: &HintLimits<'_>) {
-        (self.0)(limits);
-    }
-
-    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError> {
-        ToyExecutor.call(view, request, cancel)
-    }
-
-    fn estimate_gas(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<u64, CallError> {
-        ToyExecutor.estimate_gas(view, request, cancel)
-    }
-
-    fn access_list(
-        &self,
-        view: &dyn StateView,
-        request: &CallRequest,
-        cancel: &AtomicBool,
-    ) -> Result<AccessListOutcome, CallError> {
-        ToyExecutor.access_list(view, request, cancel)
     }
 }

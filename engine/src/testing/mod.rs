@@ -6,7 +6,7 @@ pub mod network;
 pub mod state;
 pub mod store;
 
-pub use executor::{PANIC_GAS, ToyExecutor, ToyWithHints};
+pub use executor::{PANIC_GAS, ToyExecutor};
 pub use mock::{MockScheme, MockSigner};
 pub use network::RecordingNetwork;
 pub use state::{MapAccount, MapState};

@@ -198,7 +198,7 @@ pub(crate) fn node(funded: &[Address]) -> Node {
         pool: PoolLimits::default(),
         hint_percent: 0,
     };
-    Node::start(config, store, Arc::new(Puppet(ToyExecutor)), Arc::new(Solitary)).unwrap()
+    Node::start(config, store, Arc::new(Puppet(ToyExecutor::default())), Arc::new(Solitary)).unwrap()
 }
 
 impl World {

@@ -49,7 +49,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     };
     let network: Arc<net::Solitary> = Arc::new(net::Solitary);
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));
-    let node = Node::start(config, store, Arc::new(ToyExecutor), network.clone()).expect("it starts");
+    let node = Node::start(config, store, Arc::new(ToyExecutor::default()), network.clone()).expect("it starts");
     let rpc_node = RpcNode {
         query: node.query.clone(),
         admission: node.admission.clone(),
