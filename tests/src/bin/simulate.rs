@@ -86,6 +86,7 @@ impl Arguments {
             length_us: self.seconds * 1_000_000,
             calm_us: if self.seconds > 30 { 25_000_000 } else { 0 },
             partition_us: 8_000_000,
+            slots_min: 0,
             groups: None,
             only_forks: false,
             faults,
@@ -104,7 +105,7 @@ impl Arguments {
         }
     }
 
-    /// At least twelve slots of a millisecond each, and partitions that change every few of them.
+    /// Slots of four milliseconds, and partitions that change every few of them.
     fn scenario(&self, faults: Faults, seed: u64) -> Options {
         let timing = Timing {
             delta: Duration::from_millis(4),
@@ -195,7 +196,7 @@ fn twins(arguments: &Arguments) -> Result<bool, String> {
     let faults = Faults::parse("twins,partition,reorder")?;
     let (mut events, mut slots, mut forks) = (0, u64::MAX, 0_u64);
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let options = Options { byzantine: Some(1), ..arguments.scenario(faults.clone(), seed) };
+        let options = Options { byzantine: Some(1), slots_min: 12, ..arguments.scenario(faults.clone(), seed) };
         let report = World::new(options).run();
         events += report.events;
         slots = slots.min(report.slots);

@@ -21,7 +21,7 @@ pub struct Report {
     pub bytes_sent: u64,
     /// Validators that were proved faulty.
     pub convicted: usize,
-    /// Slots that passed.
+    /// Slots that passed in the first epoch.
     pub slots: u64,
 }
 

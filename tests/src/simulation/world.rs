@@ -16,7 +16,7 @@ use engine::{
         planted::Planted,
     },
     testing::{MockScheme, MockSigner},
-    types::{ConsensusHeader, Domain, Evidence, Fetch, Message, SignedHeader, ValidatorIndex, ValidatorSet},
+    types::{ConsensusHeader, Domain, Epoch, Evidence, Fetch, Message, SignedHeader, ValidatorIndex, ValidatorSet},
 };
 
 use super::{
@@ -30,6 +30,8 @@ use super::{
 };
 use crate::rng::Rng;
 
+/// Time beyond a run's own in which the slots that must pass may do so, in microseconds.
+const OVERTIME_US: u64 = 60_000_000;
 /// What the clocks show at the beginning.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// What a run is made of.
@@ -45,6 +47,8 @@ pub struct Options {
     pub calm_us: u64,
     /// From one partition to the next, in microseconds at most.
     pub partition_us: u64,
+    /// Slots that must pass, if need be after the time is over and everything has healed.
+    pub slots_min: u64,
     /// Groups that the nodes are in from the beginning to the end, instead of partitions that come and go.
     pub groups: Option<Vec<usize>>,
     /// Go on whatever else is violated, until two blocks are final at one height.
@@ -128,6 +132,8 @@ pub struct World {
     sent: Vec<u64>,
     proposed_at: BTreeMap<B256, u64>,
     finality_us: Vec<u64>,
+    /// Slots that passed at some honest node in the first epoch.
+    slots_passed: u64,
     no_bodies: Arc<Vec<(B256, bool)>>,
 }
 
@@ -191,6 +197,7 @@ impl World {
             events: 0,
             proposed_at: BTreeMap::new(),
             finality_us: Vec::new(),
+            slots_passed: 0,
             no_bodies: Arc::default(),
         }
     }
@@ -211,7 +218,8 @@ impl World {
         self.plan();
         let end = self.options.length_us;
         while let Some(Reverse(Entered((at, _, _), event))) = self.heap.pop() {
-            if at > end || self.oracle.violation.is_some() {
+            let is_over = at > end && (self.slots_passed >= self.options.slots_min || at > end + OVERTIME_US);
+            if is_over || self.oracle.violation.is_some() {
                 break;
             }
             self.now = at;
@@ -233,18 +241,16 @@ impl World {
             violation: self.oracle.violation,
             finality_us: self.finality_us,
             bytes_sent: self.sent.iter().copied().max().unwrap_or_default(),
-            slots: self
-                .nodes
-                .iter()
-                .filter_map(|node| node.machine.as_ref())
-                .map(|machine| machine.place().frontier.0)
-                .max()
-                .unwrap_or_default(),
+            slots: self.slots_passed,
         }
     }
 
     /// At the end every honest node must stand near the others.
     fn judge_liveness(&mut self) {
+        let (passed, wanted) = (self.slots_passed, self.options.slots_min);
+        if passed < wanted {
+            self.oracle.violated(format!("{passed} slots passed, {wanted} are wanted"));
+        }
         if self.oracle.violation.is_some() || self.options.calm_us == 0 {
             return;
         }
@@ -370,6 +376,9 @@ impl World {
         let Some(machine) = &mut self.nodes[node].machine else { return };
         let outputs = machine.handle(input, now);
         let place = machine.place();
+        if self.nodes[node].fault.is_none() && place.epoch == Epoch(0) {
+            self.slots_passed = self.slots_passed.max(place.frontier.0);
+        }
         self.trace = fold(self.trace, self.now ^ (node as u64) << 56);
         self.trace = fold(self.trace, place.frontier.0 << 32 ^ place.height.0 ^ (outputs.len() as u64) << 20);
         self.apply(node, outputs);
