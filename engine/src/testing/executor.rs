@@ -1,7 +1,7 @@
 //! A toy executor: every transaction moves value and nothing else.
 //!
 //! It gives the pipeline real layers, nonces and balances without an EVM: no fees, and each uses the gas it asks for.
-//! [`ToyWithHints`] also simulates, the way its owner says.
+//! [`ToyExecutor::hinting`] also simulates, the way its owner says.
 
 use std::{
     collections::hash_map::Entry,
