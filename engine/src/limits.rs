@@ -147,9 +147,14 @@ pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 /// Validators in one epoch's set.
 pub const VALIDATORS_MAX: usize = 300;
 
+/// Bytes of one entry of the log; the largest is the start of an epoch, with all its validators.
+pub const JOURNAL_ENTRY_BYTES_MAX: usize = 32 * 1024;
+
 const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);
+// A validator takes 2 bytes of list, 49 of key, 9 of stake and 21 of operator; 100 for the epoch, its base and lists.
+const _: () = assert!(VALIDATORS_MAX * 81 + 100 <= JOURNAL_ENTRY_BYTES_MAX);
 // A simulation is never begun if it could not be paid for.
 const _: () = assert!(HINT_TIME_MAX.as_nanos() <= HINT_BURST.as_nanos());
 // With slots of 200 ms the largest transaction fits a block, though it be the slowest.

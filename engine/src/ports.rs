@@ -1,10 +1,11 @@
-//! What the rules need from the world: four object-safe ports.
+//! What the rules need from the world: object-safe ports.
 //!
 //! | port | given by | called | gives |
 //! |---|---|---|---|
 //! | [`Executor`] | vm; a toy in `testing` | once per block, and per read-only call or hint | layers, receipts, header fields |
 //! | [`StateView`] | storage under layers; a map in `testing` | per cold read | accounts, slots, code, block hashes, the root after a block |
 //! | [`Store`] | storage; memory in `testing` | per block | durable blocks, views, proofs |
+//! | [`Journal`] | storage; memory in `testing` | per step that signs | what was signed survives |
 //! | [`Network`] | net | per message | `Sent` or `Full`, at once |
 
 use std::{
@@ -18,10 +19,11 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 
 use crate::{
     genesis::ChainSpec,
+    ordering::journal::{Entry, KeptBlock},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
-        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, FinalizedBlock, Height,
-        StateChanges, Transaction, TrieHandle,
+        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Epoch, ExecutedBlock, FinalizedBlock, Height,
+        Slot, StateChanges, Transaction, TrieHandle,
     },
 };
 
@@ -340,6 +342,40 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`] outside the kept range.
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError>;
+}
+
+/// What the log held when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// In the order in which they were appended, less what was forgotten.
+    pub entries: Vec<Entry>,
+    /// Blocks that are not final yet, as far as the store knows; in the order in which they were appended.
+    pub blocks: Vec<KeptBlock>,
+    /// The log is gone, damaged or an old copy: something may have been signed that it does not tell of.
+    pub is_lost: bool,
+}
+
+/// Remembers what this validator signed, and the blocks that rest on it: a write-ahead log.
+///
+/// Order alone carries safety: append what was signed, sync, send. One thread appends; any may sync.
+pub trait Journal: Send + Sync {
+    /// Writes entries and blocks behind those that are there, all or none; durable after the next sync.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]: the log takes nothing more, and the node must stop.
+    fn append(&self, entries: &[Entry], blocks: &[KeptBlock]) -> Result<(), StoreError>;
+
+    /// Returns when everything appended would survive a power cut; only then may it be told.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]: the log takes nothing more, and the node must stop.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// The store holds the chain up to this block: what the log has of it and of what lies below may be forgotten.
+    ///
+    /// Kept in any case: the newest floor, every start of an epoch from this one on, and what belongs to this slot
+    /// and to later ones.
+    fn forget_below(&self, epoch: Epoch, slot: Slot, height: Height);
 }
 
 /// What became of a message handed to the network.
