@@ -260,7 +260,7 @@ impl Machine {
         let reached = slot.0.saturating_add(window.saturating_mul(2));
         let end = Slot((reached / window).saturating_add(1).saturating_mul(window).saturating_sub(1));
         self.record.raise_floor((epoch, end));
-        self.remember_signed(super::journal::Entry::Floor { epoch, slot: end });
+        self.remember_signed(super::journal::Entry::Regained { epoch, slot: end });
         self.amnesia = None;
         self.changed = true;
     }

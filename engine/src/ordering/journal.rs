@@ -10,6 +10,7 @@
 //! Certificate  3 | certificate
 //! Floor        4 | epoch | slot
 //! EpochStart   5 | epoch | base | [[key, stake, operator], ..]
+//! Regained     6 | epoch | slot
 //! ```
 //!
 //! An entry has at most [`limits::JOURNAL_ENTRY_BYTES_MAX`] bytes; more is not read.
@@ -69,6 +70,14 @@ pub enum Entry {
         /// Who votes in it.
         set: ValidatorSet,
     },
+    /// A log was lost, and all that can have been signed before lies at or below this: a floor, from which on the log
+    /// tells everything again.
+    Regained {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its slot.
+        slot: Slot,
+    },
 }
 
 impl Entry {
@@ -82,10 +91,21 @@ impl Entry {
     #[must_use]
     pub const fn place(&self) -> (Epoch, Slot) {
         match self {
-            Self::Proposal { epoch, slot, .. } | Self::Floor { epoch, slot } => (*epoch, *slot),
+            Self::Proposal { epoch, slot, .. } | Self::Floor { epoch, slot } | Self::Regained { epoch, slot } => {
+                (*epoch, *slot)
+            }
             Self::Vote(vote) => (vote.epoch, vote.statement.slot()),
             Self::Certificate(certificate) => (certificate.epoch, certificate.statement.slot()),
             Self::EpochStart { epoch, .. } => (*epoch, Slot(0)),
+        }
+    }
+
+    /// At and below which epoch and slot nothing is signed any more, if it says so.
+    #[must_use]
+    pub const fn floor(&self) -> Option<(Epoch, Slot)> {
+        match self {
+            Self::Floor { epoch, slot } | Self::Regained { epoch, slot } => Some((*epoch, *slot)),
+            _ => None,
         }
     }
 }
@@ -95,6 +115,7 @@ const VOTE: u8 = 2;
 const CERTIFICATE: u8 = 3;
 const FLOOR: u8 = 4;
 const EPOCH_START: u8 = 5;
+const REGAINED: u8 = 6;
 
 fn list(out: &mut dyn alloy_rlp::BufMut, kind: u8, fields: &[&dyn Encodable]) {
     let fields_length = fields.iter().fold(0_usize, |sum, field| sum.saturating_add(field.length()));
@@ -114,6 +135,7 @@ impl Encodable for Entry {
                 let validators: Vec<Validator> = set.validators().to_vec();
                 list(out, EPOCH_START, &[epoch, base, &validators]);
             }
+            Self::Regained { epoch, slot } => list(out, REGAINED, &[epoch, slot]),
         }
     }
 }
@@ -139,6 +161,7 @@ impl Decodable for Entry {
                     .map_err(|_| Error::Custom("the validators of an epoch are no set"))?;
                 Self::EpochStart { epoch, base, set }
             }
+            REGAINED => Self::Regained { epoch: Epoch::decode(&mut rest)?, slot: Slot::decode(&mut rest)? },
             _ => return Err(Error::Custom("no entry of this kind")),
         };
         if rest.is_empty() { Ok(entry) } else { Err(Error::UnexpectedLength) }

@@ -208,10 +208,10 @@ impl Machine {
     fn recover(&mut self, finalization: Option<Certificate>, entries: &[Entry]) -> Result<(), StartError> {
         let epoch = self.record.epoch();
         for entry in entries {
-            if let Entry::Floor { epoch, slot } = entry
+            if let Some(floor) = entry.floor()
                 && !self.settings.planted.has(Bug::ForgetFloor)
             {
-                self.record.raise_floor((*epoch, *slot));
+                self.record.raise_floor(floor);
             }
         }
         if let Some(certificate) = finalization.filter(|certificate| certificate.epoch == epoch) {

@@ -32,7 +32,7 @@ pub struct Disk {
     pub chain: Vec<(Anchor, Certificate)>,
     /// Tail headers of epochs that ended.
     pub tails: BTreeSet<B256>,
-    /// The log is gone.
+    /// The log is gone, and what it told was not regained.
     pub is_log_lost: bool,
     synced: u64,
 }
@@ -57,6 +57,7 @@ impl Disk {
     fn sync(&mut self, through: usize) {
         self.synced += through.min(self.unsynced.len()) as u64;
         for (entries, bodies) in self.unsynced.drain(..through.min(self.unsynced.len())) {
+            self.is_log_lost &= !entries.iter().any(|entry| matches!(entry, Entry::Regained { .. }));
             self.log.extend(entries);
             for id in bodies {
                 if let Some(body) = self.bodies.get_mut(&id) {
@@ -78,16 +79,12 @@ impl Disk {
 
     /// Drops what lies below the floor.
     fn compact(&mut self) {
-        let floor = self.log.iter().filter_map(|entry| match entry {
-            Entry::Floor { epoch, slot } => Some((*epoch, *slot)),
-            _ => None,
-        });
-        let Some(floor) = floor.max() else { return };
+        let Some(floor) = self.log.iter().filter_map(Entry::floor).max() else { return };
         self.log.retain(|entry| match entry {
             Entry::Vote(vote) => (vote.epoch, vote.statement.slot()) > floor,
             Entry::Proposal { epoch, slot, .. } => (*epoch, *slot) > floor,
             Entry::Certificate(held) => (held.epoch, held.statement.slot()) >= floor,
-            Entry::Floor { epoch, slot } => (*epoch, *slot) == floor,
+            Entry::Floor { epoch, slot } | Entry::Regained { epoch, slot } => (*epoch, *slot) == floor,
             Entry::EpochStart { .. } => true,
         });
     }

@@ -1,4 +1,4 @@
-use alloy_primitives::{FixedBytes, b256, keccak256};
+use alloy_primitives::{FixedBytes, b256, hex, keccak256};
 use proptest::prelude::*;
 
 use super::*;
@@ -50,13 +50,15 @@ fn entries() -> Vec<Entry> {
         certificate(Statement::Notarize { slot, id }),
         certificate(Statement::Skip { slot }),
         certificate(Statement::Finalize { slot, id }),
+        Entry::Regained { epoch: Epoch(2), slot },
     ]
 }
 
 #[test]
 fn entries_read_back_and_their_bytes_are_pinned() {
-    let bytes: Vec<u8> = entries().iter().flat_map(alloy_rlp::encode).collect();
+    let bytes: Vec<u8> = entries()[..9].iter().flat_map(alloy_rlp::encode).collect();
     assert_eq!(keccak256(&bytes), b256!("9141eed19e09bd586d5baadb1d059cca8e7aab4a2b420043128bd4cc85ab1cca"));
+    assert_eq!(alloy_rlp::encode(&entries()[9]), hex!("c6 06 02 83011170"));
     for entry in entries() {
         let bytes = alloy_rlp::encode(&entry);
         assert_eq!(Entry::decode(&mut &bytes[..]).as_ref(), Ok(&entry));
@@ -64,6 +66,12 @@ fn entries_read_back_and_their_bytes_are_pinned() {
             assert!(Entry::decode(&mut &bytes[..cut]).is_err(), "cut at {cut}");
         }
     }
+}
+
+#[test]
+fn a_floor_and_what_was_regained_say_below_what_nothing_is_signed_and_nothing_else_does() {
+    let floors: Vec<_> = entries().iter().filter_map(Entry::floor).collect();
+    assert_eq!(floors, [(Epoch(2), Slot(0)), (Epoch(2), Slot(70_000))]);
 }
 
 #[test]
@@ -79,7 +87,7 @@ fn the_largest_set_fits_an_entry_and_more_than_an_entry_does_not_decode() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_decoder_panic(which in 0..9_usize, at in any::<prop::sample::Index>(), to in any::<u8>()) {
+    fn no_bytes_make_the_decoder_panic(which in 0..10_usize, at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let mut bytes = alloy_rlp::encode(&entries()[which]);
         let at = at.index(bytes.len());
         bytes[at] = to;
