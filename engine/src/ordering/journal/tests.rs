@@ -1,3 +1,5 @@
+//! Entries read back, their bytes are pinned, and no bytes make the decoder panic.
+
 use alloy_primitives::{FixedBytes, b256, hex, keccak256};
 use proptest::prelude::*;
 
