@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Every fail point, so that a crash test can visit them all.
+/// Every fail point on the way of a block, so that a crash test can visit them all.
 pub const FAIL_POINTS: [&str; 21] = [
     "genesis.identity",
     "genesis.rows",
@@ -30,6 +30,28 @@ pub const FAIL_POINTS: [&str; 21] = [
     "recovery.confirmed",
     "recovery.apply",
 ];
+
+/// Every fail point of the log, which is written beside the blocks.
+pub const LOG_FAIL_POINTS: [&str; 14] = [
+    "log.open.cut",
+    "log.open.settled",
+    "log.open.made",
+    "log.append.before_write",
+    "log.append.partial",
+    "log.append.after_write",
+    "log.sync.before",
+    "log.sync.after",
+    "log.roll.before_header",
+    "log.roll.before_rename",
+    "log.roll.before_dir_sync",
+    "log.roll.after",
+    "log.recycle",
+    "log.spare",
+];
+
+fn is_known(name: &str) -> bool {
+    FAIL_POINTS.contains(&name) || LOG_FAIL_POINTS.contains(&name)
+}
 
 /// What happens at an armed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +78,8 @@ impl FailPoints {
     pub(crate) fn parse(text: Option<&str>, action: Action) -> Result<Self, String> {
         let Some(text) = text else { return Ok(Self::default()) };
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
-        if !FAIL_POINTS.contains(&name) {
-            return Err(format!("fail_point names {name}, which is none of {FAIL_POINTS:?}"));
+        if !is_known(name) {
+            return Err(format!("fail_point names {name}, which is none of {FAIL_POINTS:?} and {LOG_FAIL_POINTS:?}"));
         }
         let count: u64 =
             count.parse().ok().filter(|count| *count > 0).ok_or_else(|| format!("fail_point counts {count}"))?;
@@ -74,7 +96,7 @@ impl FailPoints {
     /// # Errors
     /// A text, if a test wants the operation to fail here.
     pub(crate) fn hit(&self, name: &'static str) -> Result<(), String> {
-        debug_assert!(FAIL_POINTS.contains(&name), "{name} is not listed");
+        debug_assert!(is_known(name), "{name} is not listed");
         let Some((armed, action)) = &self.armed else { return Ok(()) };
         let left = self.left.load(Ordering::SeqCst);
         if left == 0 {

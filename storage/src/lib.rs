@@ -1,4 +1,4 @@
-//! The only room that opens files: blocks in append-only segments, state in MDBX, the state trie.
+//! The only room that opens files: blocks in append-only segments, state in MDBX, the state trie, the write-ahead log.
 //!
 //! ```text
 //! commit(blocks)  -> segments/NNNNNNNN.seg   one fdatasync, then the blocks are final to the world
@@ -6,10 +6,11 @@
 //! checkpoint      -> state/, chain/          every few seconds, many blocks in one MDBX transaction
 //! view(height)    -> overlay, else snapshot  frozen, shared by threads
 //! open            -> recovery                replays the records above the checkpoint
+//! journal()       -> log/NNNNNNNN.log        what was signed here, synced before it is sent
 //! ```
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
-//! `record`, `blocks`, `index`, `checkpoint`, `overlay`, `view`, `snapshot`, [`trie`], `tables`, `kv`,
+//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `overlay`, `view`, `snapshot`, [`trie`], `tables`, `kv`,
 //! `disk`.
 
 pub mod store;
@@ -24,6 +25,7 @@ pub mod genesis;
 mod housekeeper;
 mod index;
 mod kv;
+pub mod log;
 pub mod metrics;
 mod open;
 mod overlay;

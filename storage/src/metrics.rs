@@ -2,10 +2,14 @@
 
 use engine::metrics::Counter;
 
-/// Calls of fdatasync and fsync on segments, indices and their folder; MDBX's own are not in it.
+/// Calls of fdatasync and fsync on segments, indices, the log and their folders; MDBX's own are not in it.
 pub static FSYNC: Counter = Counter::new("storage_fsync_total");
 /// Bytes written to segments.
 pub static SEGMENT_BYTES: Counter = Counter::new("storage_segment_bytes_total");
+/// Batches appended to the log.
+pub static LOG_APPENDED: Counter = Counter::new("storage_log_append_total");
+/// Bytes appended to the log.
+pub static LOG_BYTES: Counter = Counter::new("storage_log_bytes_total");
 /// Bytes of keys and values handed to MDBX by checkpoints.
 pub static CHECKPOINT_BYTES: Counter = Counter::new("storage_checkpoint_bytes_total");
 /// Rows written or deleted by checkpoints.
@@ -18,7 +22,7 @@ pub static KECCAK: Counter = Counter::new("storage_keccak_total");
 pub static BLOCK_COMMITTED: Counter = Counter::new("storage_block_committed_total");
 /// Nanoseconds inside `commit`, from the call to durability.
 pub static COMMIT_BUSY: Counter = Counter::new("storage_commit_busy_nanoseconds_total");
-/// Nanoseconds inside fdatasync of segments.
+/// Nanoseconds inside fdatasync of segments and the log.
 pub static SYNC_BUSY: Counter = Counter::new("storage_sync_busy_nanoseconds_total");
 /// Nanoseconds that `commit` waited for a checkpoint.
 pub static COMMIT_STALLED: Counter = Counter::new("storage_commit_stalled_nanoseconds_total");
@@ -34,6 +38,8 @@ pub fn export() {
     for counter in [
         &FSYNC,
         &SEGMENT_BYTES,
+        &LOG_APPENDED,
+        &LOG_BYTES,
         &CHECKPOINT_BYTES,
         &CHECKPOINT_ROWS,
         &READ,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use alloy_primitives::B256;
-use engine::{genesis::ChainSpec, types::Height};
+use engine::{genesis::ChainSpec, ports::Recovered, types::Height};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     housekeeper::Housekeeper,
     index::{Files, TransactionIndex},
     kv::Env,
+    log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
     recovery,
     segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
@@ -47,6 +48,10 @@ pub(crate) fn open(
             "segment_bytes is {}, at least {SEGMENT_BYTES_MIN}",
             config.segment_bytes
         )));
+    }
+    if !(LOG_BYTES_MIN..=LOG_BYTES_MAX).contains(&config.log_bytes) {
+        let text = format!("log_bytes is {}, {LOG_BYTES_MIN} to {LOG_BYTES_MAX}", config.log_bytes);
+        return Err(OpenError::Config(text));
     }
     let (state_dir, chain_dir) = (config.dir.join("state"), config.dir.join("chain"));
     let segments_dir = config.dir.join("segments");
@@ -216,9 +221,47 @@ fn build(
         _lock: lock,
     });
     recovery::replay(&inner, scan, applied)?;
+    let (log, recovered) = open_log(&inner)?;
     inner.housekeeper.prepare_spare();
     let checkpointer = if inner.config.background { Some(checkpoint::start(Arc::clone(&inner))?) } else { None };
-    Ok(Database { inner, checkpointer: Mutex::new(checkpointer) })
+    let (checkpointer, recovered) = (Mutex::new(checkpointer), Mutex::new(Some(recovered)));
+    Ok(Database { inner, checkpointer, log: Arc::new(log), recovered })
+}
+
+/// Opens the log beside a store that is recovered; makes it if the folder never had one.
+fn open_log(inner: &Inner) -> Result<(Log, Recovered), OpenError> {
+    let appender = inner.appender.lock();
+    let folder = log::Folder {
+        disk: Arc::clone(&appender.disk),
+        dir: log::folder_in(&inner.config.dir),
+        identity: log::Identity::of(&inner.chain),
+        bytes: inner.config.log_bytes,
+        fail: Arc::clone(&inner.fail),
+        housekeeper: Some(Arc::clone(&inner.housekeeper)),
+    };
+    drop(appender);
+    let tip = inner.blocks.tip();
+    let header = &tip.block.consensus;
+    let tip = log::Mark { epoch: header.epoch(), slot: header.slot(), height: tip.height() };
+    let was_made = was_log_made(&inner.chain_env)?;
+    let opened = log::open(folder, was_made, tip)?;
+    inner.fail.hit("log.open.made").map_err(Fault::Failed)?;
+    if !was_made {
+        note_log_made(&inner.chain_env)?;
+    }
+    Ok(opened)
+}
+
+/// Whether the folder ever had a log.
+pub(crate) fn was_log_made(env: &Env) -> Result<bool, Fault> {
+    Ok(env.write()?.get(tables::CHAIN_META, meta::LOG)?.is_some())
+}
+
+/// Notes that the folder has a log, which is durable.
+pub(crate) fn note_log_made(env: &Env) -> Result<(), Fault> {
+    let mut txn = env.write()?;
+    txn.put(tables::CHAIN_META, meta::LOG, &SCHEMA.0.to_be_bytes())?;
+    Ok(txn.commit()?)
 }
 
 fn read_next_storage_id(env: &Env) -> Result<u64, Fault> {

@@ -16,7 +16,7 @@ use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, Bytes, U256, map::B256Map};
 use engine::{
     genesis::ChainSpec,
-    ports::{AccountProof, StateView, Store, StoreError},
+    ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
     types::{Account, CommittedBlock, FinalizedBlock, Height},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -31,6 +31,7 @@ use crate::{
     housekeeper::Housekeeper,
     index::TransactionIndex,
     kv::Env,
+    log::{Log, Port},
     overlay::Overlay,
     rebuild, rewind,
     segment::{Appender, Segments},
@@ -68,6 +69,9 @@ pub struct Config {
     pub dir: PathBuf,
     /// Size of a segment in bytes, zero-written in advance; a block that needs more gets a larger one.
     pub segment_bytes: u64,
+    /// Size of a file of the log in bytes, zero-written in advance; there are two. It must hold everything that is
+    /// signed and voted for before it is final, blocks as well.
+    pub log_bytes: u64,
     /// When checkpoints are written.
     pub checkpoint: CheckpointPolicy,
     /// Bytes of trie nodes that stay in memory after a checkpoint.
@@ -90,6 +94,7 @@ impl Config {
         Self {
             dir: dir.into(),
             segment_bytes: 256 << 20,
+            log_bytes: 64 << 20,
             checkpoint: CheckpointPolicy::default(),
             trie_bytes_max: 1 << 30,
             map_bytes_max: 1 << 40,
@@ -99,10 +104,10 @@ impl Config {
         }
     }
 
-    /// The settings of a development chain: smaller segments, less memory.
+    /// The settings of a development chain: smaller files, less memory.
     #[must_use]
     pub fn dev(dir: impl Into<PathBuf>) -> Self {
-        Self { segment_bytes: 64 << 20, trie_bytes_max: 256 << 20, ..Self::new(dir) }
+        Self { segment_bytes: 64 << 20, log_bytes: 16 << 20, trie_bytes_max: 256 << 20, ..Self::new(dir) }
     }
 }
 
@@ -174,6 +179,8 @@ impl Inner {
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
     pub(crate) checkpointer: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) recovered: Mutex<Option<Recovered>>,
 }
 
 impl std::fmt::Debug for Database {
@@ -207,6 +214,19 @@ impl Database {
     /// [`StoreError::Failed`] poisons the store.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(crate::checkpoint::run(&self.inner)?)
+    }
+
+    /// The log of what this node signs. The folder stays locked while it is held.
+    #[must_use]
+    pub fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(Port { log: Arc::clone(&self.log), _inner: Arc::clone(&self.inner) })
+    }
+
+    /// What the log held when the store was opened, given once; whoever asks again is told that it is lost.
+    #[must_use]
+    pub fn take_recovered(&self) -> Recovered {
+        let again = Recovered { is_lost: true, ..Recovered::default() };
+        self.recovered.lock().take().unwrap_or(again)
     }
 
     /// Height of the newest checkpoint.

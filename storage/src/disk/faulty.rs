@@ -1,7 +1,8 @@
 //! A disk in memory that fails and forgets on demand.
 //!
 //! Writes are seen at once and durable after a sync; names likewise after a sync of their folder. A
-//! crash keeps what is durable and, by seed, any subset of the rest, each write cut at a sector.
+//! crash keeps what is durable and, by seed, any subset of the other writes, each cut at a sector, and
+//! the other changes of names up to any one of them.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Disk, DiskError, DiskFile};
 
@@ -27,6 +28,14 @@ struct State {
     files: Vec<FileState>,
     live: BTreeMap<PathBuf, usize>,
     durable: BTreeMap<PathBuf, usize>,
+    /// The names after each change since they were durable.
+    names: Vec<BTreeMap<PathBuf, usize>>,
+    /// Operations that changed something, or would have.
+    operations: u64,
+    /// How many of them work before the machine is dead.
+    stop_after: Option<u64>,
+    /// No file can grow.
+    is_full: bool,
     /// Operations left until one fails, by kind.
     writes_left: Option<u64>,
     syncs_left: Option<u64>,
@@ -81,7 +90,23 @@ impl FaultyDisk {
     /// Lets nothing fail from now on.
     pub(crate) fn works_again(&self) {
         let mut state = self.0.lock();
-        (state.writes_left, state.syncs_left) = (None, None);
+        (state.writes_left, state.syncs_left, state.stop_after) = (None, None, None);
+    }
+
+    /// Lets `count` more operations that change something work, and none after them.
+    pub(crate) fn stop_after(&self, count: u64) {
+        let mut state = self.0.lock();
+        state.stop_after = Some(state.operations.saturating_add(count));
+    }
+
+    /// Operations so far that changed something, or would have.
+    pub(crate) fn operations(&self) -> u64 {
+        self.0.lock().operations
+    }
+
+    /// Lets files grow no more, or again.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.0.lock().is_full = is_full;
     }
 
     /// What a power cut leaves, by seed.
@@ -89,6 +114,7 @@ impl FaultyDisk {
         let mut state = self.0.lock().clone();
         state.writes_left = None;
         state.syncs_left = None;
+        state.stop_after = None;
         for file in &mut state.files {
             let mut bytes = std::mem::take(&mut file.durable);
             for (offset, data) in file.pending.drain(..) {
@@ -101,11 +127,13 @@ impl FaultyDisk {
             file.live.clone_from(&bytes);
             file.durable = bytes;
         }
-        if next(&mut seed).is_multiple_of(2) {
-            state.live = state.durable.clone();
-        } else {
-            state.durable = state.live.clone();
+        let changes = u64::try_from(state.names.len()).expect("a few");
+        let kept = usize::try_from(next(&mut seed) % (changes + 1)).expect("a few");
+        if let Some(names) = kept.checked_sub(1).map(|last| state.names[last].clone()) {
+            state.durable = names;
         }
+        state.live = state.durable.clone();
+        state.names.clear();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -127,11 +155,37 @@ impl FaultyDisk {
         let mut state = self.0.lock();
         state.live.remove(path);
         state.durable.remove(path);
+        state.names.iter_mut().for_each(|names| {
+            names.remove(path);
+        });
     }
 
     /// Names that are there.
     pub(crate) fn names(&self) -> Vec<PathBuf> {
         self.0.lock().live.keys().cloned().collect()
+    }
+
+    /// Begins an operation that changes something.
+    fn change(&self, action: &'static str, path: &Path) -> Result<MutexGuard<'_, State>, DiskError> {
+        let mut state = self.0.lock();
+        state.operations = state.operations.saturating_add(1);
+        if state.stop_after.is_some_and(|last| state.operations > last) {
+            return Err(error(action, path, "the machine is off"));
+        }
+        Ok(state)
+    }
+
+    /// Changes names.
+    fn rename_all(
+        &self,
+        (action, path): (&'static str, &Path),
+        change: impl FnOnce(&mut State) -> Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        let mut state = self.change(action, path)?;
+        change(&mut state)?;
+        let names = state.live.clone();
+        state.names.push(names);
+        Ok(())
     }
 
     fn file(&self, id: usize, path: &Path) -> Arc<dyn DiskFile> {
@@ -146,24 +200,29 @@ impl Disk for FaultyDisk {
     }
 
     fn create(&self, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError> {
-        let mut state = self.0.lock();
-        let id = state.files.len();
-        state.files.push(FileState::default());
-        state.live.insert(path.to_owned(), id);
-        drop(state);
+        let mut id = 0;
+        self.rename_all(("creating", path), |state| {
+            id = state.files.len();
+            state.files.push(FileState::default());
+            state.live.insert(path.to_owned(), id);
+            Ok(())
+        })?;
         Ok(self.file(id, path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        let mut state = self.0.lock();
-        let id = state.live.remove(from).ok_or_else(|| error("renaming", from, "not found"))?;
-        state.live.insert(to.to_owned(), id);
-        Ok(())
+        self.rename_all(("renaming", from), |state| {
+            let id = state.live.remove(from).ok_or_else(|| error("renaming", from, "not found"))?;
+            state.live.insert(to.to_owned(), id);
+            Ok(())
+        })
     }
 
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.0.lock().live.remove(path);
-        Ok(())
+        self.rename_all(("removing", path), |state| {
+            state.live.remove(path);
+            Ok(())
+        })
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>, DiskError> {
@@ -176,9 +235,10 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
-    fn sync_dir(&self, _: &Path) -> Result<(), DiskError> {
-        let mut state = self.0.lock();
+    fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
+        let mut state = self.change("syncing", dir)?;
         state.durable = state.live.clone();
+        state.names.clear();
         Ok(())
     }
 }
@@ -205,8 +265,10 @@ impl DiskFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DiskError> {
-        let mut state = self.disk.0.lock();
-        if count_down(&mut state.writes_left) {
+        let mut state = self.disk.change("writing", &self.path)?;
+        let length = state.files[self.id].live.len();
+        let grows = usize::try_from(offset).expect("a small file") + bytes.len() > length;
+        if count_down(&mut state.writes_left) || (state.is_full && grows) {
             return Err(error("writing", &self.path, "No space left on device (os error 28)"));
         }
         let offset = usize::try_from(offset).expect("a small file");
@@ -218,7 +280,7 @@ impl DiskFile for FaultyFile {
 
     fn sync(&self) -> Result<(), DiskError> {
         crate::metrics::FSYNC.increment();
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.change("fdatasync of", &self.path)?;
         if count_down(&mut state.syncs_left) {
             // As Linux does: the pages stay readable, count as clean, and no later sync writes them.
             state.files[self.id].pending.clear();

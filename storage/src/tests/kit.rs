@@ -101,6 +101,7 @@ pub(crate) fn root_of(state: &State) -> B256 {
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
         segment_bytes: 64 << 10,
+        log_bytes: 16 << 10,
         checkpoint: CheckpointPolicy { interval: Duration::from_secs(3_600), ..CheckpointPolicy::default() },
         trie_bytes_max: 64 << 20,
         map_bytes_max: 1 << 30,

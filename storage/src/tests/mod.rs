@@ -2,6 +2,7 @@
 
 mod blocks;
 mod crash;
-mod kit;
+pub(crate) mod kit;
+mod log;
 mod model;
 mod opening;
