@@ -15,11 +15,19 @@ use engine::{
         Committee, Scheme, Signer,
         bls::{BlsScheme, SecretKey},
     },
-    ordering::{Idle, Input, Now, Ordering, Output, Settings, Tip, certify::certify, verify},
+    ordering::{
+        certify::certify,
+        event::{Anchor, Identity, Input, Now, Output, Settings, Snapshot},
+        machine::Machine,
+        pacemaker::Timing,
+        planted::Planted,
+        verify,
+    },
     ports::{Candidates as _, Store as _},
+    testing::{MockScheme, MockSigner},
     types::{
-        Domain, Epoch, ParentRef, PooledTransaction, Signature, Slot, Statement, Validator, ValidatorIndex,
-        ValidatorSet, Vote,
+        Domain, Epoch, Height, PooledTransaction, Signature, Slot, Statement, Validator, ValidatorIndex, ValidatorSet,
+        Vote,
     },
 };
 use lab::Lab;
@@ -29,37 +37,74 @@ const TRANSACTIONS: usize = 2_000;
 /// So long that a bench ends before the next block.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// Start, build, built, committed: all steps that one block takes.
-fn step(criterion: &mut Criterion) {
-    let mut lab = Lab::new(Shape::Transfer, 10);
-    let signed = lab.signed(10);
-    let block = lab.build(&lab.transactions(&signed));
-    let tip = lab.store.tip();
-    let consensus = &tip.block.consensus;
-    let tip = Tip {
-        height: tip.height(),
-        parent: ParentRef { slot: consensus.slot(), id: consensus.id() },
-        timestamp_ms: consensus.timestamp_ms,
-    };
+/// The machine of a chain of one validator.
+fn alone(identity: Identity, scheme: Arc<dyn Scheme>) -> Machine {
+    let member = Validator { public_key: identity.public_key, stake: 1, operator: Address::ZERO };
+    let set = ValidatorSet::new(Epoch(0), vec![member]).expect("a set");
     let settings = Settings {
-        chain_id: lab.store.chain().chain_id,
-        slot_time: Duration::ZERO,
+        domain: DOMAIN,
+        window: 4,
+        epoch_heights: u64::MAX,
+        timing: Timing { delta: Duration::from_millis(150), slot_time: Duration::ZERO, idle_interval: None },
         build_time: Duration::from_secs(1),
-        idle: Idle::Wait,
         in_flight_max: 8,
+        scheme,
+        identity: Some(identity),
+        planted: Planted::default(),
     };
-    criterion.bench_function("ordering::step/blocks=1", |bencher| {
-        bencher.iter(|| {
-            let mut machine = Ordering::new(settings);
-            let mut outputs = machine.handle(Input::Start(tip), Now::default());
-            outputs.extend(machine.handle(Input::TransactionsWaiting, Now::default()));
-            assert!(matches!(outputs[0], Output::Build(_)));
-            outputs
-                .extend(machine.handle(Input::Built { block: Box::new(block.clone()), more: false }, Now::default()));
-            outputs.extend(machine.handle(Input::Committed(tip.height.next()), Now::default()));
-            black_box(outputs)
-        });
+    let snapshot = Snapshot {
+        next_set: Some(set.in_epoch(Epoch(1))),
+        set,
+        seed: B256::ZERO,
+        next_seed: B256::ZERO,
+        base: Anchor::default(),
+        handovers: Vec::new(),
+        tip: None,
+        blocks: Vec::new(),
+        entries: Vec::new(),
+        is_log_lost: false,
+        nonce: 1,
+    };
+    Machine::start(settings, snapshot, Now::default()).expect("it starts").0
+}
+
+/// A transaction waits, build, built, synced, committed: all steps that one block takes.
+fn one_block(machine: &mut Machine, now: Now) {
+    let outputs = machine.handle(Input::TransactionsWaiting, now);
+    let order = outputs.into_iter().find_map(|output| match output {
+        Output::Build(order) => Some(order),
+        _ => None,
     });
+    let mut header = order.expect("a build is asked for").header;
+    header.block_hash = B256::repeat_byte(1);
+    let height = Height(header.height);
+    let outputs = machine.handle(Input::Built { header: Box::new(header), empty: false, more: false }, now);
+    let token = outputs.iter().find_map(|output| match output {
+        Output::Persist { token, .. } => *token,
+        _ => None,
+    });
+    let outputs = machine.handle(Input::Synced(token.expect("something was signed")), now);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Commit { .. })), "the block is final");
+    black_box(machine.handle(Input::Committed(height), now));
+}
+
+fn step(criterion: &mut Criterion) {
+    let mock = MockSigner::new(1);
+    let mocked = Identity { public_key: mock.public_key(), signer: Arc::new(mock) };
+    let schemes: [(&str, Identity, Arc<dyn Scheme>); 2] = [
+        ("mocked", mocked, Arc::new(MockScheme)),
+        ("bls", Identity::new(SecretKey::development()), Arc::new(BlsScheme)),
+    ];
+    for (name, identity, scheme) in schemes {
+        let mut machine = alone(identity, scheme);
+        let mut at = Duration::ZERO;
+        criterion.bench_function(&format!("ordering::step/validators=1 signatures={name}"), |bencher| {
+            bencher.iter(|| {
+                at += Duration::from_millis(1);
+                one_block(&mut machine, Now { monotonic: at, wall_ms: 0 });
+            });
+        });
+    }
 }
 
 /// Takes everything from a pool in order of fee and nonce, as a build does.
@@ -76,7 +121,7 @@ fn candidates(criterion: &mut Criterion) {
         }
         group.bench_function(format!("senders={senders} txs={TRANSACTIONS}"), |bencher| {
             bencher.iter(|| {
-                let mut candidates = PoolCandidates::new(&pool, 0);
+                let mut candidates = PoolCandidates::new(&pool, 0, &Default::default());
                 let taken = std::iter::from_fn(|| candidates.next()).count();
                 assert_eq!(taken, TRANSACTIONS);
             });

@@ -31,7 +31,7 @@ use engine::{
     limits,
     ports::{BuildSettings, BuildTime, Candidates, Executor, Store},
     testing::MapState,
-    types::{BuiltBlock, ConsensusHeader, Finalization, FinalizedBlock, Transaction},
+    types::{BuiltBlock, ConsensusHeader, FinalizedBlock, Transaction},
 };
 use storage::Database;
 use vm::{RevmExecutor, workers::Workers};
@@ -211,8 +211,8 @@ impl Lab {
             self.nonces[nth] += 1;
         }
         let consensus = &built.block.consensus;
-        let finalization = Finalization { epoch: consensus.epoch(), slot: consensus.slot(), id: consensus.id() };
-        self.store.commit(&[FinalizedBlock { executed: built, finalization }]).expect("the disk takes a block");
+        let finality = engine::testing::finality(consensus);
+        self.store.commit(&[FinalizedBlock { executed: built, finality }]).expect("the disk takes a block");
     }
 
     fn settings(&self) -> BuildSettings {

@@ -1,7 +1,8 @@
 //! Finalized blocks, in order, through the store; then the announcement.
 //!
 //! Promise: nothing is announced before the store says it would survive a power cut. Blocks that wait
-//! together are written together and share one sync.
+//! together are written together and share one sync. What the log says of them is durable before they are, so that a
+//! log that knows less than the store is an old one; and it forgets nothing that the store does not hold.
 
 use std::sync::Arc;
 
@@ -9,14 +10,14 @@ use crate::{
     events::{Event, Events},
     execution::Pending,
     metrics,
-    ports::{Message, Network, Store, StoreError},
-    types::{FinalizedBlock, Height},
+    ports::{Journal, Store, StoreError},
+    types::{ConsensusHeader, EpochStart, FinalizedBlock, Height},
 };
 
 /// Makes blocks durable and says so.
 pub struct Committer {
     store: Arc<dyn Store>,
-    network: Arc<dyn Network>,
+    journal: Arc<dyn Journal>,
     pending: Arc<Pending>,
     events: Events,
 }
@@ -30,15 +31,17 @@ impl std::fmt::Debug for Committer {
 impl Committer {
     /// Joins what a commit touches.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, network: Arc<dyn Network>, pending: Arc<Pending>, events: Events) -> Self {
-        Self { store, network, pending, events }
+    pub fn new(store: Arc<dyn Store>, journal: Arc<dyn Journal>, pending: Arc<Pending>, events: Events) -> Self {
+        Self { store, journal, pending, events }
     }
 
-    /// Commits a group of blocks in order and returns the new durable height.
+    /// Commits a group of blocks in order, and the start of the epoch after the last of them; returns the new durable
+    /// height.
     ///
     /// # Errors
     /// [`StoreError`]; nothing of the group may then be announced, and the node must stop.
-    pub fn commit(&self, group: &[FinalizedBlock]) -> Result<Height, StoreError> {
+    pub fn commit(&self, group: &[FinalizedBlock], epoch: Option<&EpochStart>) -> Result<Height, StoreError> {
+        self.journal.sync()?;
         let committed = self.store.commit(group)?;
         for block in committed {
             self.pending.committed(block.height());
@@ -55,9 +58,23 @@ impl Committer {
                 base_fee = header.base_fee_per_gas.unwrap_or_default(),
                 "block committed"
             );
-            self.network.broadcast(&Message::Committed(block.clone()));
             self.events.emit(&Event::Committed(block));
         }
-        Ok(self.store.tip().height())
+        if let Some(epoch) = epoch {
+            self.store.begin_epoch(epoch)?;
+        }
+        let tip = self.store.tip();
+        if !group.is_empty() || epoch.is_some() {
+            self.forget(&tip.block.consensus, epoch.is_some());
+        }
+        Ok(tip.height())
+    }
+
+    /// The start of an epoch rests on headers above its last block, which only the log has until the store has both.
+    fn forget(&self, newest: &ConsensusHeader, has_begun: bool) {
+        let is_last = newest.height.checked_rem(self.store.chain().ordering.epoch_slots) == Some(0);
+        if !is_last || has_begun {
+            self.journal.forget_below(newest.epoch(), newest.slot(), newest.height());
+        }
     }
 }

@@ -1,81 +1,210 @@
 //! Which layer lies on which parent: executed blocks that are not durable yet, over the store's tip.
 //!
-//! Promise: a view taken here shows the state after the newest executed block, and the layers below it
-//! stay alive as long as the view does. A layer leaves when its block is committed, after the store
-//! shows it, so no reader ever sees a gap.
+//! ```text
+//! store's tip <- final <- final          on their way to the disk, one chain; the last one is the head
+//!                           ^- open <- open
+//!                           ^- open      executed here, and maybe never final: a tree
+//! ```
+//!
+//! Promise: a view taken here shows the state after the block that was asked for, and the layers below it stay alive as
+//! long as the view does. A layer leaves when its block is committed, after the store shows it, so no reader ever sees
+//! a gap; or when another block became final in its place.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use alloy_consensus::{Header, Sealed};
-use alloy_primitives::{Address, B256, Bytes, U256, map::B256Map};
+use alloy_consensus::{Header, Sealed, Transaction as _};
+use alloy_primitives::{
+    Address, B256, Bytes, U256,
+    map::{AddressMap, B256Map},
+};
 use parking_lot::RwLock;
 
 use crate::{
     ports::{StateError, StateView, Store},
-    types::{Account, ExecutedBlock, Height, PooledTransaction, StateChanges, TrieHandle},
+    types::{Account, Block, ExecutedBlock, Height, PooledTransaction, Signature, StateChanges, TrieHandle},
 };
 
-#[derive(Debug, Default)]
+/// A block that was executed here, as its leader signed it.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// The leader's signature over its consensus header.
+    pub signature: Signature,
+    /// What came out.
+    pub executed: ExecutedBlock,
+}
+
+impl Layer {
+    fn parent(&self) -> B256 {
+        self.executed.block.consensus.parent_id
+    }
+}
+
+#[derive(Debug)]
 struct Layers {
-    /// Oldest first.
-    blocks: VecDeque<ExecutedBlock>,
+    /// Id of the newest final block.
+    head: B256,
+    /// Final and not durable yet, oldest first, with their ids.
+    decided: VecDeque<(B256, Layer)>,
+    open: BTreeMap<B256, Layer>,
+    /// Transactions of the final ones.
     transactions: B256Map<PooledTransaction>,
 }
 
-/// Executed blocks on their way to the disk.
-#[derive(Debug, Default)]
+/// Executed blocks on their way to the disk, or to nowhere.
+#[derive(Debug)]
 pub struct Pending(RwLock<Layers>);
 
-impl Pending {
-    /// Puts a block on top.
-    pub fn push(&self, executed: ExecutedBlock) {
-        let mut layers = self.0.write();
-        for transaction in &executed.block.body.transactions {
-            layers.transactions.insert(transaction.hash(), PooledTransaction::admitted(transaction.clone()));
+/// What a block is executed on.
+pub struct Ground {
+    /// State after the parent.
+    pub view: Arc<dyn StateView>,
+    /// Header of the parent.
+    pub parent: Sealed<Header>,
+    /// The blocks between the store's tip and this state, newest first.
+    above: Vec<Arc<Block>>,
+}
+
+impl Ground {
+    /// The nonce after the last one of each sender whose transactions a pool may still offer that follows final blocks.
+    #[must_use]
+    pub fn next_nonces(&self) -> AddressMap<u64> {
+        let transactions = self.above.iter().rev().flat_map(|block| &block.body.transactions);
+        transactions.map(|sent| (sent.sender(), sent.envelope().nonce().saturating_add(1))).collect()
+    }
+}
+
+impl Layers {
+    /// The layers from a block down to the store's tip, newest first; `None` if it does not stand on the head.
+    fn down_from(&self, id: B256) -> Option<Vec<ExecutedBlock>> {
+        let (mut layers, mut next) = (Vec::new(), id);
+        while next != self.head {
+            let layer = self.open.get(&next)?;
+            layers.push(layer.executed.clone());
+            next = layer.parent();
         }
-        layers.blocks.push_back(executed);
+        layers.extend(self.decided.iter().rev().map(|(_, layer)| layer.executed.clone()));
+        Some(layers)
     }
 
-    /// Removes the blocks up to `height`; call it once the store shows them.
+    /// Open blocks that no longer stand on the head are of no use.
+    fn drop_lost(&mut self) {
+        let stands = |id: &B256| {
+            let mut next = *id;
+            while next != self.head {
+                let Some(layer) = self.open.get(&next) else { return false };
+                next = layer.parent();
+            }
+            true
+        };
+        let lost: Vec<B256> = self.open.keys().copied().filter(|id| !stands(id)).collect();
+        for id in lost {
+            self.open.remove(&id);
+        }
+    }
+}
+
+impl Pending {
+    /// Nothing above the store's tip.
+    #[must_use]
+    pub fn new(store: &dyn Store) -> Self {
+        let head = store.tip().block.consensus.id();
+        let (decided, open, transactions) = (VecDeque::new(), BTreeMap::new(), B256Map::default());
+        Self(RwLock::new(Layers { head, decided, open, transactions }))
+    }
+
+    /// Puts an executed block on its parent.
+    pub fn insert(&self, id: B256, layer: Layer) {
+        self.0.write().open.insert(id, layer);
+    }
+
+    /// These blocks are final: each one's parent is the one before, the first one's the head. Blocks that cannot become
+    /// final any more leave. Ends at the first block that is not here.
+    #[must_use]
+    pub fn decide(&self, ids: &[B256]) -> Vec<Layer> {
+        let mut layers = self.0.write();
+        let mut decided = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(layer) = layers.open.remove(id).filter(|layer| layer.parent() == layers.head) else { break };
+            for transaction in &layer.executed.block.body.transactions {
+                layers.transactions.insert(transaction.hash(), PooledTransaction::admitted(transaction.clone()));
+            }
+            layers.head = *id;
+            layers.decided.push_back((*id, layer.clone()));
+            decided.push(layer);
+        }
+        layers.drop_lost();
+        decided
+    }
+
+    /// Removes the final blocks up to `height`; call it once the store shows them.
     pub fn committed(&self, height: Height) {
         let mut layers = self.0.write();
-        while layers.blocks.front().is_some_and(|lowest| lowest.block.height() <= height) {
-            if let Some(gone) = layers.blocks.pop_front() {
-                for transaction in &gone.block.body.transactions {
+        while layers.decided.front().is_some_and(|(_, lowest)| lowest.executed.block.height() <= height) {
+            if let Some((_, gone)) = layers.decided.pop_front() {
+                for transaction in &gone.executed.block.body.transactions {
                     layers.transactions.remove(&transaction.hash());
                 }
             }
         }
     }
 
-    /// A transaction of a block that is not durable yet.
+    /// A block that was executed here and is not durable yet, and its leader's signature.
+    #[must_use]
+    pub fn block(&self, id: &B256) -> Option<(Signature, Arc<Block>)> {
+        let layers = self.0.read();
+        let decided = || layers.decided.iter().find(|(decided, _)| decided == id).map(|(_, layer)| layer);
+        let layer = layers.open.get(id).or_else(decided)?;
+        Some((layer.signature, layer.executed.block.clone()))
+    }
+
+    /// A transaction of a final block that is not durable yet.
     #[must_use]
     pub fn transaction(&self, hash: B256) -> Option<PooledTransaction> {
         self.0.read().transactions.get(&hash).cloned()
     }
 
-    /// Header of the newest executed block.
+    /// Header of the newest final block.
     #[must_use]
     pub fn top(&self, store: &dyn Store) -> Sealed<Header> {
         let layers = self.0.read();
-        layers.blocks.back().map_or_else(|| store.tip().block.header.clone(), |top| top.block.header.clone())
+        let top = layers.decided.back().map(|(_, top)| top.executed.block.header.clone());
+        top.unwrap_or_else(|| store.tip().block.header.clone())
     }
 
-    /// State after the newest executed block, and its height.
+    /// State after the newest final block, and its height.
     ///
     /// # Errors
     /// [`StateError`] if the store cannot show its tip.
     pub fn view(&self, store: &dyn Store) -> Result<(Arc<dyn StateView>, Height), StateError> {
         // The layers are read first: a block that is committed meanwhile is then in both, never in neither.
-        let layers: Vec<ExecutedBlock> = self.0.read().blocks.iter().rev().cloned().collect();
-        let tip = store.tip().height();
-        let base = store.view(tip).map_err(|error| StateError::Unreadable(error.to_string()))?;
-        let layers: Vec<_> = layers.into_iter().filter(|layer| layer.block.height() > tip).collect();
-        match layers.first().map(|top| top.block.height()) {
-            Some(height) => Ok((Arc::new(LayeredView { layers, base }), height)),
-            None => Ok((base, tip)),
-        }
+        let layers = self.0.read().decided.iter().rev().map(|(_, layer)| layer.executed.clone()).collect();
+        let ground = ground(layers, store)?;
+        let height = Height(ground.parent.inner().number);
+        Ok((ground.view, height))
     }
+
+    /// What a block on this parent is executed on; `None` if no final block can stand there any more.
+    ///
+    /// # Errors
+    /// [`StateError`] if the store cannot show its tip.
+    pub fn ground(&self, parent: B256, store: &dyn Store) -> Result<Option<Ground>, StateError> {
+        let layers = self.0.read().down_from(parent);
+        layers.map(|layers| ground(layers, store)).transpose()
+    }
+}
+
+/// The store's tip under these layers, newest first; those that it shows by now are left out.
+fn ground(layers: Vec<ExecutedBlock>, store: &dyn Store) -> Result<Ground, StateError> {
+    let tip = store.tip();
+    let base = store.view(tip.height()).map_err(|error| StateError::Unreadable(error.to_string()))?;
+    let layers: Vec<_> = layers.into_iter().filter(|layer| layer.block.height() > tip.height()).collect();
+    let above: Vec<_> = layers.iter().map(|layer| layer.block.clone()).collect();
+    let parent = above.first().map_or_else(|| tip.block.header.clone(), |top| top.header.clone());
+    let view = if layers.is_empty() { base } else { Arc::new(LayeredView { layers, base }) };
+    Ok(Ground { view, parent, above })
 }
 
 /// State after a block that is not durable yet.

@@ -8,12 +8,16 @@
 
 use std::collections::BTreeMap;
 
-use alloy_consensus::Header;
-use alloy_eips::eip7840::BlobParams;
-use alloy_primitives::{Address, B256, Bytes, U256, address, keccak256};
+use alloy_consensus::{Header, Sealable as _};
+use alloy_eips::{eip4895::Withdrawals, eip7840::BlobParams};
+use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256, address, keccak256};
 use alloy_rlp::Encodable;
 
-use crate::limits;
+use crate::{
+    crypto::bls,
+    limits,
+    types::{Block, BlockBody, ConsensusHeader, Domain, Epoch, PublicKey, Signature, Validator, ValidatorSet},
+};
 
 /// A set of EVM and header rules, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,6 +197,13 @@ pub struct GenesisValidator {
     pub fee_recipient: Address,
 }
 
+impl GenesisValidator {
+    /// Its key, if it has the length of one.
+    fn public_key(&self) -> Option<PublicKey> {
+        FixedBytes::try_from(self.bls_pubkey.as_ref()).ok().map(PublicKey)
+    }
+}
+
 /// Parameters of ordering, fixed for the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderingParams {
@@ -206,7 +217,7 @@ pub struct OrderingParams {
     pub epoch_slots: u64,
     /// Milliseconds between empty blocks on an idle chain.
     pub idle_interval_ms: u64,
-    /// Validators of epoch 0; empty means one validator holding all stake.
+    /// Validators of epoch 0; empty means one validator, whose key everybody has.
     pub validators: Vec<GenesisValidator>,
 }
 
@@ -364,8 +375,16 @@ impl ChainSpec {
                     return refuse(field, format!("{} bytes", bytes.len()), reason);
                 }
             }
+            let Some(key) = validator.public_key().filter(|key| bls::check_key(key).is_ok()) else {
+                return refuse("bls_pubkey", validator.bls_pubkey.to_string(), "is no BLS12-381 key");
+            };
+            let proof = FixedBytes::try_from(validator.proof_of_possession.as_ref()).map(Signature).unwrap_or_default();
+            if !bls::verify_possession(&key, validator.fee_recipient, self.chain_id, &proof) {
+                let reason = "does not prove possession of bls_pubkey for this fee_recipient and chain id";
+                return refuse("proof_of_possession", validator.proof_of_possession.to_string(), reason);
+            }
         }
-        Ok(())
+        self.validator_set().map(|_| ())
     }
 
     /// Every fork the schedule ever reaches must find its contracts in block 0.
@@ -382,6 +401,54 @@ impl ChainSpec {
             return Ok(());
         }
         Err(GenesisError::MissingSystemContracts { fork: reached.name(), missing: missing.join(", ") })
+    }
+
+    /// Who votes in epoch 0: the validators of the file or, where it names none, whoever has the key that everybody
+    /// has ([`bls::SecretKey::development`]).
+    ///
+    /// # Errors
+    /// [`GenesisError::Parameter`] if they make no set.
+    pub fn validator_set(&self) -> Result<ValidatorSet, GenesisError> {
+        let named = self.ordering.validators.iter().map(|validator| Validator {
+            public_key: validator.public_key().unwrap_or_default(),
+            stake: validator.stake,
+            operator: validator.fee_recipient,
+        });
+        let mut validators: Vec<Validator> = named.collect();
+        if validators.is_empty() {
+            let public_key = bls::SecretKey::development().public_key();
+            validators.push(Validator { public_key, stake: 1, operator: Address::ZERO });
+        }
+        ValidatorSet::new(Epoch(0), validators).map_err(|error| GenesisError::Parameter {
+            field: "config.sluice.validators",
+            value: error.to_string(),
+            reason: "must make a validator set",
+        })
+    }
+
+    /// Block 0 as it is ordered: slot 0 of epoch 0, no transactions.
+    ///
+    /// The digest stands where other blocks name their parent, so that its id, which everything signed on this chain
+    /// is bound to, depends on everything that makes the chain.
+    #[must_use]
+    pub fn genesis_block(&self) -> Block {
+        let header = self.genesis_header.clone().seal_slow();
+        let consensus = ConsensusHeader {
+            chain_id: self.chain_id,
+            parent_id: self.digest(),
+            block_hash: header.seal(),
+            timestamp_ms: header.timestamp.saturating_mul(1_000),
+            next_set_hash: self.validator_set().map(|set| set.hash()).unwrap_or_default(),
+            ..ConsensusHeader::default()
+        };
+        let withdrawals = header.withdrawals_root.map(|_| Withdrawals::default());
+        Block { consensus, header, body: BlockBody { transactions: Vec::new(), withdrawals } }
+    }
+
+    /// Where signatures of this chain are valid.
+    #[must_use]
+    pub fn domain(&self) -> Domain {
+        Domain { chain_id: self.chain_id, genesis: self.genesis_block().consensus.id() }
     }
 
     /// Hash of block 0.

@@ -10,6 +10,7 @@
 //! - [`hints`]: when a waiting transaction is simulated, for those who will build with it.
 //! - [`ordering`]: the pure state machine that decides which block comes next and when it is final.
 //! - [`crypto`]: who signed what.
+//! - [`light`]: finality without a node, for those who trust a validator set alone.
 //! - [`execution`]: which layer lies on which parent.
 //! - [`commit`]: finalized blocks, in order, through the store.
 //! - [`query`] and [`events`]: what clients may ask and hear.
@@ -22,6 +23,7 @@ pub mod events;
 pub mod execution;
 pub mod genesis;
 pub mod hints;
+pub mod light;
 pub mod limits;
 pub mod metrics;
 pub mod ordering;

@@ -7,14 +7,15 @@
 //! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
 //! | admitted transactions that may be simulated | [`HINT_QUEUE_TRANSACTIONS_MAX`] | not simulated |
 //! | senders refused for slowness | [`SLOW_SENDERS_MAX`] | the oldest is heard again |
-//! | events into ordering | [`ORDERING_QUEUE_INPUTS_MAX`] | the sender waits |
+//! | letters of other nodes into ordering | [`ORDERING_QUEUE_LETTERS_MAX`], [`ORDERING_QUEUE_BYTES_MAX`] | not taken; the network is told |
+//! | batches for the log | [`LOG_QUEUE_BATCHES_MAX`] | ordering waits |
 //! | proposals of one slot that no certificate names | [`SLOT_PROPOSALS_MAX`] | later ones are not taken |
 //! | votes of one validator, slot and kind | 2, in slots up to four windows above the frontier | later ones are not taken |
 //! | messages of the next epoch | [`EARLY_MESSAGES_PER_VALIDATOR`] | the oldest leave |
 //! | final blocks that are being fetched | [`FINALS_MAX`] | the newest but one leaves |
 //! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
-//! | Q2, executed blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds nothing ahead |
+//! | Q2, final blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds and votes no further |
 //! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
 //! | Q3, committed blocks to a subscriber | [`HEADS_QUEUE_BLOCKS_MAX`] | the slow reader loses the oldest and is told |
 
@@ -85,13 +86,19 @@ pub fn replica_time(slot_time: Duration) -> Duration {
     (slot_time / 8).saturating_mul(13)
 }
 
-/// Inputs waiting for the ordering thread.
-pub const ORDERING_QUEUE_INPUTS_MAX: usize = 1_024;
+/// Letters of other nodes waiting for the ordering thread: every validator's votes of one slot, three times.
+pub const ORDERING_QUEUE_LETTERS_MAX: usize = 1_024;
+
+/// Bytes of blocks in these letters: some full blocks, or many small ones.
+pub const ORDERING_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Batches of lines waiting for the log thread.
+pub const LOG_QUEUE_BATCHES_MAX: usize = 64;
 
 /// Jobs waiting for the execution thread.
 pub const EXECUTION_QUEUE_JOBS_MAX: usize = 8;
 
-/// Executed blocks that are not durable yet; ordering builds no further ahead than this.
+/// Final blocks that are not durable yet; ordering builds and votes no further ahead than this.
 pub const COMMIT_QUEUE_BLOCKS_MAX: usize = 8;
 
 /// Committed blocks a subscriber may lag behind.
@@ -143,6 +150,12 @@ pub const FETCH_BLOCKS_MAX: u64 = 64;
 /// Encoding of one message between validators, in bytes, bodies apart. The longest answer to a fetch takes 30 KiB, the
 /// longest proposal 16.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of the blocks that one letter brings, if there are several: as many as one block may have.
+pub const LETTER_BYTES_MAX: usize = BLOCK_RLP_BYTES_MAX_OSAKA;
+
+/// Headers from a block up to the one whose certificate made it final.
+pub const FINALITY_HEADERS_MAX: usize = 4_096;
 
 /// Validators in one epoch's set.
 pub const VALIDATORS_MAX: usize = 300;

@@ -67,6 +67,8 @@ pub const HEIGHT: &str = "engine_height";
 pub static ADMISSION_BUSY: Counter = Counter::new("engine_admission_busy_nanoseconds_total");
 /// Nanoseconds the execution thread spent building.
 pub static BUILD_BUSY: Counter = Counter::new("engine_build_busy_nanoseconds_total");
+/// Nanoseconds the execution thread spent executing blocks of others.
+pub static EXECUTE_BUSY: Counter = Counter::new("engine_execute_busy_nanoseconds_total");
 /// Nanoseconds the commit thread spent in the store.
 pub static COMMIT_BUSY: Counter = Counter::new("engine_commit_busy_nanoseconds_total");
 /// Transactions simulated for hints.
@@ -91,6 +93,7 @@ pub fn export() {
         &BLOCK_COMMITTED,
         &ADMISSION_BUSY,
         &BUILD_BUSY,
+        &EXECUTE_BUSY,
         &COMMIT_BUSY,
         &HINT_SIMULATED,
         &HINT_BUSY,

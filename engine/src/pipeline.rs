@@ -1,23 +1,28 @@
 //! The main flow: builds the stages, their queues and their threads.
 //!
 //! ```text
-//!  submit -> [Q1] -> admission workers -> Mempool
-//!                                           | wake                     +--------------------+
-//!                                           v                          |                    |
-//!                    [inputs] -> ordering thread -- Build --> [jobs] -> execution thread    |
-//!                       ^            | Commit: layer on top, pool advances       | Built    |
-//!                       |            v                                           |          |
-//!                       |         [Q2] -> commit thread -> Store -> Events       |          |
-//!                       +------------+-- Committed ------------------------------+----------+
+//!  submit -> [Q1] -> admission workers -> Mempool                     +-> [jobs]  -> execution thread: Executor
+//!                                           | wake                    |                |  layers (execution.rs)
+//!                                           v                         |                v
+//!  peers -> Inbox -> [letters] ----> ordering thread: Machine --------+<-- [done] -----+
+//!                                     ^     ^    | to peers: Network  |
+//!                                     |     |                         +-> [lines] -> log thread: Journal, sync
+//!                                     |     +-- synced ---------------|-----------------------+
+//!                                     |                               |
+//!                                     |                               +-> [Q2]  -> commit thread: Store -> Events
+//!                                     +-- committed --------------------------------------------+
 //! ```
 //!
 //! Beside it, the hints thread looks at what was admitted and may simulate it ([`crate::hints`]). Nobody waits for it.
 //!
 //! Each stage runs on its own thread and owns its state; stages share bounded queues, not locks. This is
 //! the only file of the room that reads a clock or starts a thread. Shutdown closes the first queue; what
-//! was executed is committed before [`Node::stop`] returns. A failed stage stops the node: the reason is
+//! was decided is committed before [`Node::stop`] returns. A failed stage stops the node: the reason is
 //! handed to whoever waits in [`Node::wait`].
 
+mod conductor;
+mod executing;
+mod resume;
 #[cfg(test)]
 mod tests;
 
@@ -25,27 +30,39 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering as Atomic},
+        atomic::{AtomicBool, AtomicUsize, Ordering as Atomic},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{Address, Bytes, keccak256};
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
+use alloy_primitives::{Address, B256, Bytes};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
+use self::{
+    conductor::{Conductor, Progress, Queues, Sources},
+    executing::{Done, Job},
+    resume::{Resumed, replay, resume},
+};
 use crate::{
-    admission::{Admission, Mempool, PoolCandidates, PoolLimits},
+    admission::{Admission, Mempool, PoolLimits},
     commit::Committer,
+    crypto::Scheme,
     events::Events,
     execution::Pending,
     hints::{self, Budget, Hints},
     limits, metrics,
-    ordering::{BuildOrder, Idle, Input, Now, Ordering, Output, Settings, Tip},
-    ports::{BuildSettings, BuildTime, Candidates, Executor, Network, Store},
+    ordering::{
+        event::{Identity, Now, Output, Settings},
+        journal::{Entry, KeptBlock},
+        machine::Machine,
+        pacemaker::Timing,
+        planted::Planted,
+    },
+    ports::{Delivery, Executor, Journal, Network, Recovered, Store},
     query::Query,
-    types::{BuiltBlock, FinalizedBlock, ParentRef, PooledTransaction, Transaction},
+    types::{EpochStart, FinalizedBlock, Incoming, Letter, Message, PooledTransaction, SignedHeader, ValidatorSet},
 };
 
 /// How long a failure of the store's background work can go unnoticed on an idle chain.
@@ -59,8 +76,13 @@ pub struct Config {
     /// How long a build may take before the leader stops taking transactions. What they may take a replica
     /// follows from it and from the chain's slot time, the longer of both ([`limits::replica_time`]).
     pub build_time: Duration,
-    /// What an idle chain does.
-    pub idle: Idle,
+    /// From one block to the next without transactions; `None` if the next block waits for a transaction, which only
+    /// a chain of one validator can do.
+    pub idle_interval: Option<Duration>,
+    /// Who votes here; `None` for a node that only follows.
+    pub identity: Option<Identity>,
+    /// Verifies what validators sign.
+    pub scheme: Arc<dyn Scheme>,
     /// Who receives the priority fees.
     pub beneficiary: Address,
     /// Free bytes of the header, 32 at most.
@@ -73,15 +95,43 @@ pub struct Config {
     pub hint_percent: u8,
 }
 
-/// Why the pipeline ended.
+/// What serves the node.
+#[derive(Clone)]
+pub struct Ports {
+    /// Remembers the chain.
+    pub store: Arc<dyn Store>,
+    /// Remembers what was signed here.
+    pub journal: Arc<dyn Journal>,
+    /// Executes.
+    pub executor: Arc<dyn Executor>,
+    /// Talks to other nodes.
+    pub network: Arc<dyn Network>,
+}
+
+/// Why the pipeline could not start, or ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PipelineError {
+    /// The chain and the log say nothing to go on from.
+    #[error("cannot go on: {0}")]
+    Start(String),
     /// The store failed; nothing after the last announced block is durable.
     #[error("commit failed: {0}")]
     Commit(String),
+    /// The log failed; nothing more is signed.
+    #[error("log failed: {0}")]
+    Log(String),
     /// A block could not be built; the state below may be unreadable.
     #[error("build failed: {0}")]
     Build(String),
+    /// A block could not be executed; the state below may be unreadable.
+    #[error("execution failed: {0}")]
+    Execute(String),
+    /// What others certified cannot be; nothing more is signed.
+    #[error("this node halts: {0}")]
+    Halted(String),
+    /// Ordering asked for what cannot be.
+    #[error("ordering {0}")]
+    Ordering(&'static str),
     /// A thread could not be started.
     #[error("thread could not be started: {0}")]
     Thread(String),
@@ -97,6 +147,8 @@ pub struct Node {
     pub query: Query,
     /// The way in for transactions.
     pub admission: Admission,
+    /// The way in for what other nodes say.
+    pub inbox: Inbox,
     /// What clients may hear.
     pub events: Events,
     stop: Mutex<Option<Sender<()>>>,
@@ -104,89 +156,151 @@ pub struct Node {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The way in for what other nodes say; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    letters: Sender<Incoming>,
+    stages: Arc<Stages>,
+}
+
+impl Inbox {
+    /// Hands over what a peer said, or says that there is no room.
+    ///
+    /// # Errors
+    /// A block whose body is not its header's; the peer that sent it is faulty.
+    pub fn deliver(&self, incoming: Incoming) -> Result<Delivery, &'static str> {
+        if !incoming.letter.blocks.iter().all(|block| block.is_whole()) {
+            return Err("a block with a body that is not its own");
+        }
+        let (queued, size) = (&self.stages.queued_bytes, incoming.letter.size_bytes());
+        let is_room = queued.fetch_add(size, Atomic::Relaxed) <= limits::ORDERING_QUEUE_BYTES_MAX;
+        // After the end nobody takes anything, which is no fault of the peer.
+        if is_room && self.letters.try_send(incoming).is_ok() {
+            return Ok(Delivery::Sent);
+        }
+        queued.fetch_sub(size, Atomic::Relaxed);
+        Ok(Delivery::Full)
+    }
+}
+
+/// What the log is to remember.
+struct Lines {
+    entries: Vec<Entry>,
+    blocks: Vec<KeptBlock>,
+    /// Told when it would survive a power cut.
+    token: Option<u64>,
+}
+
+/// What the store is to remember.
+enum Decided {
+    Block(Box<FinalizedBlock>),
+    Epoch(Box<EpochStart>),
+}
+
 /// Everything the threads share.
 struct Stages {
     config: Config,
     store: Arc<dyn Store>,
     executor: Arc<dyn Executor>,
+    network: Arc<dyn Network>,
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
+    progress: Progress,
     started: Instant,
-    /// Set while ordering has an unanswered [`Input::TransactionsWaiting`].
-    signalled: AtomicBool,
+    /// Bytes of blocks in letters that ordering has not taken yet.
+    queued_bytes: AtomicUsize,
+    /// Set while ordering has been told that transactions wait, and has asked for no build since.
+    told: AtomicBool,
+}
+
+/// The queues between the threads, each end once.
+struct Ends {
+    wakes: (Sender<()>, Receiver<()>),
+    letters: (Sender<Incoming>, Receiver<Incoming>),
+    jobs: (Sender<Job>, Receiver<Job>),
+    done: (Sender<Done>, Receiver<Done>),
+    lines: (Sender<Lines>, Receiver<Lines>),
+    decided: (Sender<Decided>, Receiver<Decided>),
+}
+
+impl Ends {
+    fn new() -> Self {
+        Self {
+            wakes: bounded(1),
+            letters: bounded(limits::ORDERING_QUEUE_LETTERS_MAX),
+            jobs: bounded(limits::EXECUTION_QUEUE_JOBS_MAX),
+            done: bounded(limits::EXECUTION_QUEUE_JOBS_MAX),
+            lines: bounded(limits::LOG_QUEUE_BATCHES_MAX),
+            decided: bounded(limits::COMMIT_QUEUE_BLOCKS_MAX),
+        }
+    }
 }
 
 impl Node {
-    /// Starts the stages over an open store.
+    /// Starts the stages over an open store and its log, which held what `recovered` says.
     ///
     /// # Errors
-    /// [`PipelineError::Thread`].
-    pub fn start(
-        config: Config,
-        store: Arc<dyn Store>,
-        executor: Arc<dyn Executor>,
-        network: Arc<dyn Network>,
-    ) -> Result<Self, PipelineError> {
+    /// [`PipelineError::Start`] and [`PipelineError::Thread`].
+    pub fn start(config: Config, ports: Ports, recovered: Recovered) -> Result<Self, PipelineError> {
+        let Ports { store, journal, executor, network } = ports;
+        replay(&*store, &*executor, &recovered)?;
         let tip = store.tip();
         let base_fee = store.chain().base_fee.next(tip.block.header.inner());
         let pool = Arc::new(Mempool::new(config.pool, tip.height(), base_fee));
-        let pending = Arc::new(Pending::default());
+        let pending = Arc::new(Pending::new(&*store));
         let events = Events::default();
-        let (inputs, inputs_out) = bounded(limits::ORDERING_QUEUE_INPUTS_MAX);
-        let (jobs, jobs_out) = bounded(limits::EXECUTION_QUEUE_JOBS_MAX);
-        let (blocks, blocks_out) = bounded(limits::COMMIT_QUEUE_BLOCKS_MAX);
+        let ends = Ends::new();
+        let (bell, rung) = bounded(1);
         let (stop, stopped) = bounded::<()>(0);
         let (fail, failure) = bounded(4);
-
         let stages = Arc::new(Stages {
             config,
             store: store.clone(),
             executor: executor.clone(),
+            network,
             pool: pool.clone(),
             pending: pending.clone(),
+            progress: Progress::new(bell),
             started: now_instant(),
-            signalled: AtomicBool::new(false),
+            queued_bytes: AtomicUsize::new(0),
+            told: AtomicBool::new(false),
         });
-        let wake: Arc<dyn Fn() + Send + Sync> = {
-            let (stages, inputs) = (stages.clone(), inputs.clone());
-            Arc::new(move || {
-                if !stages.signalled.swap(true, Atomic::AcqRel) {
-                    // A closed queue means shutdown; the transaction stays in the pool.
-                    let _ = inputs.send(Input::TransactionsWaiting);
-                }
-            })
-        };
+        let inbox = Inbox { letters: ends.letters.0, stages: stages.clone() };
+        let (machine, first, bodies) = stages.start_ordering(recovered)?;
+
+        let wake = stages.waker(ends.wakes.0);
         let workers = stages.config.admission_workers;
         let (admission, workers) = Admission::new(workers, &store, &pool, &pending, &events, &wake);
-        let committer = Committer::new(store.clone(), network, pending.clone(), events.clone());
-
         let mut threads = Vec::new();
         for (index, worker) in workers.into_iter().enumerate() {
             let stopped = stopped.clone();
             let run = move || worker.run(&stopped, &|work| timed(&metrics::ADMISSION_BUSY, work));
             threads.push(spawn(format!("admission-{index}"), &fail, run)?);
         }
-        let (built, failing) = (inputs.clone(), fail.clone());
-        let executing = stages.clone();
-        let run = move || executing.execute_loop(&jobs_out, &built, &failing);
-        threads.push(spawn("execution".to_owned(), &fail, run)?);
-        let (committed, failing) = (inputs, fail.clone());
-        let run = move || commit_loop(&committer, &blocks_out, &committed, &failing);
-        threads.push(spawn("commit".to_owned(), &fail, run)?);
+        let (executing, jobs, done, failing) = (stages.clone(), ends.jobs.1, ends.done.0, fail.clone());
+        threads.push(spawn("execution", &fail, move || executing.execute_loop(&jobs, &done, &failing))?);
+        let (logging, log, lines, failing) = (stages.clone(), journal.clone(), ends.lines.1, fail.clone());
+        threads.push(spawn("log", &fail, move || log_loop(&logging.progress, &*log, &lines, &failing))?);
+        let committer = Committer::new(store.clone(), journal, pending.clone(), events.clone());
+        let (committing, decided, failing) = (stages.clone(), ends.decided.1, fail.clone());
+        let run = move || commit_loop(&committing.progress, &committer, &decided, &failing);
+        threads.push(spawn("commit", &fail, run)?);
         if let Some(budget) = Budget::new(stages.config.hint_percent) {
             let (offered, waiting) = bounded(limits::HINT_QUEUE_TRANSACTIONS_MAX);
             events.listen(hints::listener(offered));
             let hints = Hints::new(executor.clone(), store.clone(), pool.clone(), pending.clone(), budget);
             let (stages, stopped) = (stages.clone(), stopped.clone());
-            threads.push(spawn("hints".to_owned(), &fail, move || stages.hint_loop(hints, &waiting, &stopped))?);
+            threads.push(spawn("hints", &fail, move || stages.hint_loop(hints, &waiting, &stopped))?);
         }
-        let ordering = stages;
-        let run = move || ordering.ordering_loop(&inputs_out, &jobs, &blocks, &stopped);
-        threads.push(spawn("ordering".to_owned(), &fail, run)?);
+        let queues = Queues { jobs: ends.jobs.0, lines: ends.lines.0, decided: ends.decided.0, fail: fail.clone() };
+        let sources =
+            Sources { stop: stopped, progress: rung, done: ends.done.1, wakes: ends.wakes.1, letters: ends.letters.1 };
+        let conductor = Conductor::new(stages, machine, queues, bodies);
+        threads.push(spawn("ordering", &fail, move || conductor.run(first, &sources))?);
 
         let query = Query::new(store, executor, pool, pending);
         let stop = Mutex::new(Some(stop));
-        Ok(Self { query, admission, events, stop, failure, threads: Mutex::new(threads) })
+        Ok(Self { query, admission, inbox, events, stop, failure, threads: Mutex::new(threads) })
     }
 
     /// Waits until a stage fails; `None` after [`Node::stop`].
@@ -195,7 +309,7 @@ impl Node {
         self.failure.recv().ok()
     }
 
-    /// Takes no further transaction, commits what was executed, and ends the threads.
+    /// Takes no further transaction, commits what was decided, and ends the threads.
     pub fn stop(&self) {
         drop(self.stop.lock().take());
         for thread in self.threads.lock().drain(..) {
@@ -211,65 +325,98 @@ impl Drop for Node {
     }
 }
 
+impl std::fmt::Debug for Stages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stages").finish_non_exhaustive()
+    }
+}
+
+type StartedOrdering = (Machine, Vec<Output>, std::collections::BTreeMap<B256, Arc<crate::types::Block>>);
+
 impl Stages {
     fn now(&self) -> Now {
         Now { monotonic: now_instant().saturating_duration_since(self.started), wall_ms: wall_ms() }
     }
 
-    /// Owns the state machine; carries its outputs out in order.
-    fn ordering_loop(
-        &self,
-        inputs: &Receiver<Input>,
-        jobs: &Sender<BuildOrder>,
-        blocks: &Sender<Box<FinalizedBlock>>,
-        stop: &Receiver<()>,
-    ) {
-        let mut machine = Ordering::new(Settings {
-            chain_id: self.store.chain().chain_id,
-            slot_time: self.config.slot_time,
+    fn start_ordering(&self, recovered: Recovered) -> Result<StartedOrdering, PipelineError> {
+        let chain = self.store.chain();
+        let failed = |error: &dyn std::fmt::Display| PipelineError::Start(error.to_string());
+        let set = chain.validator_set().map_err(|error| failed(&error))?;
+        if recovered.is_lost && self.is_alone_in(&set) {
+            return Err(PipelineError::Start(
+                "the log of what this validator signed is lost or old, and it has no other validator to ask; import a                  signing history that holds everything"
+                    .to_owned(),
+            ));
+        }
+        let Resumed { snapshot, bodies } = resume(&*self.store, &set, recovered)?;
+        let (machine, outputs) =
+            Machine::start(self.settings(&set), snapshot, self.now()).map_err(|error| failed(&error))?;
+        Ok((machine, outputs, bodies))
+    }
+
+    fn is_alone_in(&self, set: &ValidatorSet) -> bool {
+        let identity = self.config.identity.as_ref();
+        set.size() == 1 && identity.is_some_and(|identity| set.index_of(&identity.public_key).is_some())
+    }
+
+    fn settings(&self, set: &ValidatorSet) -> Settings {
+        let chain = self.store.chain();
+        let params = &chain.ordering;
+        // Only whoever is alone may wait for ever.
+        let idle_max = (set.size() > 1).then(|| Duration::from_millis(params.idle_interval_ms));
+        Settings {
+            domain: chain.domain(),
+            window: params.window,
+            epoch_heights: params.epoch_slots,
+            timing: Timing {
+                delta: Duration::from_millis(params.delta_ms),
+                slot_time: self.config.slot_time,
+                idle_interval: self.config.idle_interval.or(idle_max),
+            },
             build_time: self.config.build_time,
-            idle: self.config.idle,
-            in_flight_max: limits::COMMIT_QUEUE_BLOCKS_MAX,
-        });
-        let mut input = Input::Start(tip_of(&*self.store));
-        loop {
-            let mut wake_at = None;
-            for output in machine.handle(input, self.now()) {
-                match output {
-                    Output::Build(order) => {
-                        self.signalled.store(false, Atomic::Release);
-                        if jobs.send(order).is_err() {
-                            return;
-                        }
-                    }
-                    Output::Commit(block) => {
-                        self.take_layer(&block);
-                        if blocks.send(block).is_err() {
-                            return;
-                        }
-                    }
-                    Output::Wake(at) => wake_at = Some(at),
-                }
-            }
-            let timer =
-                wake_at.map_or_else(never, |at| crossbeam::channel::after(at.saturating_sub(self.now().monotonic)));
-            input = select! {
-                recv(inputs) -> input => match input {
-                    Ok(input) => input,
-                    Err(_) => return,
-                },
-                recv(timer) -> _ => Input::Wake,
-                recv(stop) -> _ => return,
-            };
+            in_flight_max: u64::try_from(limits::COMMIT_QUEUE_BLOCKS_MAX).unwrap_or(u64::MAX),
+            scheme: self.config.scheme.clone(),
+            identity: self.config.identity.clone(),
+            planted: Planted::default(),
         }
     }
 
-    /// The block is final: the next one stands on its layer.
-    fn take_layer(&self, block: &FinalizedBlock) {
-        let executed = &block.executed;
-        let base_fee = self.store.chain().base_fee.next(executed.block.header.inner());
-        self.pending.push(executed.clone());
-        self.pool.advance(&executed.block, &executed.changes, base_fee);
+    /// Tells ordering once that transactions wait.
+    fn waker(self: &Arc<Self>, wakes: Sender<()>) -> Arc<dyn Fn() + Send + Sync> {
+        let stages = self.clone();
+        Arc::new(move || {
+            if !stages.has_been_told(true) {
+                // Full means told; closed means shutdown, and the transaction stays in the pool.
+                let _ = wakes.try_send(());
+            }
+        })
+    }
+
+    fn has_been_told(&self, told: bool) -> bool {
+        self.told.swap(told, Atomic::AcqRel)
+    }
+
+    /// A block and those below it, newest first, as far as they are here and fit one letter.
+    fn blocks_from(&self, id: B256, count: u64) -> Letter {
+        let (mut headers, mut blocks) = (Vec::new(), Vec::new());
+        let (mut next, mut bytes) = (id, 0_usize);
+        let stored = |id: B256| {
+            // A store that cannot be read stops the node elsewhere.
+            let height = self.store.height_of_id(id).ok().flatten()?;
+            let found = self.store.block(height).ok().flatten()?;
+            Some((found.finality?.proposal, found.block.clone()))
+        };
+        for _ in 0..count.min(limits::FETCH_BLOCKS_MAX) {
+            let Some((signature, block)) = self.pending.block(&next).or_else(|| stored(next)) else { break };
+            bytes = bytes.saturating_add(block.rlp_size_bytes());
+            if bytes > limits::LETTER_BYTES_MAX && !blocks.is_empty() {
+                break;
+            }
+            next = block.consensus.parent_id;
+            headers.push(SignedHeader { header: block.consensus.clone(), signature });
+            blocks.push(block);
+        }
+        Letter { message: Message::Blocks(headers), blocks }
     }
 
     /// Looks at what was admitted from time to time. If a simulation panics there are no hints from then on: a build
@@ -285,124 +432,68 @@ impl Stages {
             }
         }
     }
+}
 
-    fn execute_loop(&self, jobs: &Receiver<BuildOrder>, built: &Sender<Input>, fail: &Sender<PipelineError>) {
-        for order in jobs {
-            let mut result = None;
-            timed(&metrics::BUILD_BUSY, &mut || result = Some(self.build(&order)));
-            match result {
-                Some(Ok((block, more))) => {
-                    if built.send(Input::Built { block: Box::new(block), more }).is_err() {
-                        return;
-                    }
+/// Writes what ordering wants remembered; batches that wait together share one sync.
+fn log_loop(progress: &Progress, journal: &dyn Journal, lines: &Receiver<Lines>, fail: &Sender<PipelineError>) {
+    for first in lines {
+        let waiting = std::iter::once(first).chain(lines.try_iter().take(limits::LOG_QUEUE_BATCHES_MAX));
+        let mut newest = None;
+        let write = || {
+            for Lines { entries, blocks, token } in waiting {
+                journal.append(&entries, &blocks)?;
+                newest = newest.max(token);
+            }
+            if newest.is_some() { journal.sync() } else { Ok(()) }
+        };
+        if let Err(error) = write() {
+            let _ = fail.try_send(PipelineError::Log(error.to_string()));
+            return;
+        }
+        if let Some(token) = newest {
+            progress.synced(token);
+        }
+    }
+}
+
+/// Makes decided blocks durable and tells how far that is.
+fn commit_loop(progress: &Progress, committer: &Committer, decided: &Receiver<Decided>, fail: &Sender<PipelineError>) {
+    let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
+    let mut last = None;
+    loop {
+        let mut epoch = None;
+        let first = match decided.recv_timeout(STORE_CHECK_INTERVAL) {
+            Ok(first) => Some(first),
+            // An empty group asks the store whether its background work still succeeds.
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        for next in first.into_iter().chain(decided.try_iter()).take(limits::COMMIT_QUEUE_BLOCKS_MAX) {
+            match next {
+                Decided::Block(block) => group.push(*block),
+                Decided::Epoch(start) => {
+                    epoch = Some(start);
+                    break;
                 }
-                Some(Err(error)) => {
-                    let _ = fail.try_send(error);
-                    return;
-                }
-                None => return,
             }
         }
-    }
-
-    fn build(&self, order: &BuildOrder) -> Result<(BuiltBlock, bool), PipelineError> {
-        let failed = |error: &dyn std::fmt::Display| PipelineError::Build(error.to_string());
-        let (view, _) = self.pending.view(&*self.store).map_err(|error| failed(&error))?;
-        let parent = self.pending.top(&*self.store);
-        let chain = self.store.chain();
-        let settings = BuildSettings {
-            consensus: order.consensus.clone(),
-            parent_id: order.parent_id,
-            beneficiary: self.config.beneficiary,
-            gas_limit: chain.genesis_header.gas_limit,
-            extra_data: self.config.extra_data.clone(),
-            mix_hash: keccak256(parent.inner().mix_hash),
-        };
-        let base_fee = chain.base_fee.next(parent.inner());
-        let inner = PoolCandidates::new(&self.pool, base_fee);
-        let mut candidates = Counted { inner, exhausted: false, skipped: false };
-        let slot_time = Duration::from_millis(chain.ordering.slot_time_ms).max(order.deadline);
-        let begun = now_instant();
-        let elapsed = || now_instant().saturating_duration_since(begun);
-        let replica_max = limits::replica_time(slot_time);
-        let time = BuildTime { elapsed: &elapsed, begin_max: order.deadline, replica_max };
-        let block =
-            self.executor.build(&*view, &parent, &settings, &mut candidates, &time).map_err(|error| failed(&error))?;
-        // What was passed over for lack of room fits the next block; a block that took nothing promises nothing.
-        let progress = !block.0.block.body.transactions.is_empty();
-        Ok((block, !candidates.exhausted || (candidates.skipped && progress)))
-    }
-}
-
-/// Tells whether a build ended because nothing was left to offer, and whether it passed anything over.
-struct Counted<'pool> {
-    inner: PoolCandidates<'pool>,
-    exhausted: bool,
-    skipped: bool,
-}
-
-impl Candidates for Counted<'_> {
-    fn next(&mut self) -> Option<Arc<Transaction>> {
-        let next = self.inner.next();
-        self.exhausted |= next.is_none();
-        next
-    }
-
-    fn give_back(&mut self) {
-        self.exhausted = false;
-    }
-
-    fn skip_sender(&mut self, sender: Address) {
-        self.skipped = true;
-        self.inner.skip_sender(sender);
-    }
-
-    fn throw_out(&mut self, transaction: &Transaction) {
-        self.inner.throw_out(transaction);
-    }
-}
-
-fn commit_loop(
-    committer: &Committer,
-    blocks: &Receiver<Box<FinalizedBlock>>,
-    committed: &Sender<Input>,
-    fail: &Sender<PipelineError>,
-) {
-    let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
-    loop {
-        match blocks.recv_timeout(STORE_CHECK_INTERVAL) {
-            Ok(first) => group.push(*first),
-            // An empty group asks the store whether its background work still succeeds.
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        group.extend(blocks.try_iter().take(limits::COMMIT_QUEUE_BLOCKS_MAX).map(|block| *block));
         ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH)
             .set(metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX)));
         let mut result = None;
-        timed(&metrics::COMMIT_BUSY, &mut || result = Some(committer.commit(&group)));
+        timed(&metrics::COMMIT_BUSY, &mut || result = Some(committer.commit(&group, epoch.as_deref())));
         group.clear();
         match result {
-            Some(Ok(height)) => {
-                // Ordering has ended when the queue is closed; the blocks still waiting are committed.
-                let _ = committed.send_timeout(Input::Committed(height), Duration::from_millis(100));
+            Some(Ok(height)) if last != Some(height) => {
+                last = Some(height);
+                progress.committed(height);
             }
+            Some(Ok(_)) => {}
             Some(Err(error)) => {
                 let _ = fail.try_send(PipelineError::Commit(error.to_string()));
                 return;
             }
             None => return,
         }
-    }
-}
-
-fn tip_of(store: &dyn Store) -> Tip {
-    let tip = store.tip();
-    let consensus = &tip.block.consensus;
-    Tip {
-        height: tip.height(),
-        parent: ParentRef { slot: consensus.slot(), id: consensus.id() },
-        timestamp_ms: consensus.timestamp_ms,
     }
 }
 
@@ -424,10 +515,11 @@ fn wall_ms() -> u64 {
 
 /// Starts a stage; if it panics the node stops, for no other stage can know what its state is worth.
 fn spawn(
-    name: String,
+    name: impl Into<String>,
     fail: &Sender<PipelineError>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, PipelineError> {
+    let name = name.into();
     let (stage, fail) = (name.clone(), fail.clone());
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(run)).is_err() {

@@ -22,8 +22,8 @@ use crate::{
     ordering::journal::{Entry, KeptBlock},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
-        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Epoch, ExecutedBlock, FinalizedBlock, Height,
-        Slot, StateChanges, Transaction, TrieHandle,
+        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Epoch, EpochStart, ExecutedBlock, FinalizedBlock,
+        Height, Letter, PublicKey, Slot, StateChanges, Transaction, TrieHandle,
     },
 };
 
@@ -307,6 +307,18 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Failed`] poisons the store: every later call fails too.
     fn commit(&self, blocks: &[FinalizedBlock]) -> Result<Vec<Arc<CommittedBlock>>, StoreError>;
 
+    /// Remembers how an epoch began, once the block that it began on is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] poisons the store: every later call fails too.
+    fn begin_epoch(&self, start: &EpochStart) -> Result<(), StoreError>;
+
+    /// How an epoch after the first began.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an epoch that has not begun is `Ok(None)`.
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>, StoreError>;
+
     /// State after the block at `height`; [`crate::limits::STATE_WINDOW_HEIGHTS`] below the tip at least.
     ///
     /// # Errors
@@ -330,6 +342,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; an unknown hash is `Ok(None)`.
     fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError>;
+
+    /// Height of the block whose consensus header has this id.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unknown id is `Ok(None)`.
+    fn height_of_id(&self, id: B256) -> Result<Option<Height>, StoreError>;
 
     /// Height and index of an included transaction.
     ///
@@ -387,17 +405,28 @@ pub enum Delivery {
     Full,
 }
 
-/// What nodes tell one another.
-#[derive(Clone, Debug)]
-pub enum Message {
-    /// A block became final and durable here.
-    Committed(Arc<CommittedBlock>),
+/// Who did what an honest node does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offender {
+    /// A connection.
+    Peer(u64),
+    /// A validator, whatever it is connected by.
+    Validator(PublicKey),
 }
 
 /// Sends to peers; never waits.
 pub trait Network: Send + Sync {
-    /// Sends one message to every peer.
-    fn broadcast(&self, message: &Message) -> Delivery;
+    /// Sends to every peer.
+    fn broadcast(&self, letter: &Letter) -> Delivery;
+
+    /// Sends to one peer.
+    fn send(&self, peer: u64, letter: &Letter) -> Delivery;
+
+    /// Sends to the peer that is this validator; `Full` if there is none.
+    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery;
+
+    /// Ends and refuses connections.
+    fn ban(&self, offender: &Offender, reason: &'static str);
 
     /// Number of connected peers.
     fn peer_count(&self) -> usize;

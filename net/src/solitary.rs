@@ -1,15 +1,28 @@
 //! The `Network` port of a network of one: there is nobody to tell.
 
-use engine::ports::{Delivery, Message, Network};
+use engine::{
+    ports::{Delivery, Network, Offender},
+    types::{Letter, PublicKey},
+};
 
-/// A network without peers; every message reaches all of them at once.
+/// A network without peers; every letter reaches all of them at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Solitary;
 
 impl Network for Solitary {
-    fn broadcast(&self, _message: &Message) -> Delivery {
+    fn broadcast(&self, _letter: &Letter) -> Delivery {
         Delivery::Sent
     }
+
+    fn send(&self, _peer: u64, _letter: &Letter) -> Delivery {
+        Delivery::Sent
+    }
+
+    fn tell(&self, _validator: &PublicKey, _letter: &Letter) -> Delivery {
+        Delivery::Full
+    }
+
+    fn ban(&self, _offender: &Offender, _reason: &'static str) {}
 
     fn peer_count(&self) -> usize {
         0

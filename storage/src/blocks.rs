@@ -74,7 +74,9 @@ pub(crate) fn decode(bytes: &[u8], height: Height, salt: u32) -> Result<Stored, 
     let block = codec::decode_block(&payloads[0]).map_err(|_| damaged())?;
     let receipts = codec::decode_receipts(&payloads[1]).map_err(|_| damaged())?;
     let changes = codec::decode_changes(&payloads[2]).map_err(|_| damaged())?;
-    let block = Arc::new(CommittedBlock { block: Arc::new(block), receipts: Arc::new(receipts) });
+    let (finality, _) = record::decode_finalization(&payloads[3]).ok_or_else(damaged)?;
+    let block =
+        Arc::new(CommittedBlock { block: Arc::new(block), receipts: Arc::new(receipts), finality: Some(finality) });
     Ok(Stored { block, changes: Arc::new(changes) })
 }
 
@@ -115,6 +117,7 @@ impl Blocks {
         position.first_transaction = recent.transactions;
         recent.transactions = recent.transactions.saturating_add(u64::from(position.transactions));
         recent.heights.insert(position.hash, height);
+        recent.heights.insert(position.id, height);
         recent.unindexed.insert(height, (position, block.block.header.clone()));
         let bytes = usize::try_from(position.length).unwrap_or(usize::MAX);
         recent.bytes = recent.bytes.saturating_add(bytes);
@@ -246,11 +249,25 @@ impl Blocks {
 
     /// Height of the block with this hash.
     pub(crate) fn height_of(&self, hash: B256) -> Result<Option<Height>, Fault> {
-        if let Some(height) = self.recent.read().heights.get(&hash) {
-            return Ok(Some(*height));
-        }
-        let row = self.rows().get(tables::HEIGHT_BY_HASH, hash.as_slice(), |row| tables::Fields(row).u64())?;
-        Ok(row.flatten().map(Height))
+        self.height_where(hash, |position| position.hash == hash)
+    }
+
+    /// Height of the block whose consensus header has this id.
+    pub(crate) fn height_of_id(&self, id: B256) -> Result<Option<Height>, Fault> {
+        self.height_where(id, |position| position.id == id)
+    }
+
+    fn height_where(&self, key: B256, is_it: impl Fn(&Position) -> bool) -> Result<Option<Height>, Fault> {
+        let recent = self.recent.read().heights.get(&key).copied();
+        let height = match recent {
+            Some(height) => Some(height),
+            None => {
+                let row = self.rows().get(tables::HEIGHT_BY_HASH, key.as_slice(), |row| tables::Fields(row).u64())?;
+                row.flatten().map(Height)
+            }
+        };
+        let Some(height) = height else { return Ok(None) };
+        Ok(self.position(height)?.filter(is_it).map(|_| height))
     }
 
     /// Writes the rows of blocks up to `height` that lack them.
@@ -274,6 +291,7 @@ impl Blocks {
         let kept = recent.unindexed.split_off(&height.next());
         for (position, _) in std::mem::replace(&mut recent.unindexed, kept).into_values() {
             recent.heights.remove(&position.hash);
+            recent.heights.remove(&position.id);
         }
         Ok(())
     }
@@ -292,6 +310,7 @@ pub(crate) fn write_row(
     header.encode(buffer);
     txn.put(tables::CANONICAL, &key, &position.encode())?;
     txn.put(tables::HEIGHT_BY_HASH, position.hash.as_slice(), &key)?;
+    txn.put(tables::HEIGHT_BY_HASH, position.id.as_slice(), &key)?;
     txn.put(tables::HEADER, &key, buffer)?;
     Ok(())
 }

@@ -120,10 +120,14 @@ fn publish(
     if let Some(job) = inner.index.insert(place.segment, height, hashes) {
         inner.housekeeper.submit(job);
     }
-    let committed =
-        Arc::new(CommittedBlock { block: Arc::clone(&executed.block), receipts: Arc::clone(&executed.receipts) });
+    let committed = Arc::new(CommittedBlock {
+        block: Arc::clone(&executed.block),
+        receipts: Arc::clone(&executed.receipts),
+        finality: Some(block.finality),
+    });
     let position = Position {
         hash: executed.block.hash(),
+        id: executed.block.consensus.id(),
         segment: place.segment,
         offset: place.offset,
         length: place.length,

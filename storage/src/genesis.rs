@@ -5,15 +5,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use alloy_consensus::Sealable;
-use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use engine::{
     genesis::{ChainSpec, GenesisAccount},
-    types::{
-        Account, AccountChange, Block, BlockBody, CommittedBlock, ConsensusHeader, Height, SlotChange, StateChanges,
-    },
+    types::{Account, AccountChange, CommittedBlock, Height, SlotChange, StateChanges},
 };
 
 use crate::{
@@ -59,19 +55,9 @@ pub fn state_root(alloc: &BTreeMap<Address, GenesisAccount>) -> B256 {
     trie(alloc).hash
 }
 
-/// Block 0 as it is ordered: slot 0 of epoch 0, no parent, no transactions.
-#[must_use]
-pub fn block(chain: &ChainSpec) -> CommittedBlock {
-    let header = chain.genesis_header.clone().seal_slow();
-    let consensus = ConsensusHeader {
-        chain_id: chain.chain_id,
-        block_hash: header.seal(),
-        timestamp_ms: header.timestamp.saturating_mul(1_000),
-        ..ConsensusHeader::default()
-    };
-    let withdrawals = header.withdrawals_root.map(|_| Withdrawals::default());
-    let body = BlockBody { transactions: Vec::new(), withdrawals };
-    CommittedBlock { block: Arc::new(Block { consensus, header, body }), receipts: Arc::default() }
+/// Block 0 as the store shows it.
+pub(crate) fn block(chain: &ChainSpec) -> CommittedBlock {
+    CommittedBlock { block: Arc::new(chain.genesis_block()), receipts: Arc::default(), finality: None }
 }
 
 /// Loads the genesis state into empty tables.

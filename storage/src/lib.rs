@@ -19,6 +19,7 @@ mod blocks;
 mod checkpoint;
 mod commit;
 mod disk;
+mod epochs;
 mod error;
 pub mod failpoint;
 pub mod genesis;

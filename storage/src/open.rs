@@ -278,6 +278,7 @@ fn read_indexed(env: &Env, chain: &ChainSpec) -> Result<Height, Fault> {
     }
     let position = Position {
         hash: chain.genesis_hash(),
+        id: chain.genesis_block().consensus.id(),
         segment: 0,
         offset: FIRST_OFFSET,
         length: 0,

@@ -6,7 +6,7 @@
 //! CRC32C        over the folder's salt (u32), the 14 bytes before it and the payload as stored
 //! Block         engine codec `block`          Receipts  engine codec `receipts`
 //! Changes       engine codec `changes`: redo log, changeset and rewind source in one
-//! Finalization  epoch u64 | slot u64 | id 32 | height durable before this group u64
+//! Finalization  height durable before this group u64 | leader's signature and certificate, RLP
 //! ```
 //!
 //! Integers are big-endian. A block is its four records in that order, one behind the other; without
@@ -16,8 +16,8 @@
 
 use std::borrow::Cow;
 
-use alloy_primitives::B256;
-use engine::types::{Epoch, Finalization, FinalizedBlock, Height, Slot, codec};
+use alloy_rlp::{Decodable as _, Encodable as _};
+use engine::types::{Finality, FinalizedBlock, Height, codec};
 
 use crate::tables::Fields;
 
@@ -25,6 +25,8 @@ use crate::tables::Fields;
 pub(crate) const HEADER_BYTES: usize = 18;
 /// Payloads below this many bytes are never compressed.
 const COMPRESS_BYTES_MIN: usize = 512;
+/// Longest payload of a Finalization record; that of a full set has some 330 bytes.
+const FINALIZATION_BYTES_MAX: usize = 512;
 
 /// What a record holds; the records of a block come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,21 +125,18 @@ pub(crate) fn append_block(out: &mut Vec<u8>, block: &FinalizedBlock, durable: H
     append(out, Kind::Block, height, &codec::encode_block(&executed.block), style);
     append(out, Kind::Receipts, height, &codec::encode_receipts(&executed.receipts), style);
     append(out, Kind::Changes, height, &codec::encode_changes(&executed.changes), style);
-    let mut finalization = Vec::with_capacity(56);
-    finalization.extend_from_slice(&block.finalization.epoch.0.to_be_bytes());
-    finalization.extend_from_slice(&block.finalization.slot.0.to_be_bytes());
-    finalization.extend_from_slice(block.finalization.id.as_slice());
+    let mut finalization = Vec::with_capacity(FINALIZATION_BYTES_MAX);
     finalization.extend_from_slice(&durable.0.to_be_bytes());
+    block.finality.encode(&mut finalization);
     append(out, Kind::Finalization, height, &finalization, Style { compress: false, ..style });
 }
 
 /// Decodes a Finalization record: what makes the block final, and the height durable before its group.
-pub(crate) fn decode_finalization(payload: &[u8]) -> Option<(Finalization, Height)> {
+pub(crate) fn decode_finalization(payload: &[u8]) -> Option<(Finality, Height)> {
     let mut fields = Fields(payload);
-    let (epoch, slot) = (Epoch(fields.u64()?), Slot(fields.u64()?));
-    let id: B256 = fields.hash()?;
     let durable = Height(fields.u64()?);
-    fields.0.is_empty().then_some((Finalization { epoch, slot, id }, durable))
+    let finality = Finality::decode(&mut fields.0).ok()?;
+    fields.0.is_empty().then_some((finality, durable))
 }
 
 /// The payloads of a block's four records, which `bytes` holds and nothing else.
@@ -161,24 +160,27 @@ pub(crate) fn split_block(mut bytes: &[u8], height: Height, salt: u32) -> Option
 /// Tries every offset, so it finds records behind one that does not parse. Only recovery calls it, on
 /// the few bytes behind a cut.
 pub(crate) fn claims_durable(bytes: &[u8], height: Height, salt: u32) -> bool {
-    bytes.windows(HEADER_BYTES + 56).any(|window| {
-        let (front, payload) = window.split_first_chunk::<HEADER_BYTES>().expect("a window is longer than a header");
-        Header::decode(front)
-            .filter(|header| header.kind == Kind::Finalization && header.matches(payload, salt))
-            .and_then(|_| decode_finalization(payload))
-            .is_some_and(|(_, durable)| durable >= height)
-    })
+    let claim = |bytes: &[u8]| {
+        let (front, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let is_likely = |header: &Header| header.kind == Kind::Finalization && header.length <= FINALIZATION_BYTES_MAX;
+        let header = Header::decode(front).filter(is_likely)?;
+        let payload = rest.get(..header.length).filter(|payload| header.matches(payload, salt))?;
+        decode_finalization(payload).map(|(_, durable)| durable)
+    };
+    (0..bytes.len()).filter_map(|at| claim(&bytes[at..])).any(|durable| durable >= height)
 }
 
 #[cfg(test)]
 mod tests {
+    use engine::types::ConsensusHeader;
+
     use super::*;
 
     /// A transaction's input once could carry bytes that recovery took for a later group's Finalization.
     #[test]
     fn only_who_knows_the_salt_can_write_a_record() {
-        let mut finalization = vec![0; 48];
-        finalization.extend_from_slice(&u64::MAX.to_be_bytes());
+        let mut finalization = u64::MAX.to_be_bytes().to_vec();
+        engine::testing::finality(&ConsensusHeader::default()).encode(&mut finalization);
         let claim = |salt| {
             let mut bytes = vec![7; 33];
             append(&mut bytes, Kind::Finalization, Height(9), &finalization, Style { salt, compress: false });

@@ -93,6 +93,7 @@ pub(crate) fn scan(
                 let transactions = u32::try_from(parent.block.body.transactions.len()).unwrap_or(u32::MAX);
                 let position = Position {
                     hash: parent.hash(),
+                    id: parent.block.consensus.id(),
                     segment: at.0,
                     offset: at.1,
                     length,

@@ -17,7 +17,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, map::B256Map};
 use engine::{
     genesis::ChainSpec,
     ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
-    types::{Account, CommittedBlock, FinalizedBlock, Height},
+    types::{Account, CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -26,6 +26,7 @@ use crate::{
     checkpoint::Checkpointed,
     commit,
     disk::{Disk, FolderLock, RealDisk},
+    epochs,
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
     housekeeper::Housekeeper,
@@ -295,6 +296,14 @@ impl Store for Database {
         commit::commit(&self.inner, blocks)
     }
 
+    fn begin_epoch(&self, start: &EpochStart) -> Result<(), StoreError> {
+        epochs::begin(&self.inner, start)
+    }
+
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>, StoreError> {
+        Ok(epochs::find(&self.inner, epoch)?)
+    }
+
     fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {
         Ok(Arc::new(View::open(&self.inner, height)?))
     }
@@ -309,6 +318,10 @@ impl Store for Database {
 
     fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError> {
         Ok(self.inner.blocks.height_of(hash)?)
+    }
+
+    fn height_of_id(&self, id: B256) -> Result<Option<Height>, StoreError> {
+        Ok(self.inner.blocks.height_of_id(id)?)
     }
 
     fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError> {

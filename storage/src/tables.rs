@@ -2,10 +2,10 @@
 //!
 //! | env, table | key | value | pruned by |
 //! |---|---|---|---|
-//! | chain `canonical` | height u64 | [`Position`]: block hash 32, segment u32, offset u64, length u32, first transaction u64, count u32 | never |
-//! | chain `height_by_hash` | block hash 32 | height u64 | never |
+//! | chain `canonical` | height u64 | [`Position`]: block hash 32, id 32, segment u32, offset u64, length u32, first transaction u64, count u32 | never |
+//! | chain `height_by_hash` | block hash 32, or id of the consensus header 32 | height u64 | never |
 //! | chain `header` | height u64 | RLP header | never |
-//! | chain `epoch` | epoch u64 | validator set, boundary Finalization (written by consensus) | never |
+//! | chain `epoch` | epoch u64 | RLP [`engine::types::EpochStart`] | never |
 //! | chain `segment` | number u32 | first height u64, state u8 (0 open, 1 sealed) | with its file |
 //! | chain `meta` | name | see below | never |
 //! | state `account` | keccak(address) 32 | [`AccountRow`]: flags u8, nonce, balance, code hash, storage id, storage root | deletion of the account |
@@ -56,6 +56,8 @@ pub(crate) const CANONICAL: Table = Table(0);
 pub(crate) const HEIGHT_BY_HASH: Table = Table(1);
 /// See the module's table.
 pub(crate) const HEADER: Table = Table(2);
+/// See the module's table.
+pub(crate) const EPOCH: Table = Table(3);
 /// See the module's table.
 pub(crate) const SEGMENT: Table = Table(4);
 /// See the module's table.
@@ -173,6 +175,8 @@ impl AccountRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) hash: B256,
+    /// Id of the consensus header.
+    pub(crate) id: B256,
     pub(crate) segment: u32,
     /// Byte offset of the first record.
     pub(crate) offset: u64,
@@ -186,8 +190,9 @@ pub(crate) struct Position {
 
 impl Position {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(60);
+        let mut out = Vec::with_capacity(92);
         out.extend_from_slice(self.hash.as_slice());
+        out.extend_from_slice(self.id.as_slice());
         out.extend_from_slice(&self.segment.to_be_bytes());
         out.extend_from_slice(&self.offset.to_be_bytes());
         out.extend_from_slice(&self.length.to_be_bytes());
@@ -200,6 +205,7 @@ impl Position {
         let mut fields = Fields(bytes);
         let position = Self {
             hash: fields.hash()?,
+            id: fields.hash()?,
             segment: fields.u32()?,
             offset: fields.u64()?,
             length: fields.u32()?,
@@ -262,14 +268,15 @@ mod tests {
     fn positions_keep_their_bytes() {
         let position = Position {
             hash: B256::repeat_byte(0xaa),
+            id: B256::repeat_byte(0xbb),
             segment: 3,
             offset: 4096,
             length: 100,
             first_transaction: 9,
             transactions: 2,
         };
-        let hex =
-            format!("{}0000000300000000000010000000006400000000000000090000000 2", "aa".repeat(32)).replace(' ', "");
+        let (hash, id) = ("aa".repeat(32), "bb".repeat(32));
+        let hex = format!("{hash}{id}00000003000000000000100000000064000000000000000900000002");
         assert_eq!(alloy_primitives::hex::encode(position.encode()), hex);
         assert_eq!(Position::decode(&position.encode()), Some(position));
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use alloy_primitives::Address;
+use engine::crypto::bls::SecretKey;
 use serde_json::{Value, json};
 use tests::{
     node::{Node, binary},
@@ -23,6 +24,16 @@ pub(super) fn genesis(file: &Path, edit: impl FnOnce(&mut Value)) {
     let mut chain: Value = serde_json::from_slice(&made.stdout).expect("JSON");
     edit(&mut chain);
     std::fs::write(file, chain.to_string()).expect("written");
+}
+
+/// A validator as genesis files name it, with a key of its own.
+fn validator(number: u8) -> Value {
+    let mut secret = [0; 32];
+    secret[31] = number;
+    let secret = SecretKey::from_bytes(&mut secret).expect("a small number is a key");
+    let proof = secret.prove_possession(Address::ZERO, CHAIN_ID);
+    json!({"bls_pubkey": secret.public_key().0, "proof_of_possession": proof.0, "identity": "0x01", "stake": 1,
+        "fee_recipient": Address::ZERO})
 }
 
 pub(super) fn start(file: &Path, folder: &Path) -> Result<Node, String> {
@@ -97,11 +108,25 @@ fn a_folder_does_not_serve_a_chain_with_one_parameter_changed() {
         let log = start(&file, &folder).expect_err("another chain");
         assert!(log.contains("holds another genesis"), "{log}");
     }
-    let validator = json!({"bls_pubkey": format!("0x{}", "11".repeat(48)), "identity": "0x01", "stake": 1,
-        "proof_of_possession": format!("0x{}", "22".repeat(96)), "fee_recipient": Address::ZERO});
-    genesis(&file, |chain| chain["config"]["sluice"]["validators"] = json!([validator, validator]));
+    let name =
+        |validators: &[Value]| genesis(&file, |chain| chain["config"]["sluice"]["validators"] = json!(validators));
+    let (one, two) = (validator(1), validator(2));
+    name(&[one.clone(), two.clone()]);
     let log = start(&file, &home.path().join("other")).expect_err("two validators");
     assert!(log.contains("names 2 validators"), "{log}");
+    name(&[one.clone(), one]);
+    let log = start(&file, &home.path().join("other")).expect_err("one validator twice");
+    assert!(log.contains("validator 1 has the key of another one"), "{log}");
+    let mut thief = two.clone();
+    thief["bls_pubkey"] = validator(3)["bls_pubkey"].clone();
+    name(&[thief]);
+    let log = start(&file, &home.path().join("other")).expect_err("a key without its secret");
+    assert!(log.contains("proof_of_possession") && log.contains("does not prove possession"), "{log}");
+    let mut keyless = two;
+    keyless["bls_pubkey"] = json!(format!("0x{}", "11".repeat(48)));
+    name(&[keyless]);
+    let log = start(&file, &home.path().join("other")).expect_err("no key");
+    assert!(log.contains("is no BLS12-381 key"), "{log}");
     genesis(&file, |_| ());
     drop(start(&file, &folder).expect("the refusals changed nothing"));
 }

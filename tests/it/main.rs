@@ -5,6 +5,7 @@
 mod chain;
 mod crash;
 mod faults;
+mod finality;
 mod hostile;
 mod rpc;
 mod tidy;

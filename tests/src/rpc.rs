@@ -36,6 +36,12 @@ impl Rpc {
         Self { url: url.to_owned(), client, runtime }
     }
 
+    /// Where the node answers.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Posts a body as it is and returns status and text; `None` if the connection broke.
     #[must_use]
     pub fn post(&self, body: impl Into<reqwest::Body>) -> Option<(u16, String)> {

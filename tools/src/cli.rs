@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use clap::{Args, Parser, Subcommand};
 
 /// Sluice: a settlement chain for DeFi, from one binary.
@@ -36,6 +36,10 @@ pub(crate) enum Command {
     /// Look into a data folder that no node uses.
     #[command(subcommand)]
     Db(DbCommand),
+    /// Ask a node for what shows that a block is final, and write it into a file.
+    ExportFinality(ExportFinalityArgs),
+    /// Check such a file with nothing but the chain's validators; exit 1 if it does not show finality.
+    VerifyFinality(VerifyFinalityArgs),
     /// Drive any Ethereum node with DeFi load and check every receipt.
     Load(Box<crate::load::LoadArgs>),
     /// Run Ethereum's test vectors through this chain's own code.
@@ -75,7 +79,7 @@ pub(crate) struct NodeArgs {
     /// Serve Prometheus metrics on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Receives the priority fees of the blocks built here; default is the genesis file's, else the zero address.
+    /// Receives the priority fees of the blocks built here; default is the zero address.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) fee_recipient: Option<Address>,
     /// Threads that check incoming transactions.
@@ -151,14 +155,51 @@ pub(crate) struct FolderArgs {
     /// Data folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) datadir: PathBuf,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+/// A chain.
+#[derive(Debug, Args)]
+pub(crate) struct ChainArgs {
     /// Genesis file of the chain, in geth's format.
     #[arg(long, value_name = "FILE", required_unless_present = "dev")]
     pub(crate) chain: Option<PathBuf>,
-    /// The folder belongs to a development chain.
+    /// It is a development chain.
     #[arg(long, conflicts_with = "chain")]
     pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) dev_chain: DevChainArgs,
+}
+
+/// Flags of `export-finality`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportFinalityArgs {
+    /// Where a node answers JSON-RPC.
+    #[arg(long, value_name = "URL")]
+    pub(crate) rpc: String,
+    /// Height of the block.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) height: u64,
+    /// Epoch whose validators the one who verifies knows.
+    #[arg(long, default_value_t = 0, value_name = "EPOCH")]
+    pub(crate) from_epoch: u64,
+    /// File to write; the standard output unless given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Flags of `verify-finality`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyFinalityArgs {
+    /// File that `export-finality` wrote.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+    /// Hash of the validator set that the file begins with; that of the genesis file unless given.
+    #[arg(long, value_name = "HASH")]
+    pub(crate) trust_set: Option<B256>,
 }
 
 /// Flags of `vectors`.

@@ -9,7 +9,7 @@ use serde_json::json;
 use storage::Database;
 
 use crate::{
-    cli::{DbCommand, FolderArgs},
+    cli::{ChainArgs, DbCommand, FolderArgs},
     genesis,
 };
 
@@ -20,7 +20,8 @@ pub(crate) fn run(command: &DbCommand) -> eyre::Result<ExitCode> {
     }
 }
 
-fn chain(args: &FolderArgs) -> eyre::Result<ChainSpec> {
+/// The chain that the arguments name.
+pub(crate) fn chain(args: &ChainArgs) -> eyre::Result<ChainSpec> {
     match &args.chain {
         Some(path) => genesis::load(path),
         None => genesis::dev(args.dev_chain.chain_id, args.dev_chain.gas_limit, DevAccounts::well_known().addresses()),
@@ -29,7 +30,7 @@ fn chain(args: &FolderArgs) -> eyre::Result<ChainSpec> {
 
 /// Opening recovers what a crash left, so the root is compared at the height a node would serve.
 fn root(args: &FolderArgs) -> eyre::Result<ExitCode> {
-    let chain = Arc::new(chain(args)?);
+    let chain = Arc::new(chain(&args.chain)?);
     eyre::ensure!(args.datadir.is_dir(), "{} is no folder", args.datadir.display());
     let store = Database::open(storage::Config::new(&args.datadir), chain)
         .wrap_err_with(|| format!("cannot open data folder {}", args.datadir.display()))?;

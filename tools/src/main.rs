@@ -2,6 +2,7 @@
 
 mod allocator;
 mod cli;
+mod finality;
 mod genesis;
 mod inspect;
 mod load;
@@ -36,6 +37,8 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
         Command::Genesis(args) => node::genesis(args)?,
         Command::Init(args) => node::init(args)?,
         Command::Db(command) => return inspect::run(command),
+        Command::ExportFinality(args) => return finality::export(args),
+        Command::VerifyFinality(args) => return finality::verify(args),
         Command::Load(args) => return load::run(args),
         Command::Vectors(args) => {
             let (threads, rounds) = (usize::from(args.threads), usize::from(args.rounds));

@@ -11,10 +11,11 @@ use std::{
 use alloy_primitives::Bytes;
 use engine::{
     admission::PoolLimits,
+    crypto::bls::{BlsScheme, SecretKey},
     genesis::ChainSpec,
-    ordering::Idle,
-    pipeline::{Config, Node, PipelineError},
-    ports::{Executor, Network, Store},
+    ordering::event::Identity,
+    pipeline::{Config, Node, PipelineError, Ports},
+    ports::{Executor, Network},
 };
 use eyre::WrapErr;
 use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
@@ -52,15 +53,15 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     let accounts = args.dev.then(DevAccounts::well_known);
     let chain = Arc::new(chain(args, accounts.as_ref())?);
     let validators = chain.ordering.validators.len();
-    eyre::ensure!(validators <= 1, "this node orders alone; the genesis file names {validators} validators");
+    eyre::ensure!(validators == 0, "this node has no validator's key; the genesis file names {validators} validators");
     raise_file_limit();
     let folder = folder(args)?;
     let store = Arc::new(open(folder.path(), &chain, args)?);
     let network: Arc<dyn Network> = Arc::new(net::Solitary);
     let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
     let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
-    let port: Arc<dyn Store> = store.clone();
-    let node = Arc::new(Node::start(pipeline_config(args, &chain), port, executor, network.clone())?);
+    let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: network.clone() };
+    let node = Arc::new(Node::start(pipeline_config(args, &chain), ports, store.take_recovered())?);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -157,19 +158,20 @@ fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Da
 fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
     let slot_time = Duration::from_millis(chain.ordering.slot_time_ms);
     let idle_interval = Duration::from_millis(chain.ordering.idle_interval_ms);
-    let (slot_time, build_time, idle) = match (args.dev, args.dev_block_time) {
-        (true, Some(interval)) => (interval, interval.min(BUILD_TIME_MAX), Idle::EmptyAfter(interval)),
-        (true, None) => (DEV_SLOT_TIME, slot_time, Idle::Wait),
-        (false, _) => (slot_time, slot_time, Idle::EmptyAfter(idle_interval)),
+    let (slot_time, build_time, idle_interval) = match (args.dev, args.dev_block_time) {
+        (true, Some(interval)) => (interval, interval.min(BUILD_TIME_MAX), Some(interval)),
+        (true, None) => (DEV_SLOT_TIME, slot_time, None),
+        (false, _) => (slot_time, slot_time, Some(idle_interval)),
     };
     // Hints are for those who guess ahead.
     let hint_percent = if args.execution_threads > 1 { args.hint_budget } else { 0 };
-    let genesis_recipient = chain.ordering.validators.first().map(|validator| validator.fee_recipient);
     Config {
         slot_time,
         build_time,
-        idle,
-        beneficiary: args.fee_recipient.or(genesis_recipient).unwrap_or_default(),
+        idle_interval,
+        identity: Some(Identity::new(SecretKey::development())),
+        scheme: Arc::new(BlsScheme),
+        beneficiary: args.fee_recipient.unwrap_or_default(),
         extra_data: Bytes::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")).as_bytes()),
         admission_workers: usize::from(args.admission_workers),
         pool: PoolLimits::default(),
@@ -194,6 +196,7 @@ fn announce(args: &NodeArgs, chain: &ChainSpec, folder: &Folder, server: &RpcSer
         format!("Sluice {} on chain {}", env!("CARGO_PKG_VERSION"), chain.chain_id),
         format!("genesis    {}", chain.genesis_hash()),
         format!("data       {}", folder.path().display()),
+        "validator  this node alone; its genesis file names none, so its key is the one that everybody has".to_owned(),
     ];
     if let Some(accounts) = accounts {
         lines.push(

@@ -17,7 +17,7 @@ use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ports::{BuildSettings, BuildTime, Candidates, Executor, Store},
     testing::MapState,
-    types::{BuiltBlock, ConsensusHeader, Finalization, FinalizedBlock, Transaction},
+    types::{BuiltBlock, ConsensusHeader, FinalizedBlock, Transaction},
 };
 use storage::Database;
 use vm::RevmExecutor;
@@ -151,8 +151,8 @@ fn blocks(steps: Vec<Step>) -> Vec<Vec<Step>> {
 /// What the decision of a sole validator makes of a block.
 pub(crate) fn finalized(BuiltBlock(executed): BuiltBlock) -> FinalizedBlock {
     let consensus = &executed.block.consensus;
-    let finalization = Finalization { epoch: consensus.epoch(), slot: consensus.slot(), id: consensus.id() };
-    FinalizedBlock { executed, finalization }
+    let finality = engine::testing::finality(consensus);
+    FinalizedBlock { executed, finality }
 }
 
 /// Candidates in a given order.

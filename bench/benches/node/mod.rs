@@ -7,10 +7,11 @@ use std::{
 
 use engine::{
     admission::PoolLimits,
-    ordering::Idle,
-    pipeline::{Config, Node},
-    ports::{Delivery, Message, Network},
-    types::RawTransaction,
+    crypto::bls::{BlsScheme, SecretKey},
+    ordering::event::Identity,
+    pipeline::{Config, Node, Ports},
+    ports::{Delivery, Network, Offender, Recovered},
+    types::{Letter, PublicKey, RawTransaction},
 };
 
 use crate::lab::Lab;
@@ -19,9 +20,19 @@ use crate::lab::Lab;
 struct Nobody;
 
 impl Network for Nobody {
-    fn broadcast(&self, _message: &Message) -> Delivery {
+    fn broadcast(&self, _letter: &Letter) -> Delivery {
         Delivery::Sent
     }
+
+    fn send(&self, _peer: u64, _letter: &Letter) -> Delivery {
+        Delivery::Sent
+    }
+
+    fn tell(&self, _validator: &PublicKey, _letter: &Letter) -> Delivery {
+        Delivery::Full
+    }
+
+    fn ban(&self, _offender: &Offender, _reason: &'static str) {}
 
     fn peer_count(&self) -> usize {
         0
@@ -33,14 +44,22 @@ pub(crate) fn start(lab: &Lab, slot_time: Duration, admission_workers: usize) ->
     let config = Config {
         slot_time,
         build_time: slot_time,
-        idle: Idle::Wait,
+        idle_interval: None,
+        identity: Some(Identity::new(SecretKey::development())),
+        scheme: Arc::new(BlsScheme),
         beneficiary: Default::default(),
         extra_data: Default::default(),
         admission_workers,
         pool: PoolLimits::default(),
         hint_percent: 0,
     };
-    Node::start(config, lab.store.clone(), lab.executor.clone(), Arc::new(Nobody)).expect("the threads start")
+    let ports = Ports {
+        store: lab.store.clone(),
+        journal: lab.store.journal(),
+        executor: lab.executor.clone(),
+        network: Arc::new(Nobody),
+    };
+    Node::start(config, ports, Recovered::default()).expect("the threads start")
 }
 
 /// Hands transactions in and waits until all of them are admitted.

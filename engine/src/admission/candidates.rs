@@ -17,7 +17,7 @@ use std::{
 };
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::Address;
+use alloy_primitives::{Address, map::AddressMap};
 
 use super::mempool::{Mempool, Offer};
 use crate::{
@@ -65,10 +65,11 @@ pub struct PoolCandidates<'pool> {
 }
 
 impl<'pool> PoolCandidates<'pool> {
-    /// Starts with the best transaction of every sender that can pay `base_fee`.
+    /// Starts with the best transaction of every sender that can pay `base_fee`; of those who are in `next_nonces`
+    /// with that nonce, since blocks that the pool does not follow yet hold the ones before.
     #[must_use]
-    pub fn new(pool: &'pool Mempool, base_fee: u64) -> Self {
-        let heap = pool.heads(base_fee).into_iter().map(Head).collect();
+    pub fn new(pool: &'pool Mempool, base_fee: u64, next_nonces: &AddressMap<u64>) -> Self {
+        let heap = pool.heads(base_fee, next_nonces).into_iter().map(Head).collect();
         Self { pool, base_fee, heap, offered: None }
     }
 }

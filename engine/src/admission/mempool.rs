@@ -235,12 +235,15 @@ impl Mempool {
         inner.export();
     }
 
-    /// The next pending transaction of every sender, where it can pay `base_fee`.
-    pub(super) fn heads(&self, base_fee: u64) -> Vec<Offer> {
+    /// The next pending transaction of every sender, where it can pay `base_fee`; from this nonce on of those who are
+    /// in `next_nonces`.
+    pub(super) fn heads(&self, base_fee: u64, next_nonces: &AddressMap<u64>) -> Vec<Offer> {
         let inner = self.inner.lock();
         let mut heads = Vec::with_capacity(inner.senders.len());
-        for queue in inner.senders.values().filter(|queue| queue.pending > 0) {
-            heads.extend(queue.entries.first_key_value().and_then(|(_, entry)| entry.offer(base_fee)));
+        for (sender, queue) in inner.senders.iter().filter(|(_, queue)| queue.pending > 0) {
+            let first = next_nonces.get(sender).copied().unwrap_or_default().max(queue.account.nonce);
+            let entry = queue.entries.get(&first).filter(|_| first < queue.next_nonce());
+            heads.extend(entry.and_then(|entry| entry.offer(base_fee)));
         }
         heads
     }

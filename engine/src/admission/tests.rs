@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_consensus::{SignableTransaction, Transaction as _, TxEip1559, TxEip2930, TxEip4844, TxEip7702, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, Bytes, Signature, TxKind, U256};
+use alloy_primitives::{Address, Bytes, Signature, TxKind, U256, map::AddressMap};
 use proptest::prelude::*;
 
 use super::{
@@ -57,7 +57,7 @@ fn what_is_thrown_out_takes_its_successors_along_and_its_sender_waits() {
         insert(&pool, pooled(sender(1), nonce, 20, 1)).unwrap();
     }
     insert(&pool, pooled(sender(2), 0, 20, 1)).unwrap();
-    let mut candidates = PoolCandidates::new(&pool, 10);
+    let mut candidates = PoolCandidates::new(&pool, 10, &AddressMap::default());
     candidates.next().expect("five wait");
     let slow = candidates.next().expect("four wait");
     candidates.throw_out(&slow);
@@ -81,7 +81,7 @@ fn insert(pool: &Mempool, tx: PooledTransaction) -> Result<Inserted, AdmissionEr
 
 /// Everything the pool would offer at a base fee, as (sender's last byte, nonce).
 fn offered(pool: &Mempool, base_fee: u64) -> Vec<(u8, u64)> {
-    let mut candidates = PoolCandidates::new(pool, base_fee);
+    let mut candidates = PoolCandidates::new(pool, base_fee, &AddressMap::default());
     std::iter::from_fn(|| candidates.next()).map(|tx| (tx.sender().0[19], tx.envelope().nonce())).collect()
 }
 

@@ -121,8 +121,9 @@ fn endless() -> Stage {
     });
     let pool = Arc::new(Mempool::new(PoolLimits::default(), Height::GENESIS, 10));
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));
+    let pending = Arc::new(Pending::new(&*store));
     let budget = Budget::new(5).expect("a share");
-    let hints = Hints::new(Arc::new(executor), store, pool.clone(), Arc::default(), budget);
+    let hints = Hints::new(Arc::new(executor), store, pool.clone(), pending, budget);
     Stage { hints, pool, runs }
 }
 

@@ -6,7 +6,7 @@ use alloy_primitives::B256;
 
 use super::{journal::Entry, pacemaker::Timing, planted::Planted};
 use crate::{
-    crypto::{Scheme, Signer},
+    crypto::{Scheme, Signer, bls::SecretKey},
     types::{
         Certificate, ConsensusHeader, Domain, Epoch, Evidence, Fetch, Height, Message, PublicKey, SignedHeader, Slot,
         ValidatorIndex, ValidatorSet,
@@ -29,6 +29,14 @@ pub struct Identity {
     pub public_key: PublicKey,
     /// Signs with it.
     pub signer: Arc<dyn Signer>,
+}
+
+impl Identity {
+    /// Whoever has this key.
+    #[must_use]
+    pub fn new(key: SecretKey) -> Self {
+        Self { public_key: key.public_key(), signer: Arc::new(key) }
+    }
 }
 
 /// What ordering is told once.
@@ -158,7 +166,7 @@ pub enum Output {
     /// Build a block; answered by [`Input::Built`].
     Build(Box<BuildOrder>),
     /// The block that was built for this slot has this header; its body goes to the others with the proposal.
-    Adopt(Box<ConsensusHeader>),
+    Adopt(Box<SignedHeader>),
     /// Execute a block on its parent; answered by [`Input::Executed`].
     Execute {
         /// Id of the block.

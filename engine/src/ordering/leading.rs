@@ -106,7 +106,8 @@ impl Machine {
             return Some(Below { parent, since, empty: self.tip_empty, is_own: false });
         }
         let known = self.blocks.get(&parent.id)?;
-        Some(Below { parent, since: known.arrived, empty: known.empty == Some(true), is_own: false })
+        let is_own = Some(known.header.proposer()) == self.me;
+        Some(Below { parent, since: known.arrived, empty: known.empty == Some(true), is_own })
     }
 
     /// When a build on this block is due; `None` if it waits for a transaction.
@@ -217,11 +218,14 @@ impl Machine {
         let epoch: Epoch = ballot.epoch();
         let signature = identity.signer.sign(self.settings.domain.hash(Kind::Proposal, epoch, slot, id));
         let is_tail = self.parent_of(&parent).is_some_and(|(below, _)| self.is_last(below));
-        if !is_tail {
-            self.emit(Output::Adopt(Box::new(header.clone())));
-        }
         let block = SignedHeader { header: header.clone(), signature };
+        if !is_tail {
+            self.emit(Output::Adopt(Box::new(block.clone())));
+        }
         self.insert(block, id, parent, Some(empty), (!is_tail).then_some(true));
+        if let Some(known) = self.blocks.get_mut(&id) {
+            known.arrived = begun;
+        }
         self.judge();
         self.remember_signed(Entry::Proposal { epoch, slot, id, header: Box::new(header.clone()), signature });
         self.keep_bodies(id);

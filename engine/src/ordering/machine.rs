@@ -36,8 +36,8 @@ use crate::{
     crypto::Committee,
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, Slot, Statement, ValidatorIndex, ValidatorSet,
-        vote::Kind,
+        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, SignedHeader, Slot, Statement, ValidatorIndex,
+        ValidatorSet, vote::Kind,
     },
 };
 
@@ -302,6 +302,25 @@ impl Machine {
         }
         self.flush();
         std::mem::take(&mut self.outputs)
+    }
+
+    /// Who votes in the present epoch.
+    #[must_use]
+    pub const fn set(&self) -> &Arc<ValidatorSet> {
+        &self.set
+    }
+
+    /// The header of a block above the newest committed one, as its leader signed it.
+    #[must_use]
+    pub fn signed(&self, id: &B256) -> Option<SignedHeader> {
+        let known = self.blocks.get(id)?;
+        Some(SignedHeader { header: known.header.clone(), signature: known.signature })
+    }
+
+    /// Whether the header of this block is here, and its body is not.
+    #[must_use]
+    pub fn wants_body(&self, id: &B256) -> bool {
+        self.blocks.get(id).is_some_and(|known| known.empty.is_none())
     }
 
     /// Where this node stands.

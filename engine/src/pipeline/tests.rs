@@ -1,5 +1,7 @@
 //! The whole flow over the toy executor: in, ordered, durable, announced; and what happens when a stage fails.
 
+mod cluster;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy_consensus::{SignableTransaction, TxEip1559};
@@ -7,15 +9,16 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::{Config, Node, PipelineError};
+use super::{Config, Node, PipelineError, Ports};
 use crate::{
     admission::{AdmissionError, PoolLimits},
+    crypto::bls::{BlsScheme, SecretKey},
     events::Event,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
-    ordering::Idle,
-    ports::{Executor, HintLimits, Store},
-    testing::{MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor},
-    types::{CommittedBlock, Envelope, Height, RawTransaction, Transaction},
+    ordering::event::Identity,
+    ports::{Executor, HintLimits, Recovered, Store},
+    testing::{MemoryJournal, MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor},
+    types::{CommittedBlock, Envelope, Height, Message, RawTransaction, Transaction},
 };
 
 /// A transaction with a signature of its own, and the sender that the curve makes of it.
@@ -42,20 +45,17 @@ fn transaction_with_gas(index: u64, nonce: u64, gas_limit: u64) -> (Bytes, Addre
 struct Running {
     node: Node,
     store: Arc<MemoryStore>,
+    journal: Arc<MemoryJournal>,
     network: Arc<RecordingNetwork>,
     blocks: Receiver<Arc<CommittedBlock>>,
 }
 
-fn start(senders: &[Address]) -> Running {
-    start_with(senders, Arc::new(ToyExecutor::default()))
-}
-
-fn start_with(senders: &[Address], executor: Arc<dyn Executor>) -> Running {
+fn chain(senders: &[Address]) -> ChainSpec {
     let alloc: BTreeMap<_, _> = senders
         .iter()
         .map(|sender| (*sender, GenesisAccount { balance: U256::from(u64::MAX), ..GenesisAccount::default() }))
         .collect();
-    let chain = ChainSpec {
+    ChainSpec {
         chain_id: 9,
         forks: ForkSchedule::all_at_zero(Fork::Osaka),
         base_fee: BaseFeeParams::ETHEREUM,
@@ -63,27 +63,41 @@ fn start_with(senders: &[Address], executor: Arc<dyn Executor>) -> Running {
         ordering: OrderingParams::default(),
         genesis_header: alloy_consensus::Header { gas_limit: 30_000_000, ..Default::default() },
         alloc,
-    };
-    let store = Arc::new(MemoryStore::new(Arc::new(chain)));
-    let network = Arc::new(RecordingNetwork::default());
-    let config = Config {
+    }
+}
+
+fn config() -> Config {
+    Config {
         slot_time: Duration::ZERO,
         build_time: Duration::from_secs(1),
-        idle: Idle::Wait,
+        idle_interval: None,
+        identity: Some(Identity::new(SecretKey::development())),
+        scheme: Arc::new(BlsScheme),
         beneficiary: Address::ZERO,
         extra_data: Bytes::new(),
         admission_workers: 2,
         pool: PoolLimits::default(),
         hint_percent: 100,
-    };
-    let node = Node::start(config, store.clone(), executor, network.clone()).expect("it starts");
+    }
+}
+
+fn start(senders: &[Address]) -> Running {
+    start_with(senders, Arc::new(ToyExecutor::default()))
+}
+
+fn start_with(senders: &[Address], executor: Arc<dyn Executor>) -> Running {
+    let store = Arc::new(MemoryStore::new(Arc::new(chain(senders))));
+    let network = Arc::new(RecordingNetwork::default());
+    let journal = Arc::new(MemoryJournal::default());
+    let ports = Ports { store: store.clone(), journal: journal.clone(), executor, network: network.clone() };
+    let node = Node::start(config(), ports, Recovered::default()).expect("it starts");
     let (sender, blocks) = bounded(1_000);
     node.events.listen(Box::new(move |event| {
         if let Event::Committed(block) = event {
             sender.send(block.clone()).expect("the test listens");
         }
     }));
-    Running { node, store, network, blocks }
+    Running { node, store, journal, network, blocks }
 }
 
 fn submit(node: &Node, raw: &Bytes) -> Result<B256, AdmissionError> {
@@ -112,7 +126,11 @@ fn what_is_admitted_is_committed_once_and_announced_after_it_can_be_read() {
     unique.sort_unstable();
     unique.dedup();
     assert_eq!((unique.len(), included.len()), (200, 200));
-    assert_eq!(running.network.0.lock().len(), usize::try_from(running.store.tip().height().0).expect("few"));
+    let letters = running.network.0.lock();
+    let proposed: Vec<_> = letters.iter().filter(|letter| matches!(letter.message, Message::Proposal(_))).collect();
+    assert_eq!(proposed.len(), usize::try_from(running.store.tip().height().0).expect("few"));
+    assert!(proposed.iter().all(|letter| letter.blocks.len() == 1), "a proposal brings its block");
+    drop(letters);
     assert_eq!(running.node.query.pool_status().pending, 0);
     assert_eq!(submit(&running.node, &transactions[0].0), Err(AdmissionError::NonceTooLow { next: 1, nonce: 0 }));
 }
@@ -137,7 +155,44 @@ fn a_failed_commit_stops_the_node_and_announces_nothing() {
     submit(&running.node, &raw).expect("valid");
     let failure = running.node.wait();
     assert_eq!(failure, Some(PipelineError::Commit("storage failed: told to fail".to_owned())));
+    assert!(running.blocks.try_recv().is_err());
+}
+
+/// A client read the nonce of a block ago from a node that had just restarted, and was told that it was too low.
+#[test]
+fn what_the_log_makes_final_is_committed_before_anybody_is_served() {
+    let (raw, sender) = transaction(1, 0);
+    let running = start(&[sender]);
+    running.store.fail();
+    let hash = submit(&running.node, &raw).expect("valid");
+    assert!(matches!(running.node.wait(), Some(PipelineError::Commit(_))));
+    running.node.stop();
+    let recovered = running.journal.recovered();
+    let store = Arc::new(MemoryStore::new(Arc::new(chain(&[sender]))));
+    let ports = Ports {
+        store: store.clone(),
+        journal: running.journal.clone(),
+        executor: Arc::new(ToyExecutor::default()),
+        network: running.network,
+    };
+    let node = Node::start(config(), ports.clone(), recovered.clone()).expect("it starts");
+    assert_eq!(store.transaction_position(hash).expect("readable"), Some((Height(1), 0)));
+    node.stop();
+    let lost = Recovered { is_lost: true, ..recovered };
+    let refusal = Node::start(config(), ports, lost).expect_err("it cannot know what it signed");
+    assert!(matches!(&refusal, PipelineError::Start(reason) if reason.contains("signing history")), "{refusal}");
+}
+
+#[test]
+fn nothing_is_proposed_or_committed_that_the_log_does_not_hold() {
+    let (raw, sender) = transaction(1, 0);
+    let running = start(&[sender]);
+    running.journal.fail();
+    submit(&running.node, &raw).expect("valid");
+    assert_eq!(running.node.wait(), Some(PipelineError::Log("storage failed: told to fail".to_owned())));
+    running.node.stop();
     assert!(running.blocks.try_recv().is_err() && running.network.0.lock().is_empty());
+    assert_eq!(running.store.tip().height(), Height(0));
 }
 
 #[test]

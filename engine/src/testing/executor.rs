@@ -8,12 +8,15 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
+use alloy_consensus::{Header, Sealable, Sealed, Transaction as _, proofs::calculate_transaction_root};
 
 use crate::{
     ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, HintLimits, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
-    types::{Account, AccountChange, Block, BlockBody, BuiltBlock, ExecutedBlock, Receipt, StateChanges, Transaction},
+    types::{
+        Account, AccountChange, Block, BlockBody, BuiltBlock, Envelope, ExecutedBlock, Receipt, StateChanges,
+        Transaction,
+    },
 };
 
 /// Least gas of a transaction.
@@ -78,6 +81,23 @@ fn apply(changes: &mut StateChanges, view: &dyn StateView, tx: &Transaction) -> 
     Ok(true)
 }
 
+fn receipt(tx: &Transaction, cumulative: &mut u64) -> Receipt {
+    let gas = tx.envelope().gas_limit();
+    *cumulative = cumulative.saturating_add(gas);
+    Receipt {
+        type_byte: tx.type_byte(),
+        success: true,
+        gas_used: gas,
+        cumulative_gas_used: *cumulative,
+        contract: None,
+        logs: Vec::new(),
+    }
+}
+
+fn envelopes(transactions: &[Arc<Transaction>]) -> Vec<&Envelope> {
+    transactions.iter().map(|tx| tx.envelope()).collect()
+}
+
 impl Executor for ToyExecutor {
     fn build(
         &self,
@@ -98,15 +118,7 @@ impl Executor for ToyExecutor {
                 candidates.skip_sender(tx.sender());
                 continue;
             }
-            gas_used = gas_used.saturating_add(gas);
-            receipts.push(Receipt {
-                type_byte: tx.type_byte(),
-                success: true,
-                gas_used: gas,
-                cumulative_gas_used: gas_used,
-                contract: None,
-                logs: Vec::new(),
-            });
+            receipts.push(receipt(&tx, &mut gas_used));
             transactions.push(tx);
         }
         let (state_root, trie) = view.root_after(None, &changes)?;
@@ -118,6 +130,8 @@ impl Executor for ToyExecutor {
             base_fee_per_gas: parent.base_fee_per_gas,
             gas_used,
             state_root,
+            transactions_root: calculate_transaction_root(&envelopes(&transactions)),
+            mix_hash: settings.mix_hash,
             ..Header::default()
         }
         .seal_slow();
@@ -139,16 +153,21 @@ impl Executor for ToyExecutor {
         _parent: &Sealed<Header>,
         block: &Arc<Block>,
     ) -> Result<ExecutedBlock, ExecutionError> {
-        let mut changes = StateChanges::default();
+        let (mut changes, mut receipts, mut gas_used) = (StateChanges::default(), Vec::new(), 0);
         for tx in &block.body.transactions {
             if !apply(&mut changes, view, tx)? {
                 return Err(ExecutionError::Invalid(format!("transaction {}", tx.hash())));
             }
+            receipts.push(receipt(tx, &mut gas_used));
         }
-        let (_, trie) = view.root_after(None, &changes)?;
+        let (state_root, trie) = view.root_after(None, &changes)?;
+        let header = block.header.inner();
+        if (header.state_root, header.gas_used) != (state_root, gas_used) {
+            return Err(ExecutionError::Invalid(format!("state_root {state_root} or gas_used {gas_used}")));
+        }
         Ok(ExecutedBlock {
             block: block.clone(),
-            receipts: Arc::default(),
+            receipts: Arc::new(receipts),
             changes: Arc::new(changes),
             trie,
             access_list: Arc::default(),

@@ -2,17 +2,30 @@
 
 use parking_lot::Mutex;
 
-use crate::ports::{Delivery, Message, Network};
+use crate::{
+    ports::{Delivery, Network, Offender},
+    types::{Letter, PublicKey},
+};
 
-/// Delivers to nobody; keeps every message.
+/// Delivers to nobody; keeps every letter.
 #[derive(Debug, Default)]
-pub struct RecordingNetwork(pub Mutex<Vec<Message>>);
+pub struct RecordingNetwork(pub Mutex<Vec<Letter>>);
 
 impl Network for RecordingNetwork {
-    fn broadcast(&self, message: &Message) -> Delivery {
-        self.0.lock().push(message.clone());
+    fn broadcast(&self, letter: &Letter) -> Delivery {
+        self.0.lock().push(letter.clone());
         Delivery::Sent
     }
+
+    fn send(&self, _peer: u64, letter: &Letter) -> Delivery {
+        self.broadcast(letter)
+    }
+
+    fn tell(&self, _validator: &PublicKey, letter: &Letter) -> Delivery {
+        self.broadcast(letter)
+    }
+
+    fn ban(&self, _offender: &Offender, _reason: &'static str) {}
 
     fn peer_count(&self) -> usize {
         0

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use alloy_consensus::{Header, Sealable, Sealed};
+use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, U256};
 use parking_lot::RwLock;
 
@@ -16,7 +16,7 @@ use super::MapState;
 use crate::{
     genesis::ChainSpec,
     ports::{AccountProof, StateView, Store, StoreError},
-    types::{Block, BlockBody, CommittedBlock, ConsensusHeader, FinalizedBlock, Height},
+    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height},
 };
 
 /// Blocks and the state after each, for ever.
@@ -24,6 +24,7 @@ use crate::{
 pub struct MemoryStore {
     chain: Arc<ChainSpec>,
     blocks: RwLock<Vec<(Arc<CommittedBlock>, Arc<MapState>)>>,
+    epochs: RwLock<BTreeMap<Epoch, EpochStart>>,
     failing: AtomicBool,
 }
 
@@ -31,11 +32,11 @@ impl MemoryStore {
     /// A store that holds block 0.
     #[must_use]
     pub fn new(chain: Arc<ChainSpec>) -> Self {
-        let header = chain.genesis_header.clone().seal_slow();
-        let block = Block { consensus: ConsensusHeader::default(), header, body: BlockBody::default() };
-        let genesis = Arc::new(CommittedBlock { block: Arc::new(block), receipts: Arc::default() });
+        let block = Arc::new(chain.genesis_block());
+        let genesis = Arc::new(CommittedBlock { block, receipts: Arc::default(), finality: None });
         let state = Arc::new(MapState::genesis(&chain.alloc));
-        Self { chain, blocks: RwLock::new(vec![(genesis, state)]), failing: AtomicBool::new(false) }
+        let blocks = RwLock::new(vec![(genesis, state)]);
+        Self { chain, blocks, epochs: RwLock::default(), failing: AtomicBool::new(false) }
     }
 
     /// From here on every commit fails.
@@ -63,7 +64,7 @@ impl Store for MemoryStore {
         }
         let mut blocks = self.blocks.write();
         let mut committed = Vec::with_capacity(group.len());
-        for FinalizedBlock { executed, .. } in group {
+        for FinalizedBlock { executed, finality } in group {
             let (tip, state) = blocks.last().expect("block 0 is always there");
             if executed.block.height() != tip.height().next() {
                 return Err(StoreError::OutOfOrder { got: executed.block.height(), tip: tip.height() });
@@ -71,11 +72,23 @@ impl Store for MemoryStore {
             let mut state = MapState::clone(state);
             state.apply(&executed.changes).map_err(|error| StoreError::Corrupt(error.to_string()))?;
             state.block_hashes.insert(tip.height().0, tip.hash());
-            let block = CommittedBlock { block: executed.block.clone(), receipts: executed.receipts.clone() };
-            committed.push(Arc::new(block));
+            committed.push(Arc::new(CommittedBlock {
+                block: executed.block.clone(),
+                receipts: executed.receipts.clone(),
+                finality: Some(*finality),
+            }));
             blocks.push((committed[committed.len() - 1].clone(), Arc::new(state)));
         }
         Ok(committed)
+    }
+
+    fn begin_epoch(&self, start: &EpochStart) -> Result<(), StoreError> {
+        self.epochs.write().insert(start.set.epoch(), start.clone());
+        Ok(())
+    }
+
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>, StoreError> {
+        Ok(self.epochs.read().get(&epoch).cloned())
     }
 
     fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {
@@ -95,6 +108,16 @@ impl Store for MemoryStore {
 
     fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError> {
         Ok(self.blocks.read().iter().find(|(block, _)| block.hash() == hash).map(|(block, _)| block.height()))
+    }
+
+    fn height_of_id(&self, id: B256) -> Result<Option<Height>, StoreError> {
+        Ok(self
+            .blocks
+            .read()
+            .iter()
+            .map(|(block, _)| &block.block.consensus)
+            .find(|at| at.id() == id)
+            .map(|at| at.height()))
     }
 
     fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError> {

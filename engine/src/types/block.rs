@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::{Header, Sealed};
+use alloy_consensus::{
+    Header, Sealed,
+    proofs::{calculate_transaction_root, calculate_withdrawals_root},
+};
 use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{B256, keccak256};
 use alloy_rlp::{Encodable, RlpDecodable, RlpEncodable};
@@ -16,18 +19,9 @@ use super::{
     ids::{Epoch, Height, Slot, ValidatorIndex},
     layer::{StateChanges, TrieHandle},
     receipt::Receipt,
-    transaction::Transaction,
-    vote::Signature,
+    transaction::{Envelope, Transaction},
+    vote::{Certificate, Signature},
 };
-
-/// A block's parent as ordering names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ParentRef {
-    /// Slot of the parent; 0 for the block that the epoch began on.
-    pub slot: Slot,
-    /// Id of the parent's consensus header.
-    pub id: B256,
-}
 
 /// What ordering agrees on about one block; its `id` is what votes sign.
 ///
@@ -133,6 +127,16 @@ impl Block {
         self.header.seal()
     }
 
+    /// Whether the body is the one that the headers name.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let header = self.header.inner();
+        let envelopes: Vec<&Envelope> = self.body.transactions.iter().map(|sent| sent.envelope()).collect();
+        self.consensus.block_hash == self.hash()
+            && header.transactions_root == calculate_transaction_root(&envelopes)
+            && header.withdrawals_root == self.body.withdrawals.as_ref().map(|all| calculate_withdrawals_root(all))
+    }
+
     /// Size of the Ethereum block's RLP in bytes, as `eth_getBlockByNumber` reports it.
     #[must_use]
     pub fn rlp_size_bytes(&self) -> usize {
@@ -168,18 +172,13 @@ pub struct ExecutedBlock {
 #[derive(Clone, Debug)]
 pub struct BuiltBlock(pub ExecutedBlock);
 
-/// The statement that a block is final: ordered for ever.
-///
-/// On a chain of one validator holding all stake its own decision is final; the certificate of a
-/// quorum joins these fields with the consensus protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finalization {
-    /// Epoch of the block.
-    pub epoch: Epoch,
-    /// Slot of the block.
-    pub slot: Slot,
-    /// Id of its consensus header.
-    pub id: B256,
+/// What orders a block for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct Finality {
+    /// Its leader's signature over its consensus header.
+    pub proposal: Signature,
+    /// A Finalization of the block, or of a block above it.
+    pub certificate: Certificate,
 }
 
 /// An executed block that no other block at its height can replace.
@@ -188,7 +187,7 @@ pub struct FinalizedBlock {
     /// The block and its layer.
     pub executed: ExecutedBlock,
     /// What makes it final.
-    pub finalization: Finalization,
+    pub finality: Finality,
 }
 
 /// A finalized block that would be recovered after a power cut; only storage makes one.
@@ -198,6 +197,8 @@ pub struct CommittedBlock {
     pub block: Arc<Block>,
     /// One receipt per transaction.
     pub receipts: Arc<Vec<Receipt>>,
+    /// What makes it final; block 0 is so by itself.
+    pub finality: Option<Finality>,
 }
 
 impl CommittedBlock {

@@ -9,12 +9,15 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use alloy_primitives::B256;
 use alloy_rlp::{BufMut, Decodable, Encodable, Error, Header, Result, RlpDecodable, RlpEncodable};
 
 use super::{
-    block::ConsensusHeader,
+    block::{Block, ConsensusHeader},
     ids::{Epoch, Slot},
+    validator::PublicKey,
     vote::{Certificate, Signature, Vote},
 };
 use crate::limits;
@@ -258,4 +261,38 @@ fn list<T: Decodable>(bytes: &mut &[u8], max: usize) -> Result<Vec<T>> {
 
 fn finished(rest: &[u8]) -> Result<()> {
     if rest.is_empty() { Ok(()) } else { Err(Error::UnexpectedLength) }
+}
+
+/// A message between nodes, and the blocks that it brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// What is said.
+    pub message: Message,
+    /// Whole blocks whose headers the message names.
+    pub blocks: Vec<Arc<Block>>,
+}
+
+impl Letter {
+    /// Bytes of its blocks.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.rlp_size_bytes()))
+    }
+
+    /// A message alone.
+    #[must_use]
+    pub const fn of(message: Message) -> Self {
+        Self { message, blocks: Vec::new() }
+    }
+}
+
+/// A letter that came in.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The connection.
+    pub peer: u64,
+    /// The validator that has proved to be behind it.
+    pub validator: Option<PublicKey>,
+    /// What it said.
+    pub letter: Letter,
 }

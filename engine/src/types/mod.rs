@@ -23,13 +23,12 @@ pub mod vote;
 
 pub use access_list::AccessList;
 pub use block::{
-    Block, BlockBody, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, Finalization, FinalizedBlock,
-    ParentRef,
+    Block, BlockBody, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, Finality, FinalizedBlock,
 };
 pub use ids::{Epoch, Gas, Height, Slot, Stake, ValidatorIndex};
 pub use layer::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
-pub use message::{Evidence, Fetch, Highest, Message, Proposal, SignedHeader, Status};
+pub use message::{Evidence, Fetch, Highest, Incoming, Letter, Message, Proposal, SignedHeader, Status};
 pub use receipt::Receipt;
 pub use transaction::{Envelope, PooledTransaction, RawTransaction, Transaction};
-pub use validator::{PublicKey, Validator, ValidatorSet};
+pub use validator::{EpochStart, PublicKey, Validator, ValidatorSet};
 pub use vote::{Certificate, Domain, Signature, Signers, Statement, Vote};

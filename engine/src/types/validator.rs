@@ -4,9 +4,13 @@
 //! stake and a key of its own, and a total that does not overflow. Thresholds are of stake, never of heads.
 
 use alloy_primitives::{Address, B256, FixedBytes, keccak256};
-use alloy_rlp::{Encodable, RlpDecodable, RlpDecodableWrapper, RlpEncodable, RlpEncodableWrapper};
+use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpDecodableWrapper, RlpEncodable, RlpEncodableWrapper};
 
-use super::ids::{Epoch, Stake, ValidatorIndex};
+use super::{
+    block::ConsensusHeader,
+    ids::{Epoch, Stake, ValidatorIndex},
+    vote::Certificate,
+};
 use crate::limits;
 
 /// A compressed BLS12-381 public key (G1).
@@ -47,6 +51,42 @@ pub enum SetError {
     /// The sum of all stake does not fit.
     #[error("the stake of all validators exceeds 2^64 - 1")]
     StakeOverflow,
+}
+
+/// How an epoch began: who votes in it, and what ended the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// Who votes in it.
+    pub set: ValidatorSet,
+    /// Id of the block that it began on.
+    pub base: B256,
+    /// A Finalization of that block or of a tail header above it, by the set before.
+    pub handover: Certificate,
+    /// The tail headers from the one that is final down to the one on the block, newest first.
+    pub tail: Vec<ConsensusHeader>,
+}
+
+impl Encodable for EpochStart {
+    fn encode(&self, out: &mut dyn alloy_rlp::BufMut) {
+        let Self { set, base, handover, tail } = self;
+        let (epoch, validators) = (set.epoch(), set.validators().to_vec());
+        let fields: [&dyn Encodable; 5] = [&epoch, &validators, base, handover, tail];
+        let payload_length = fields.iter().map(|field| field.length()).sum();
+        alloy_rlp::Header { list: true, payload_length }.encode(out);
+        fields.iter().for_each(|field| field.encode(out));
+    }
+}
+
+impl Decodable for EpochStart {
+    fn decode(bytes: &mut &[u8]) -> alloy_rlp::Result<Self> {
+        let mut rest = alloy_rlp::Header::decode_bytes(bytes, true)?;
+        let (epoch, validators) = (Epoch::decode(&mut rest)?, Vec::decode(&mut rest)?);
+        let set = ValidatorSet::new(epoch, validators)
+            .map_err(|_| alloy_rlp::Error::Custom("the validators of an epoch are no set"))?;
+        let (base, handover, tail) =
+            (B256::decode(&mut rest)?, Certificate::decode(&mut rest)?, Vec::decode(&mut rest)?);
+        if rest.is_empty() { Ok(Self { set, base, handover, tail }) } else { Err(alloy_rlp::Error::UnexpectedLength) }
+    }
 }
 
 /// The ordered validators of one epoch.

@@ -22,6 +22,7 @@ mod error;
 mod fees;
 mod fill;
 mod filters;
+mod finality;
 mod hub;
 mod lanes;
 pub mod limits;
@@ -237,6 +238,7 @@ impl RpcServer {
 fn methods(config: &RpcConfig, node: &Arc<Node>) -> Result<Methods, RegisterMethodError> {
     let mut registry = Registry::new(Arc::clone(node));
     net_web3::register(&mut registry)?;
+    finality::register(&mut registry)?;
     blocks::register(&mut registry)?;
     accounts::register(&mut registry)?;
     fees::register(&mut registry)?;

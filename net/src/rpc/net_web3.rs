@@ -48,7 +48,7 @@ fn sha3(_: &Node, mut arguments: Arguments<'_>) -> Result<B256, Refusal> {
 
 fn modules(node: &Node, arguments: Arguments<'_>) -> Result<BTreeMap<&'static str, &'static str>, Refusal> {
     arguments.end()?;
-    let mut modules = BTreeMap::from([("eth", "1.0"), ("net", "1.0"), ("rpc", "1.0"), ("web3", "1.0")]);
+    let mut modules = BTreeMap::from(["eth", "net", "rpc", "sluice", "web3"].map(|name| (name, "1.0")));
     if node.txpool {
         modules.insert("txpool", "1.0");
     }

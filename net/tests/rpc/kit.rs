@@ -17,12 +17,13 @@ use alloy_signer::SignerSync as _;
 use alloy_signer_local::PrivateKeySigner;
 use engine::{
     admission::PoolLimits,
+    crypto::bls::{BlsScheme, SecretKey},
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
-    ordering::Idle,
-    pipeline::{Config, Node},
-    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView},
+    ordering::event::Identity,
+    pipeline::{Config, Node, Ports},
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, Recovered, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest, CallResult},
-    testing::{MemoryStore, ToyExecutor},
+    testing::{MemoryJournal, MemoryStore, ToyExecutor},
     types::{Block, BuiltBlock, Envelope, ExecutedBlock},
 };
 use net::{
@@ -191,14 +192,22 @@ pub(crate) fn node(funded: &[Address]) -> Node {
     let config = Config {
         slot_time: Duration::ZERO,
         build_time: Duration::from_secs(1),
-        idle: Idle::Wait,
+        idle_interval: None,
+        identity: Some(Identity::new(SecretKey::development())),
+        scheme: Arc::new(BlsScheme),
         beneficiary: Address::ZERO,
         extra_data: Bytes::new(),
         admission_workers: 2,
         pool: PoolLimits::default(),
         hint_percent: 0,
     };
-    Node::start(config, store, Arc::new(Puppet(ToyExecutor::default())), Arc::new(Solitary)).unwrap()
+    let ports = Ports {
+        store,
+        journal: Arc::new(MemoryJournal::default()),
+        executor: Arc::new(Puppet(ToyExecutor::default())),
+        network: Arc::new(Solitary),
+    };
+    Node::start(config, ports, Recovered::default()).unwrap()
 }
 
 impl World {

@@ -3,7 +3,7 @@
 use engine::{
     ordering::journal::{Entry, KeptBlock},
     ports::Recovered,
-    types::{Epoch, Height, Slot},
+    types::{Epoch, SignedHeader, Slot},
 };
 
 use super::record::{Batch, Mark};
@@ -66,12 +66,16 @@ impl Live {
                 _ => is_newest_floor || entry.place() >= place,
             }
         });
-        self.forget_blocks(self.mark.height);
+        self.forget_blocks(self.mark);
     }
 
-    /// Forgets the blocks up to a height.
-    pub(super) fn forget_blocks(&mut self, through: Height) {
-        self.blocks.retain(|kept| kept.signed.header.height() > through);
+    /// Forgets the blocks up to a height, and the tail headers up to a slot: those have the height of the last block of
+    /// their epoch, and the next one rests on them.
+    pub(super) fn forget_blocks(&mut self, through: Mark) {
+        self.blocks.retain(|KeptBlock { signed: SignedHeader { header, .. }, block }| match block {
+            Some(_) => header.height() > through.height,
+            None => (header.epoch(), header.slot()) > (through.epoch, through.slot),
+        });
     }
 
     /// What is given to the node.

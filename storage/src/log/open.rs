@@ -36,7 +36,7 @@ pub(crate) fn open(folder: Folder, was_made: bool, tip: Mark) -> Result<(Log, en
         warn!(%reason, "the log is lost: what was signed may be more than it tells");
     }
     found.live.is_lost |= reason.is_some();
-    found.live.forget_blocks(tip.height);
+    found.live.forget_blocks(tip);
     let spares = Arc::new(Spares {
         disk: Arc::clone(&disk),
         dir: dir.clone(),

@@ -6,7 +6,7 @@ use alloy_primitives::{B256, U256, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
 use engine::{
     ports::{Store, StoreError},
-    types::{Height, StateChanges, TrieHandle},
+    types::{Epoch, EpochStart, Height, StateChanges, TrieHandle},
 };
 
 use super::kit::{FaultyDisk, World, address, block_after, config, open_on, transaction};
@@ -54,6 +54,29 @@ fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
             disk.set_bytes(path, bytes);
         });
     }
+}
+
+#[test]
+fn how_an_epoch_began_survives_a_crash_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(12);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 2).unwrap();
+    let base = &world.blocks[2].block.consensus;
+    let start = EpochStart {
+        set: world.chain.validator_set().unwrap().in_epoch(Epoch(1)),
+        base: base.id(),
+        handover: engine::testing::finality(base).certificate,
+        tail: vec![base.clone(), base.clone()],
+    };
+    assert_eq!(store.epoch(Epoch(1)).unwrap(), None);
+    store.begin_epoch(&start).unwrap();
+    store.stop_threads();
+    drop(store);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    assert_eq!(store.epoch(Epoch(1)).unwrap(), Some(start));
+    assert_eq!(store.epoch(Epoch(2)).unwrap(), None);
 }
 
 #[test]

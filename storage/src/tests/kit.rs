@@ -10,8 +10,8 @@ use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ports::{Store, StoreError},
     types::{
-        Account, AccountChange, Block, BlockBody, CommittedBlock, ConsensusHeader, Envelope, Epoch, ExecutedBlock,
-        Finalization, FinalizedBlock, Height, Receipt, Slot, SlotChange, StateChanges, Transaction, TrieHandle,
+        Account, AccountChange, Block, BlockBody, CommittedBlock, ConsensusHeader, Envelope, ExecutedBlock,
+        FinalizedBlock, Height, Receipt, SlotChange, StateChanges, Transaction, TrieHandle,
     },
 };
 
@@ -172,7 +172,7 @@ pub(crate) fn block_after(
         timestamp_ms: header.timestamp * 1_000,
         ..ConsensusHeader::default()
     };
-    let finalization = Finalization { epoch: Epoch(0), slot: Slot(header.number), id: consensus.id() };
+    let finality = engine::testing::finality(&consensus);
     let receipts = (0..transactions.len()).map(|index| receipt(header.number + index as u64)).collect();
     let block = Block { consensus, header, body: BlockBody { transactions, withdrawals: None } };
     let executed = ExecutedBlock {
@@ -182,7 +182,7 @@ pub(crate) fn block_after(
         trie,
         access_list: Arc::default(),
     };
-    FinalizedBlock { executed, finalization }
+    FinalizedBlock { executed, finality }
 }
 
 /// A random change of `state`, applied to it, with the record a block would carry.
@@ -271,9 +271,11 @@ impl World {
                 parent.height().next()
             );
             trie = Some(block.executed.trie.clone());
-            let committed =
-                CommittedBlock { block: block.executed.block.clone(), receipts: block.executed.receipts.clone() };
-            parent = Arc::new(committed);
+            parent = Arc::new(CommittedBlock {
+                block: block.executed.block.clone(),
+                receipts: block.executed.receipts.clone(),
+                finality: Some(block.finality),
+            });
             blocks.push(block);
             states.push(state.clone());
         }
@@ -315,6 +317,9 @@ impl World {
             let height = block.height();
             assert_eq!(store.header(height).unwrap().as_ref(), Some(&block.block.header), "header {height}");
             assert_eq!(store.height_of(block.hash()).unwrap(), Some(height));
+            let id = block.block.consensus.id();
+            assert_eq!((store.height_of_id(id).unwrap(), store.height_of(id).unwrap()), (Some(height), None));
+            assert_eq!(store.height_of_id(block.hash()).unwrap(), None);
             assert_eq!(store.block(height).unwrap().as_ref(), Some(block), "block {height}");
             for (index, transaction) in block.block.body.transactions.iter().enumerate() {
                 assert_eq!(store.transaction_position(transaction.hash()).unwrap(), Some((height, index)));

@@ -14,9 +14,11 @@ use std::{
 use engine::{
     admission::PoolLimits,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
-    ordering::Idle,
-    pipeline::{Config, Node},
-    testing::{MemoryStore, ToyExecutor},
+    crypto::bls::{BlsScheme, SecretKey},
+    ordering::event::Identity,
+    pipeline::{Config, Node, Ports},
+    ports::Recovered,
+    testing::{MemoryJournal, MemoryStore, ToyExecutor},
 };
 use libfuzzer_sys::fuzz_target;
 use net::rpc::{DevAccounts, RpcConfig, RpcNode, RpcServer};
@@ -40,7 +42,9 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let config = Config {
         slot_time: Duration::ZERO,
         build_time: Duration::from_millis(200),
-        idle: Idle::Wait,
+        idle_interval: None,
+        identity: Some(Identity::new(SecretKey::development())),
+        scheme: Arc::new(BlsScheme),
         beneficiary: Default::default(),
         extra_data: Default::default(),
         admission_workers: 1,
@@ -49,7 +53,13 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     };
     let network: Arc<net::Solitary> = Arc::new(net::Solitary);
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));
-    let node = Node::start(config, store, Arc::new(ToyExecutor::default()), network.clone()).expect("it starts");
+    let ports = Ports {
+        store,
+        journal: Arc::new(MemoryJournal::default()),
+        executor: Arc::new(ToyExecutor::default()),
+        network: network.clone(),
+    };
+    let node = Node::start(config, ports, Recovered::default()).expect("it starts");
     let rpc_node = RpcNode {
         query: node.query.clone(),
         admission: node.admission.clone(),

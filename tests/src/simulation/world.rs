@@ -397,10 +397,11 @@ impl World {
         let honest = self.nodes[node].fault.is_none();
         match output {
             Output::Build(order) => self.build(node, order.header),
-            Output::Adopt(header) => {
+            Output::Adopt(block) => {
+                let header = block.header;
                 let empty = matches!(self.nodes[node].job, Some(Job::Build(_, true))) || self.is_built_empty(&header);
                 let id = header.id();
-                self.headers.insert(id, (*header, empty));
+                self.headers.insert(id, (header, empty));
                 self.nodes[node].executed.insert(id);
             }
             Output::Execute { id, .. } => {

@@ -207,7 +207,15 @@ impl History {
         let entries: Vec<_> = self.batches[..count].iter().flat_map(|batch| batch.entries.clone()).collect();
         let blocks: Vec<_> = self.batches[..count].iter().flat_map(|batch| batch.blocks.clone()).collect();
         check_kept(&recovered.entries, &entries, |entry| self.needs(entry, &entries));
-        check_kept(&recovered.blocks, &blocks, |block| block.signed.header.height() > self.mark.height);
+        let mark = self.mark;
+        check_kept(
+            &recovered.blocks,
+            &blocks,
+            |KeptBlock { signed: SignedHeader { header, .. }, block }| match block {
+                Some(_) => header.height() > mark.height,
+                None => (header.epoch(), header.slot()) > (mark.epoch, mark.slot),
+            },
+        );
         count
     }
 

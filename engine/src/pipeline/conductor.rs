@@ -1,0 +1,305 @@
+//! The ordering thread: owns the state machine, feeds it, and carries its outputs out in order.
+//!
+//! ```text
+//!  letters, wakes --+                       +-- Build, Execute --> [jobs]    --> execution thread --+
+//!  timer ----------+|                       +-- Persist ---------> [lines]   --> log thread --------+
+//!  progress -------++--> Machine::handle ---+-- Commit ----------> [decided] --> commit thread -----+
+//!  done -----------+                        +-- Broadcast, Send --> Network                         |
+//!      ^                                                                                            |
+//!      +------------------- Built, Executed; Synced; Committed -------------------------------------+
+//! ```
+//!
+//! It never waits for a thread that waits for it: what the log and the commit thread report is two numbers and a bell.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering as Atomic},
+    },
+};
+
+use alloy_primitives::B256;
+use crossbeam::channel::{Receiver, Sender, never, select_biased};
+
+use super::{Decided, Done, Job, Lines, PipelineError, Stages};
+use crate::{
+    execution::Layer,
+    ordering::{
+        event::{Input, Output, Source},
+        journal::KeptBlock,
+        machine::Machine,
+    },
+    ports::Offender,
+    types::{
+        Block, Certificate, Epoch, EpochStart, ExecutedBlock, Finality, FinalizedBlock, Height, Incoming, Letter,
+        Message, SignedHeader, ValidatorIndex,
+    },
+};
+
+/// How far the log and the store are, told without anybody waiting.
+#[derive(Debug)]
+pub(super) struct Progress {
+    synced: AtomicU64,
+    durable: AtomicU64,
+    bell: Sender<()>,
+}
+
+impl Progress {
+    pub(super) const fn new(bell: Sender<()>) -> Self {
+        Self { synced: AtomicU64::new(0), durable: AtomicU64::new(0), bell }
+    }
+
+    /// What was persisted up to this token would survive a power cut.
+    pub(super) fn synced(&self, token: u64) {
+        self.synced.store(token, Atomic::Release);
+        self.ring();
+    }
+
+    /// The store holds every block up to this height.
+    pub(super) fn committed(&self, height: Height) {
+        self.durable.store(height.0, Atomic::Release);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // A bell that rings already is enough, and after the end nobody listens.
+        let _ = self.bell.try_send(());
+    }
+}
+
+/// Where inputs come from.
+pub(super) struct Sources {
+    pub(super) stop: Receiver<()>,
+    pub(super) progress: Receiver<()>,
+    pub(super) done: Receiver<Done>,
+    pub(super) wakes: Receiver<()>,
+    pub(super) letters: Receiver<Incoming>,
+}
+
+/// Where outputs go.
+pub(super) struct Queues {
+    pub(super) jobs: Sender<Job>,
+    pub(super) lines: Sender<Lines>,
+    pub(super) decided: Sender<Decided>,
+    pub(super) fail: Sender<PipelineError>,
+}
+
+/// The thread's state.
+pub(super) struct Conductor {
+    stages: Arc<Stages>,
+    machine: Machine,
+    queues: Queues,
+    /// Blocks that are here whole and not executed yet.
+    bodies: BTreeMap<B256, Arc<Block>>,
+    /// What was built and not adopted yet.
+    built: Option<ExecutedBlock>,
+    wake_at: Option<std::time::Duration>,
+    /// Inputs that an output led to.
+    next: VecDeque<Input>,
+}
+
+/// The node stops: a stage has ended, or somebody was told why.
+struct Ended;
+
+impl Conductor {
+    pub(super) fn new(
+        stages: Arc<Stages>,
+        machine: Machine,
+        queues: Queues,
+        bodies: BTreeMap<B256, Arc<Block>>,
+    ) -> Self {
+        Self { stages, machine, queues, bodies, built: None, wake_at: None, next: VecDeque::new() }
+    }
+
+    /// Carries out what the start asked for, then serves until the node stops.
+    pub(super) fn run(mut self, first: Vec<Output>, sources: &Sources) {
+        let mut state = self.carry_all(first);
+        while state.is_ok() {
+            let wait = |at: std::time::Duration| at.saturating_sub(self.stages.now().monotonic);
+            let timer = self.wake_at.map_or_else(never, |at| crossbeam::channel::after(wait(at)));
+            state = select_biased! {
+                recv(sources.stop) -> _ => return,
+                recv(sources.progress) -> _ => self.progress(),
+                recv(sources.done) -> done => done.map_err(|_| Ended).and_then(|done| self.done(done)),
+                recv(sources.wakes) -> _ => self.handle(Input::TransactionsWaiting),
+                recv(sources.letters) -> letter => letter.map_err(|_| Ended).and_then(|letter| self.receive(letter)),
+                recv(timer) -> _ => {
+                    self.wake_at = None;
+                    self.handle(Input::Wake)
+                }
+            };
+        }
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), Ended> {
+        let outputs = self.machine.handle(input, self.stages.now());
+        self.carry_all(outputs)?;
+        while let Some(next) = self.next.pop_front() {
+            let outputs = self.machine.handle(next, self.stages.now());
+            self.carry_all(outputs)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self) -> Result<(), Ended> {
+        self.handle(Input::Synced(self.stages.progress.synced.load(Atomic::Acquire)))?;
+        self.handle(Input::Committed(Height(self.stages.progress.durable.load(Atomic::Acquire))))
+    }
+
+    fn done(&mut self, done: Done) -> Result<(), Ended> {
+        match done {
+            Done::Built { block, more } => {
+                let header = Box::new(block.0.block.consensus.clone());
+                let empty = block.0.block.body.transactions.is_empty();
+                self.built = Some(block.0);
+                self.handle(Input::Built { header, empty, more })
+            }
+            Done::Executed { id, verdict } => {
+                if let Err(reason) = &verdict {
+                    tracing::warn!(%id, reason, "a block is refused");
+                }
+                self.handle(Input::Executed { id, verdict })
+            }
+        }
+    }
+
+    fn receive(&mut self, incoming: Incoming) -> Result<(), Ended> {
+        self.stages.queued_bytes.fetch_sub(incoming.letter.size_bytes(), Atomic::Relaxed);
+        let Incoming { peer, validator, letter: Letter { message, blocks } } = incoming;
+        let validator = validator.and_then(|key| self.machine.set().index_of(&key));
+        let source = Source { peer, validator };
+        if let Message::Fetch(fetch) = message {
+            let letter = self.stages.blocks_from(fetch.id, fetch.count);
+            self.stages.network.send(peer, &letter);
+            return Ok(());
+        }
+        self.handle(Input::Received(source, message))?;
+        for block in blocks {
+            let id = block.consensus.id();
+            if self.machine.wants_body(&id) {
+                let empty = block.body.transactions.is_empty();
+                self.bodies.insert(id, block);
+                self.handle(Input::Body { id, empty })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_all(&mut self, outputs: Vec<Output>) -> Result<(), Ended> {
+        outputs.into_iter().try_for_each(|output| self.carry(output))
+    }
+
+    fn carry(&mut self, output: Output) -> Result<(), Ended> {
+        let network = &self.stages.network;
+        match output {
+            Output::Build(order) => {
+                self.stages.has_been_told(false);
+                return self.queues.jobs.send(Job::Build(order)).map_err(|_| Ended);
+            }
+            Output::Adopt(signed) => return self.adopt(*signed),
+            Output::Execute { id, parent } => return self.execute(id, parent),
+            Output::Persist { entries, bodies, token } => {
+                let blocks = bodies.iter().filter_map(|id| self.kept(id)).collect();
+                return self.queues.lines.send(Lines { entries, blocks, token }).map_err(|_| Ended);
+            }
+            Output::Commit { ids, finalization } => return self.commit(&ids, *finalization),
+            Output::EpochEnded { epoch, finalization, tail, base } => {
+                let set = (**self.machine.set()).clone();
+                let after = Epoch(epoch.0.saturating_add(2));
+                self.next.push_back(Input::NextSet(set.in_epoch(after)));
+                let start = EpochStart { set, base: base.id, handover: *finalization, tail };
+                return self.queues.decided.send(Decided::Epoch(Box::new(start))).map_err(|_| Ended);
+            }
+            Output::Wake(at) => self.wake_at = Some(at),
+            Output::Broadcast(message) => {
+                network.broadcast(&self.letter(message));
+            }
+            Output::Send(peer, message) => {
+                network.send(peer, &self.letter(message));
+            }
+            Output::Request(whom, fetch) => {
+                if let Some(validator) = self.machine.set().get(whom) {
+                    network.tell(&validator.public_key, &Letter::of(Message::Fetch(fetch)));
+                }
+            }
+            Output::Evidence(evidence) => {
+                tracing::warn!(?evidence, "a validator is faulty");
+                network.broadcast(&Letter::of(Message::Evidence(evidence)));
+            }
+            Output::Ban(peer, reason) => network.ban(&Offender::Peer(peer), reason),
+            Output::BanValidator(epoch, index, reason) => self.ban_validator(epoch, index, reason),
+            // One block is executed at a time, and that one is answered.
+            Output::Abandon(_) => {}
+            Output::Halt(reason) => return self.stop(PipelineError::Halted(reason)),
+        }
+        Ok(())
+    }
+
+    fn ban_validator(&self, epoch: Epoch, index: ValidatorIndex, reason: &'static str) {
+        let set = self.machine.set();
+        if let Some(validator) = set.get(index).filter(|_| set.epoch() == epoch) {
+            self.stages.network.ban(&Offender::Validator(validator.public_key), reason);
+        }
+    }
+
+    fn stop(&self, error: PipelineError) -> Result<(), Ended> {
+        let _ = self.queues.fail.try_send(error);
+        Err(Ended)
+    }
+
+    /// What was built is proposed under this header.
+    fn adopt(&mut self, SignedHeader { header, signature }: SignedHeader) -> Result<(), Ended> {
+        let is_it = |built: &ExecutedBlock| built.block.consensus.block_hash == header.block_hash;
+        let Some(mut executed) = self.built.take().filter(is_it) else {
+            return self.stop(PipelineError::Ordering("adopted a block that was not built"));
+        };
+        let id = header.id();
+        Arc::make_mut(&mut executed.block).consensus = header;
+        self.stages.pending.insert(id, Layer { signature, executed });
+        Ok(())
+    }
+
+    fn execute(&mut self, id: B256, parent: B256) -> Result<(), Ended> {
+        let block = self.bodies.remove(&id);
+        let Some((block, signed)) = block.zip(self.machine.signed(&id)) else {
+            return self.stop(PipelineError::Ordering("wants a block executed that is not here"));
+        };
+        let job = Job::Execute { id, parent, block, signature: signed.signature };
+        self.queues.jobs.send(job).map_err(|_| Ended)
+    }
+
+    fn commit(&mut self, ids: &[B256], certificate: Certificate) -> Result<(), Ended> {
+        let layers = self.stages.pending.decide(ids);
+        if layers.len() != ids.len() {
+            return self.stop(PipelineError::Ordering("commits a block that was not executed on the one below"));
+        }
+        for Layer { signature, executed } in layers {
+            let base_fee = self.stages.store.chain().base_fee.next(executed.block.header.inner());
+            self.stages.pool.advance(&executed.block, &executed.changes, base_fee);
+            let finality = Finality { proposal: signature, certificate };
+            let block = Box::new(FinalizedBlock { executed, finality });
+            self.queues.decided.send(Decided::Block(block)).map_err(|_| Ended)?;
+        }
+        self.bodies.retain(|id, _| self.machine.signed(id).is_some());
+        Ok(())
+    }
+
+    /// A block that votes rest on, as the log keeps it; of a tail header the header.
+    fn kept(&self, id: &B256) -> Option<KeptBlock> {
+        let executed = self.stages.pending.block(id).map(|(signature, block)| KeptBlock {
+            signed: SignedHeader { header: block.consensus.clone(), signature },
+            block: Some(block),
+        });
+        executed.or_else(|| self.machine.signed(id).map(|signed| KeptBlock { signed, block: None }))
+    }
+
+    /// A message with the block that it is about.
+    fn letter(&self, message: Message) -> Letter {
+        let block = match &message {
+            Message::Proposal(proposal) => self.stages.pending.block(&proposal.header.id()),
+            _ => None,
+        };
+        Letter { message, blocks: block.into_iter().map(|(_, block)| block).collect() }
+    }
+}

@@ -1,0 +1,146 @@
+//! The execution thread: builds blocks and executes those of others, one at a time.
+
+use std::{fmt::Display, sync::Arc, time::Duration};
+
+use alloy_primitives::{Address, B256};
+use crossbeam::channel::{Receiver, Sender};
+
+use super::{PipelineError, Stages, now_instant, timed};
+use crate::{
+    admission::PoolCandidates,
+    execution::{Ground, Layer},
+    limits, metrics,
+    ordering::{chain, event::BuildOrder},
+    ports::{BuildSettings, BuildTime, Candidates, ExecutionError},
+    types::{Block, BuiltBlock, Signature, Transaction},
+};
+
+/// What the execution thread is asked for.
+pub(super) enum Job {
+    /// Build a block.
+    Build(Box<BuildOrder>),
+    /// Execute a block on its parent.
+    Execute { id: B256, parent: B256, block: Arc<Block>, signature: Signature },
+}
+
+/// What it answers.
+pub(super) enum Done {
+    Built { block: Box<BuiltBlock>, more: bool },
+    Executed { id: B256, verdict: Result<(), String> },
+}
+
+impl Stages {
+    pub(super) fn execute_loop(&self, jobs: &Receiver<Job>, done: &Sender<Done>, fail: &Sender<PipelineError>) {
+        for job in jobs {
+            let mut result = None;
+            match &job {
+                Job::Build(order) => timed(&metrics::BUILD_BUSY, &mut || {
+                    let built = self.build(order);
+                    result = Some(built.map(|(block, more)| Done::Built { block: Box::new(block), more }));
+                }),
+                Job::Execute { id, parent, block, signature } => timed(&metrics::EXECUTE_BUSY, &mut || {
+                    let verdict = self.execute(*id, *parent, block, *signature);
+                    result = Some(verdict.map(|verdict| Done::Executed { id: *id, verdict }));
+                }),
+            }
+            match result {
+                Some(Ok(answer)) => {
+                    if done.send(answer).is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    let _ = fail.try_send(error);
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Executes a block that somebody else built; what comes out lies on its parent if every field is equal.
+    fn execute(
+        &self,
+        id: B256,
+        parent: B256,
+        block: &Arc<Block>,
+        signature: Signature,
+    ) -> Result<Result<(), String>, PipelineError> {
+        let failed = |error: &dyn Display| PipelineError::Execute(error.to_string());
+        let Some(ground) = self.pending.ground(parent, &*self.store).map_err(|error| failed(&error))? else {
+            return Ok(Err("its parent lost to another block".to_owned()));
+        };
+        let (has, expected) =
+            (block.header.inner().mix_hash, chain::mix(ground.parent.inner().mix_hash, &block.consensus.seed_share));
+        if has != expected {
+            return Ok(Err(format!("mix_hash is {has}, not {expected}")));
+        }
+        match self.executor.execute(&*ground.view, &ground.parent, block) {
+            Ok(executed) => {
+                self.pending.insert(id, Layer { signature, executed });
+                Ok(Ok(()))
+            }
+            Err(ExecutionError::Invalid(reason)) => Ok(Err(reason)),
+            Err(ExecutionError::State(error)) => Err(failed(&error)),
+        }
+    }
+
+    fn build(&self, order: &BuildOrder) -> Result<(BuiltBlock, bool), PipelineError> {
+        let failed = |error: &dyn Display| PipelineError::Build(error.to_string());
+        let ground = self.pending.ground(order.header.parent_id, &*self.store).map_err(|error| failed(&error))?;
+        let Some(ground) = ground else { return Err(failed(&"the parent lost to another block")) };
+        self.build_on(&ground, order).map_err(|error| failed(&error))
+    }
+
+    fn build_on(&self, ground: &Ground, order: &BuildOrder) -> Result<(BuiltBlock, bool), ExecutionError> {
+        let chain = self.store.chain();
+        let settings = BuildSettings {
+            consensus: order.header.clone(),
+            parent_id: order.header.parent_id,
+            beneficiary: self.config.beneficiary,
+            gas_limit: chain.genesis_header.gas_limit,
+            extra_data: self.config.extra_data.clone(),
+            mix_hash: order.mix,
+        };
+        let base_fee = chain.base_fee.next(ground.parent.inner());
+        let inner = PoolCandidates::new(&self.pool, base_fee, &ground.next_nonces());
+        let mut candidates = Counted { inner, exhausted: false, skipped: false };
+        let slot_time = Duration::from_millis(chain.ordering.slot_time_ms).max(order.deadline);
+        let begun = now_instant();
+        let elapsed = || now_instant().saturating_duration_since(begun);
+        let replica_max = limits::replica_time(slot_time);
+        let time = BuildTime { elapsed: &elapsed, begin_max: order.deadline, replica_max };
+        let block = self.executor.build(&*ground.view, &ground.parent, &settings, &mut candidates, &time)?;
+        // What was passed over for lack of room fits the next block; a block that took nothing promises nothing.
+        let progress = !block.0.block.body.transactions.is_empty();
+        Ok((block, !candidates.exhausted || (candidates.skipped && progress)))
+    }
+}
+
+/// Tells whether a build ended because nothing was left to offer, and whether it passed anything over.
+struct Counted<'pool> {
+    inner: PoolCandidates<'pool>,
+    exhausted: bool,
+    skipped: bool,
+}
+
+impl Candidates for Counted<'_> {
+    fn next(&mut self) -> Option<Arc<Transaction>> {
+        let next = self.inner.next();
+        self.exhausted |= next.is_none();
+        next
+    }
+
+    fn give_back(&mut self) {
+        self.exhausted = false;
+    }
+
+    fn skip_sender(&mut self, sender: Address) {
+        self.skipped = true;
+        self.inner.skip_sender(sender);
+    }
+
+    fn throw_out(&mut self, transaction: &Transaction) {
+        self.inner.throw_out(transaction);
+    }
+}

@@ -1,0 +1,280 @@
+//! Four whole nodes that talk over channels: what one admits, all commit; who was away catches up; and nobody needs
+//! another clock than its own.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use alloy_primitives::{Address, Bytes};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use parking_lot::RwLock;
+
+use super::{chain, submit, transaction};
+use crate::{
+    admission::PoolLimits,
+    crypto::bls::{BlsScheme, SecretKey},
+    genesis::{ChainSpec, GenesisValidator},
+    ordering::event::Identity,
+    pipeline::{Config, Inbox, Node, Ports},
+    ports::{Delivery, Network, Offender, Store},
+    testing::{MemoryJournal, MemoryStore, ToyExecutor},
+    types::{
+        Block, CommittedBlock, ConsensusHeader, Epoch, Height, Incoming, Letter, Message, Proposal, PublicKey,
+        Signature, Transaction,
+    },
+};
+
+const VALIDATORS: u8 = 4;
+
+fn secret(number: u8) -> SecretKey {
+    let mut secret = [0; 32];
+    secret[31] = number.saturating_add(1);
+    SecretKey::from_bytes(&mut secret).expect("a small number is a key")
+}
+
+/// Who can be reached.
+#[derive(Debug, Default)]
+struct Exchange(RwLock<BTreeMap<u8, Inbox>>);
+
+/// One node's way to the others.
+#[derive(Debug)]
+struct Wire {
+    number: u8,
+    exchange: Arc<Exchange>,
+    banned: parking_lot::Mutex<Vec<&'static str>>,
+}
+
+impl Network for Wire {
+    fn broadcast(&self, letter: &Letter) -> Delivery {
+        (0..VALIDATORS).filter(|to| *to != self.number).for_each(|to| {
+            self.send(u64::from(to), letter);
+        });
+        Delivery::Sent
+    }
+
+    fn send(&self, peer: u64, letter: &Letter) -> Delivery {
+        let key = secret(self.number).public_key();
+        let incoming = Incoming { peer: u64::from(self.number), validator: Some(key), letter: letter.clone() };
+        let inboxes = self.exchange.0.read();
+        let inbox = u8::try_from(peer).ok().and_then(|peer| inboxes.get(&peer));
+        let deliver = |inbox: &Inbox| inbox.deliver(incoming).inspect_err(|reason| self.banned.lock().push(reason));
+        inbox.map_or(Delivery::Full, |inbox| deliver(inbox).unwrap_or(Delivery::Full))
+    }
+
+    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery {
+        let peer = (0..VALIDATORS).find(|number| secret(*number).public_key() == *validator);
+        peer.map_or(Delivery::Full, |peer| self.send(u64::from(peer), letter))
+    }
+
+    fn ban(&self, _offender: &Offender, reason: &'static str) {
+        self.banned.lock().push(reason);
+    }
+
+    fn peer_count(&self) -> usize {
+        self.exchange.0.read().len().saturating_sub(1)
+    }
+}
+
+/// One validator: what it remembers, and the node while it runs.
+struct Member {
+    store: Arc<MemoryStore>,
+    journal: Arc<MemoryJournal>,
+    wire: Arc<Wire>,
+    node: Option<Node>,
+}
+
+struct Cluster {
+    exchange: Arc<Exchange>,
+    members: Vec<Member>,
+    /// Rung whenever a node commits.
+    bell: (Sender<()>, Receiver<()>),
+}
+
+impl Cluster {
+    fn new(senders: &[Address], epoch_heights: u64) -> Self {
+        let mut spec: ChainSpec = chain(senders);
+        spec.ordering.epoch_slots = epoch_heights;
+        spec.ordering.slot_time_ms = 20;
+        spec.ordering.delta_ms = 30;
+        spec.ordering.idle_interval_ms = 60;
+        let validator = |number| {
+            let key = secret(number);
+            GenesisValidator {
+                bls_pubkey: Bytes::copy_from_slice(key.public_key().0.as_slice()),
+                proof_of_possession: Bytes::copy_from_slice(key.prove_possession(Address::ZERO, 9).0.as_slice()),
+                identity: Bytes::new(),
+                addresses: Vec::new(),
+                stake: 1,
+                fee_recipient: Address::ZERO,
+            }
+        };
+        spec.ordering.validators = (0..VALIDATORS).map(validator).collect();
+        let (spec, exchange) = (Arc::new(spec), Arc::new(Exchange::default()));
+        let member = |number| Member {
+            store: Arc::new(MemoryStore::new(spec.clone())),
+            journal: Arc::default(),
+            wire: Arc::new(Wire { number, exchange: exchange.clone(), banned: Default::default() }),
+            node: None,
+        };
+        let members = (0..VALIDATORS).map(member).collect();
+        let mut cluster = Self { exchange, members, bell: bounded(1) };
+        (0..VALIDATORS).for_each(|number| cluster.start(number));
+        cluster
+    }
+
+    fn start(&mut self, number: u8) {
+        let member = &mut self.members[usize::from(number)];
+        let config = Config {
+            slot_time: Duration::from_millis(20),
+            build_time: Duration::from_millis(20),
+            idle_interval: Some(Duration::from_millis(60)),
+            identity: Some(Identity::new(secret(number))),
+            scheme: Arc::new(BlsScheme),
+            beneficiary: Address::ZERO,
+            extra_data: Bytes::new(),
+            admission_workers: 1,
+            pool: PoolLimits::default(),
+            hint_percent: 0,
+        };
+        let ports = Ports {
+            store: member.store.clone(),
+            journal: member.journal.clone(),
+            executor: Arc::new(ToyExecutor::default()),
+            network: member.wire.clone(),
+        };
+        let node = Node::start(config, ports, member.journal.recovered()).expect("it starts");
+        let bell = self.bell.0.clone();
+        node.events.listen(Box::new(move |_| {
+            // One that rings already is enough.
+            let _ = bell.try_send(());
+        }));
+        self.exchange.0.write().insert(number, node.inbox.clone());
+        member.node = Some(node);
+    }
+
+    /// A power cut: what was not synced is gone.
+    fn kill(&mut self, number: u8) {
+        self.exchange.0.write().remove(&number);
+        self.members[usize::from(number)].node = None;
+    }
+
+    fn height(&self, number: u8) -> u64 {
+        self.members[usize::from(number)].store.tip().height().0
+    }
+
+    fn block(&self, number: u8, height: u64) -> Arc<CommittedBlock> {
+        let found = self.members[usize::from(number)].store.block(Height(height)).expect("readable");
+        found.expect("it was committed")
+    }
+
+    /// Waits until these nodes have committed up to a height; fails after so many commits that they never will.
+    fn reach(&self, numbers: &[u8], height: u64) {
+        let mut patience = 5_000_u32;
+        while numbers.iter().any(|number| self.height(*number) < height) {
+            let heights: Vec<_> = (0..VALIDATORS).map(|number| self.height(number)).collect();
+            patience = patience.checked_sub(1).unwrap_or_else(|| panic!("heights {heights:?}, {height} awaited"));
+            for number in numbers {
+                let node = self.members[usize::from(*number)].node.as_ref().expect("it runs");
+                assert_eq!(node.failure.try_recv().ok(), None, "node {number} runs");
+            }
+            // A node that fails rings no bell.
+            if self.bell.1.recv_timeout(Duration::from_secs(1)).is_err() {
+                patience = patience.saturating_sub(80);
+            }
+        }
+    }
+
+    /// All nodes have the same chain as far as each has one, and nobody was taken for faulty.
+    fn agree(&self) {
+        let least = (0..VALIDATORS).map(|number| self.height(number)).min().expect("there are some");
+        for height in 1..=least {
+            let one = self.block(0, height).block.clone();
+            for number in 1..VALIDATORS {
+                assert_eq!(self.block(number, height).block, one, "block {height} of node {number}");
+            }
+        }
+        for member in &self.members {
+            assert_eq!(*member.wire.banned.lock(), Vec::<&str>::new(), "nobody is banned");
+        }
+    }
+}
+
+#[test]
+fn four_nodes_commit_one_chain_with_everything_that_was_admitted_anywhere() {
+    let transactions: Vec<_> = (0..40).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let cluster = Cluster::new(&senders, 1_000);
+    for (index, (raw, _)) in transactions.iter().enumerate() {
+        let node = cluster.members[index % usize::from(VALIDATORS)].node.as_ref().expect("it runs");
+        submit(node, raw).expect("valid");
+    }
+    let included = |height: u64| -> usize {
+        (1..=height).map(|height| cluster.block(0, height).block.body.transactions.len()).sum()
+    };
+    while included(cluster.height(0)) < transactions.len() {
+        assert!(cluster.height(0) < 1_000, "{} of {} included", included(cluster.height(0)), transactions.len());
+        cluster.reach(&[0, 1, 2, 3], cluster.height(0) + 1);
+    }
+    assert_eq!(included(cluster.height(0)), transactions.len(), "each once");
+    let proposers: std::collections::BTreeSet<_> =
+        (1..=cluster.height(0)).map(|height| cluster.block(0, height).block.consensus.proposer).collect();
+    assert!(proposers.len() > 1 || cluster.height(0) <= 4, "leaders take turns: {proposers:?}");
+    cluster.agree();
+}
+
+#[test]
+fn the_chain_goes_on_without_one_and_takes_it_back_and_crosses_epochs() {
+    let mut cluster = Cluster::new(&[], 40);
+    cluster.reach(&[0, 1, 2, 3], 3);
+    cluster.kill(2);
+    cluster.reach(&[0, 1, 3], 42);
+    cluster.start(2);
+    let now = cluster.height(0);
+    cluster.reach(&[0, 1, 2, 3], now + 6);
+    cluster.agree();
+    let store = &cluster.members[2].store;
+    let start = store.epoch(Epoch(1)).expect("readable").expect("it began");
+    let base = cluster.block(2, 40);
+    assert_eq!((start.base, start.set.epoch()), (base.block.consensus.id(), Epoch(1)));
+    assert_eq!(start.handover.epoch, Epoch(0), "the set before made it final");
+}
+
+#[test]
+fn all_nodes_lose_power_at_once_and_go_on_where_they_were() {
+    let mut cluster = Cluster::new(&[], 1_000);
+    for round in 1..=3 {
+        cluster.reach(&[0, 1, 2, 3], round * 4);
+        let heights: Vec<_> = (0..VALIDATORS).map(|number| cluster.height(number)).collect();
+        (0..VALIDATORS).for_each(|number| cluster.kill(number));
+        (0..VALIDATORS).for_each(|number| cluster.start(number));
+        for (number, height) in (0..VALIDATORS).zip(heights) {
+            assert!(cluster.height(number) >= height, "what was committed stays");
+        }
+    }
+    let now = cluster.height(0);
+    cluster.reach(&[0, 1, 2, 3], now + 4);
+    cluster.agree();
+}
+
+#[test]
+fn a_peer_that_lies_and_floods_is_banned_and_stops_nobody() {
+    let (raw, sender) = transaction(1, 0);
+    let cluster = Cluster::new(&[sender], 1_000);
+    cluster.reach(&[0, 1, 2, 3], 2);
+    let inbox = cluster.members[0].node.as_ref().expect("it runs").inbox.clone();
+    let letter = |letter| Incoming { peer: 77, validator: None, letter };
+
+    let mut other = Block::clone(&cluster.block(0, 1).block);
+    other.body.transactions.push(Arc::new(Transaction::decode(raw).expect("a transaction")));
+    let forged = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(other)] };
+    assert_eq!(inbox.deliver(letter(forged)), Err("a block with a body that is not its own"));
+
+    let honest = cluster.block(0, 2).block.clone();
+    let header = ConsensusHeader { slot: honest.consensus.slot + 8, ..honest.consensus.clone() };
+    let proposal = Proposal { header, signature: Signature::default(), certificates: Vec::new() };
+    let lie = Letter { message: Message::Proposal(Box::new(proposal)), blocks: vec![honest] };
+    let sent = (0..20_000).filter(|_| inbox.deliver(letter(lie.clone())) == Ok(Delivery::Sent)).count();
+    assert!(sent < 20_000, "a full inbox says so");
+    let now = cluster.height(0);
+    cluster.reach(&[0, 1, 2, 3], now + 4);
+    assert!(!cluster.members[0].wire.banned.lock().is_empty(), "a proposal that its leader did not sign");
+    assert!(cluster.members[1..].iter().all(|member| member.wire.banned.lock().is_empty()));
+}
