@@ -66,6 +66,11 @@ impl Blocks {
         self.by_slot.get(&slot).and_then(|ids| ids.first()).and_then(|id| self.by_id.get(id))
     }
 
+    /// How many headers there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// How many proposals of a slot there are.
     pub(super) fn count(&self, slot: Slot) -> usize {
         self.by_slot.get(&slot).map_or(0, Vec::len)

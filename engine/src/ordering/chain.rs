@@ -119,7 +119,8 @@ impl Machine {
         let mut ids = Vec::new();
         let mut next = id;
         while next != self.tip.id {
-            let known = self.blocks.get(&next)?;
+            // No chain is longer than there are headers.
+            let known = self.blocks.get(&next).filter(|_| ids.len() < self.blocks.len())?;
             ids.push(next);
             next = known.parent.id;
         }
@@ -152,10 +153,10 @@ impl Machine {
             return Some(Vec::new());
         }
         let id = finalization.statement.id()?;
-        let mut chain = match self.chain_down(id) {
-            None if self.settings.planted.has(Bug::CommitWithoutAncestors) => vec![id],
-            chain => chain?,
-        };
+        let mut chain = self.chain_down(id)?;
+        if self.settings.planted.has(Bug::CommitWithoutAncestors) {
+            chain.truncate(1);
+        }
         chain.reverse();
         Some(chain)
     }

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Evidence, Message, Proposal, SignedHeader, Slot, Stake, Statement,
-        ValidatorIndex, Vote, vote::Kind,
+        Certificate, ConsensusHeader, Epoch, Evidence, Message, Proposal, Signature, SignedHeader, Signers, Slot,
+        Stake, Statement, ValidatorIndex, Vote, vote::Kind,
     },
 };
 
@@ -82,17 +82,17 @@ impl Machine {
         for certificate in certificates {
             self.certificate_from(source, certificate);
         }
-        self.header_from(source, SignedHeader { header, signature });
+        let id = header.id();
+        self.header_from(source, id, SignedHeader { header, signature });
     }
 
-    /// Takes a header that its leader signed.
-    fn header_from(&mut self, source: Source, block: SignedHeader) -> bool {
+    /// Takes a header that its leader signed, and its id.
+    fn header_from(&mut self, source: Source, id: B256, block: SignedHeader) -> bool {
         let header = &block.header;
         let slot = header.slot();
         if header.epoch() != self.record.epoch() || self.tip_slot.is_some_and(|tip| slot <= tip) {
             return false;
         }
-        let id = header.id();
         if self.blocks.get(&id).is_some() {
             return true;
         }
@@ -245,18 +245,34 @@ impl Machine {
             return;
         }
         let planted = self.settings.planted;
-        let least = if planted.has(Bug::CountHeads) { Stake(0) } else { self.quorum() };
+        let is_counted = planted.has(Bug::CountHeads) || planted.has(Bug::CountTwice);
+        let least = if is_counted { Stake(0) } else { self.quorum() };
         let shares = self.votes.shares(&statement);
         let domain = &self.settings.domain;
-        let (joined, forged) = certify(&self.set, &*self.committee, domain, &statement, &shares, least);
+        let (joined, forged) = if planted.has(Bug::KeepBadShare) {
+            (self.unchecked(statement, &shares), Vec::new())
+        } else {
+            certify(&self.set, &*self.committee, domain, &statement, &shares, least)
+        };
         let epoch = self.record.epoch();
-        for voter in forged.into_iter().filter(|_| !planted.has(Bug::KeepBadShare)) {
+        for voter in forged {
             self.votes.remove(voter, &statement);
             self.emit(Output::BanValidator(epoch, voter, "a vote with a wrong signature"));
         }
         if let Some(certificate) = joined {
             self.learn(certificate);
         }
+    }
+
+    /// What a certificate would be whose shares nobody looks at: only for a bug that a test plants.
+    fn unchecked(&self, statement: Statement, shares: &[(ValidatorIndex, Signature)]) -> Option<Certificate> {
+        let mut signers = Signers::none(self.set.size());
+        for (sender, _) in shares {
+            signers.add(*sender);
+        }
+        let signatures: Vec<Signature> = shares.iter().map(|(_, signature)| *signature).collect();
+        let signature = self.committee.aggregate(&signatures)?;
+        Some(Certificate { epoch: self.record.epoch(), statement, signers, signature })
     }
 
     fn certificate_from(&mut self, source: Source, certificate: Certificate) {
@@ -325,10 +341,15 @@ impl Machine {
     fn fetched(&mut self, source: Source, blocks: Vec<SignedHeader>) {
         let mut wanted: Option<B256> = None;
         for block in blocks.into_iter().take(usize::try_from(limits::FETCH_BLOCKS_MAX).unwrap_or(usize::MAX)) {
-            let id = block.header.id();
+            let mut id = block.header.id();
             let is_asked_for = self.wants.contains_key(&id) || wanted == Some(id);
-            if !is_asked_for && !self.settings.planted.has(Bug::AcceptWrongBlock) {
-                return;
+            if !is_asked_for {
+                // Whatever comes is what was asked for: only where a test plants that.
+                let asked = wanted.or_else(|| self.wants.keys().next().copied());
+                match asked.filter(|_| self.settings.planted.has(Bug::AcceptWrongBlock)) {
+                    Some(asked) => id = asked,
+                    None => return,
+                }
             }
             wanted = Some(block.header.parent_id);
             if wanted == Some(self.tip.id) {
@@ -337,7 +358,7 @@ impl Machine {
             if let Some(parent) = wanted {
                 self.wants.entry(parent).or_default();
             }
-            if !self.header_from(source, block) {
+            if !self.header_from(source, id, block) {
                 return;
             }
         }

@@ -231,7 +231,8 @@ impl Machine {
                 self.restore_certificate(certificate)?;
             }
         }
-        let forgets = self.settings.planted.has(Bug::ForgetVotes);
+        let planted = self.settings.planted;
+        let (forgets, proposes_anew) = (planted.has(Bug::ForgetVotes), planted.has(Bug::ProposeAfterRestart));
         let mut is_marked = false;
         for entry in entries.iter().filter(|_| !forgets) {
             match entry {
@@ -240,7 +241,7 @@ impl Machine {
                     self.votes.add(vote);
                     is_marked = true;
                 }
-                Entry::Proposal { epoch: of, slot, id, .. } if *of == epoch => {
+                Entry::Proposal { epoch: of, slot, id, .. } if *of == epoch && !proposes_anew => {
                     self.record.restore(&Mark::Proposal { slot: *slot, id: *id });
                     is_marked = true;
                 }
@@ -249,7 +250,7 @@ impl Machine {
         }
         self.certificates = self.certificates.split_off(&(self.kept_from(), Kind::Proposal));
         self.later = entries.iter().filter(|entry| entry.epoch() > epoch).cloned().collect();
-        if is_marked && !self.settings.planted.has(Bug::ProposeAfterRestart) {
+        if is_marked && !proposes_anew {
             self.barred = Some(self.record.frontier().0 / self.settings.window);
         }
         Ok(())

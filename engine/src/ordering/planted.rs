@@ -37,7 +37,7 @@ pub enum Bug {
     ClearEarly,
     /// Never tell others of a certificate.
     KeepCertificates,
-    /// Commit a block whose ancestors are missing.
+    /// Commit a final block without the ancestors that it makes final.
     CommitWithoutAncestors,
     /// Send a signature before it is recorded.
     SendBeforeSync,
@@ -47,7 +47,7 @@ pub enum Bug {
     ForgetFloor,
     /// Vote after the log was lost as if it had not been.
     IgnoreAmnesia,
-    /// Propose anew in a window entered before a restart.
+    /// Forget own proposals at a restart, and propose anew in a window entered before it.
     ProposeAfterRestart,
     /// Go on with the old set in a new epoch.
     KeepSet,
@@ -69,7 +69,7 @@ pub enum Bug {
     KeepBadShare,
     /// Follow a finalization without fetching what it finalizes.
     FinalizeUnfetched,
-    /// Accept a fetched block whose id is not the one asked for.
+    /// Take a fetched block for the one asked for, whatever its id.
     AcceptWrongBlock,
     /// Let a timer run on after a finalization.
     NeverResetTimers,

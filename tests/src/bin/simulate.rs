@@ -4,7 +4,8 @@
 //! simulate --seed S --validators N --seconds T --faults all|none|LIST   one run, or as many as --seeds says
 //! simulate --mode twins    --seeds N    short scenarios: four validators, one of them twice, partitions by chance
 //! simulate --mode control  --seeds N    two of four validators twice: the oracle must see the fork
-//! simulate --mode bugs     --seeds N    every bug that can be planted must be seen
+//! simulate --mode bugs     --seeds N    which bugs that can be planted are seen
+//! simulate --mode crash-points          crashes between signing, writing, syncing, sending and committing
 //! ```
 //!
 //! The last line is JSON: `{"seed":..,"hash":..,"events":..,"height":..,"ok":..}`. The exit code is 1 if something
@@ -18,11 +19,8 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use engine::ordering::{
-    pacemaker::Timing,
-    planted::{Bug, Planted},
-};
-use tests::simulation::{Faults, Options, Report, World, network::Delay};
+use engine::ordering::planted::{Bug, Planted};
+use tests::simulation::{CrashPoint, Faults, Options, Report, World};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
@@ -30,6 +28,7 @@ enum Mode {
     Twins,
     Control,
     Bugs,
+    CrashPoints,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -70,6 +69,9 @@ struct Arguments {
     /// Slot time in milliseconds.
     #[arg(long, default_value_t = 200)]
     slot_ms: u64,
+    /// Of a thousand times between signing and sending, so many are crashes; 40 in mode `crash-points`.
+    #[arg(long, default_value_t = 0)]
+    crash_points_per_mille: u64,
     /// Only this bug, in mode `bugs`.
     #[arg(long)]
     bug: Option<String>,
@@ -80,50 +82,31 @@ struct Arguments {
 
 impl Arguments {
     fn options(&self, faults: Faults, seed: u64) -> Options {
-        Options {
-            seed,
-            validators: self.validators,
-            length_us: self.seconds * 1_000_000,
-            calm_us: if self.seconds > 30 { 25_000_000 } else { 0 },
-            partition_us: 8_000_000,
-            slots_min: 0,
-            groups: None,
-            only_forks: false,
-            faults,
-            delay: Delay { median_us: self.delay_ms * 1_000, max_us: self.delay_max_ms * 1_000, sigma_milli: 400 },
-            timing: Timing {
-                delta: Duration::from_millis(self.delta_ms),
-                slot_time: Duration::from_millis(self.slot_ms),
-                idle_interval: Some(Duration::from_secs(1)),
-            },
-            window: self.window,
-            byzantine: self.byzantine,
-            planted: Planted::default(),
-            execute_us: 5_000,
-            sync_us: 1_000,
-            verbose: self.verbose,
-        }
+        let mut options = Options::cluster(seed, self.validators, self.seconds, faults);
+        (options.delay.median_us, options.delay.max_us) = (self.delay_ms * 1_000, self.delay_max_ms * 1_000);
+        options.timing.delta = Duration::from_millis(self.delta_ms);
+        options.timing.slot_time = Duration::from_millis(self.slot_ms);
+        (options.window, options.byzantine) = (self.window, self.byzantine);
+        (options.crash_points_per_mille, options.verbose) = (self.crash_points_per_mille, self.verbose);
+        options
     }
 
-    /// Slots of four milliseconds, and partitions that change every few of them.
-    fn scenario(&self, faults: Faults, seed: u64) -> Options {
-        let timing = Timing {
-            delta: Duration::from_millis(4),
-            slot_time: Duration::from_millis(4),
-            idle_interval: Some(Duration::from_millis(8)),
-        };
-        Options {
-            validators: 4,
-            length_us: 400_000,
-            calm_us: 0,
-            partition_us: 30_000,
-            delay: Delay { median_us: 1_000, max_us: 4_000, sigma_milli: 400 },
-            timing,
-            window: 1 + seed % 4,
-            execute_us: 100,
-            sync_us: 50,
-            ..self.options(faults, seed)
-        }
+    /// The flags of a run but for its seed.
+    fn flags(&self) -> String {
+        let byzantine = self.byzantine.map(|count| format!(" --byzantine {count}")).unwrap_or_default();
+        format!(
+            "--validators {} --seconds {} --faults {} --window {} --delay-ms {} --delay-max-ms {} --delta-ms {} \
+             --slot-ms {} --crash-points-per-mille {}{byzantine}",
+            self.validators,
+            self.seconds,
+            self.faults,
+            self.window,
+            self.delay_ms,
+            self.delay_max_ms,
+            self.delta_ms,
+            self.slot_ms,
+            self.crash_points_per_mille
+        )
     }
 }
 
@@ -134,6 +117,7 @@ fn main() -> ExitCode {
         Mode::Twins => twins(&arguments),
         Mode::Control => control(&arguments),
         Mode::Bugs => bugs(&arguments),
+        Mode::CrashPoints => crash_points(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -155,16 +139,7 @@ fn tell(report: &Report, how: &str) {
 
 fn run(arguments: &Arguments) -> Result<bool, String> {
     let faults = Faults::parse(&arguments.faults)?;
-    let how = format!(
-        "--validators {} --seconds {} --faults {} --window {} --delay-ms {} --delta-ms {} --slot-ms {}",
-        arguments.validators,
-        arguments.seconds,
-        arguments.faults,
-        arguments.window,
-        arguments.delay_ms,
-        arguments.delta_ms,
-        arguments.slot_ms
-    );
+    let how = arguments.flags();
     let (begun, mut events, mut finality) = (Instant::now(), 0, Vec::new());
     let mut last = Report::default();
     for seed in arguments.seed..arguments.seed + arguments.seeds {
@@ -196,7 +171,7 @@ fn twins(arguments: &Arguments) -> Result<bool, String> {
     let faults = Faults::parse("twins,partition,reorder")?;
     let (mut events, mut slots, mut forks) = (0, u64::MAX, 0_u64);
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let options = Options { byzantine: Some(1), slots_min: 12, ..arguments.scenario(faults.clone(), seed) };
+        let options = Options { byzantine: Some(1), slots_min: 12, ..Options::scenario(seed, faults.clone()) };
         let report = World::new(options).run();
         events += report.events;
         slots = slots.min(report.slots);
@@ -218,7 +193,7 @@ fn control(arguments: &Arguments) -> Result<bool, String> {
     let faults = Faults::parse("twins")?;
     let mut found = 0;
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let mut options = Options { byzantine: Some(2), ..arguments.scenario(faults.clone(), seed) };
+        let mut options = Options { byzantine: Some(2), ..Options::scenario(seed, faults.clone()) };
         (options.length_us, options.only_forks) = (4_000_000, true);
         // Each honest validator alone with one copy of either twin: three of four on both sides.
         let (mut sides, mut copies) = (Vec::new(), std::collections::BTreeMap::new());
@@ -267,4 +242,24 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
     }
     println!(r#"{{"mode":"bugs","missed":{missed},"ok":{}}}"#, missed == 0);
     Ok(missed == 0)
+}
+
+fn crash_points(arguments: &Arguments) -> Result<bool, String> {
+    let faults = Faults::parse(&arguments.faults)?;
+    let chance = if arguments.crash_points_per_mille > 0 { arguments.crash_points_per_mille } else { 40 };
+    let arguments = Arguments { crash_points_per_mille: chance, ..arguments.clone() };
+    let mut counted = [0_u64; CrashPoint::COUNT];
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let report = World::new(arguments.options(faults.clone(), seed)).run();
+        counted.iter_mut().zip(report.crash_points).for_each(|(sum, count)| *sum += count);
+        if report.violation.is_some() {
+            tell(&report, &arguments.flags());
+            return Ok(false);
+        }
+    }
+    let named: Vec<String> =
+        CrashPoint::ALL.iter().zip(counted).map(|((_, name), count)| format!(r#""{name}":{count}"#)).collect();
+    let (clusters, points) = (arguments.seeds, counted.iter().sum::<u64>());
+    println!(r#"{{"mode":"crash-points","clusters":{clusters},"points":{points},{},"ok":true}}"#, named.join(","));
+    Ok(true)
 }

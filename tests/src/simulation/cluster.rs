@@ -2,7 +2,10 @@
 
 use engine::types::{ValidatorIndex, ValidatorSet};
 
-use super::{disk::Disk, faults::FaultKind, keys::set, node::Node, world::Options};
+use super::{
+    disk::Disk, faults::FaultKind, keys::set, ledger::Ledger, node::Node, options::Options, watch::Watched,
+    witness::Witness,
+};
 use crate::rng::Rng;
 
 pub(super) fn secret_of(validator: usize) -> u64 {
@@ -14,6 +17,13 @@ pub(super) fn index_of(options: &Options, secret: u64, epoch: u64) -> Option<Val
     let size = options.validators as u64;
     let place = (secret - secret_of(0) + epoch_turn(options, epoch)) % size;
     u16::try_from(place).ok().map(ValidatorIndex)
+}
+
+/// The key at a place in an epoch's set.
+pub(super) fn secret_at(options: &Options, index: ValidatorIndex, epoch: u64) -> u64 {
+    let size = options.validators as u64;
+    let validator = (u64::from(index.0) + size - epoch_turn(options, epoch)) % size;
+    secret_of(0) + validator
 }
 
 /// By how many places the set of an epoch is turned.
@@ -76,10 +86,22 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
         },
         clock_ppm: 1_000_000,
         clock_ahead_ms: 0,
+        clock_stopped_ms: None,
+        is_jumping: false,
+        has_forgotten: false,
+        backup: None,
+        ledger: Ledger::default(),
+        witness: Witness::default(),
+        watched: Watched::default(),
         executed: std::collections::BTreeSet::new(),
     };
     let total: u64 = stakes.iter().sum();
-    let kinds: Vec<FaultKind> = options.faults.byzantine().collect();
+    let mut kinds: Vec<FaultKind> = options.faults.of_a_third().collect();
+    let forgets = [FaultKind::LostLog, FaultKind::TornLog, FaultKind::OldLog];
+    if options.byzantine.is_none() && forgets.iter().any(|kind| options.faults.has(*kind)) && rng.below(3) == 0 {
+        // Who forgets takes from the third too.
+        kinds.clear();
+    }
     let (mut faulty, mut count) = (0_u64, 0_usize);
     let mut nodes = Vec::new();
     let first = usize::try_from(rng.below(options.validators as u64)).expect("small");
@@ -95,7 +117,9 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
         }
         (faulty, count) = (faulty + stakes[validator], count + 1);
         let kind = kinds[usize::try_from(rng.below(kinds.len() as u64)).expect("small")];
-        nodes.push(node(validator, Some(kind), rng));
+        // Whose clock is wrong keeps all rules, and cannot help the others on.
+        let is_jumping = kind == FaultKind::ClockJumps;
+        nodes.push(Node { is_jumping, ..node(validator, Some(kind).filter(|_| !is_jumping), rng) });
         if kind == FaultKind::Twins {
             nodes.push(node(validator, Some(kind), rng));
         }

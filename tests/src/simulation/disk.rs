@@ -32,7 +32,7 @@ pub struct Disk {
     pub chain: Vec<(Anchor, Certificate)>,
     /// Tail headers of epochs that ended.
     pub tails: BTreeSet<B256>,
-    /// The log is gone, and what it told was not regained.
+    /// The log is gone, old, or damaged, and what it told was not regained.
     pub is_log_lost: bool,
     synced: u64,
 }
@@ -70,11 +70,32 @@ impl Disk {
         }
     }
 
-    /// A power cut: of what was not synced a first part may survive.
-    pub fn cut(&mut self, survive: usize) {
+    /// A power cut: of what was not synced a first part may survive, and of the batch after it some `lines`, which are
+    /// written behind its bodies.
+    pub fn cut(&mut self, survive: usize, lines: usize) {
         self.sync(survive);
+        if let Some((entries, _)) = self.unsynced.first_mut().filter(|_| lines > 0) {
+            // What a reader finds behind a torn line it cannot trust.
+            entries.truncate(lines);
+            self.sync(1);
+        }
         self.unsynced.clear();
         self.bodies.retain(|_, body| body.is_durable);
+    }
+
+    /// The log is whole up to this line only, and known to be damaged behind it.
+    pub fn damage(&mut self, lines: usize) {
+        self.log.truncate(lines);
+        self.is_log_lost = true;
+    }
+
+    /// A copy of what would survive a power cut.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut copy = self.clone();
+        copy.unsynced.clear();
+        copy.bodies.retain(|_, body| body.is_durable);
+        copy
     }
 
     /// Drops what lies below the floor.

@@ -23,6 +23,14 @@ pub enum FaultKind {
     SlowDisk,
     /// Clocks run fast or slow, and are apart.
     Drift,
+    /// Clocks jump by up to an hour, stand still, and fall back.
+    ClockJumps,
+    /// A power cut takes part of a batch of the log; damage in the middle takes all that follows.
+    TornLog,
+    /// A node comes back with an old copy of its disk.
+    OldLog,
+    /// A validator stops for good.
+    Dead,
     /// Stake lies with few.
     Weights,
     /// Epochs are short, and the set changes.
@@ -41,11 +49,17 @@ pub enum FaultKind {
     InvalidBlocks,
     /// A validator forgets what it signed, and goes on.
     Forget,
+    /// Certificates that nobody signed.
+    Forge,
+    /// The last block of an epoch names another next set.
+    WrongSet,
+    /// Other blocks than those that were asked for.
+    WrongBlocks,
 }
 
 impl FaultKind {
     /// Every kind with its name.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::Loss, "loss"),
         (Self::Duplicate, "duplicate"),
         (Self::Reorder, "reorder"),
@@ -56,6 +70,10 @@ impl FaultKind {
         (Self::SlowExecutor, "slow-executor"),
         (Self::SlowDisk, "slow-disk"),
         (Self::Drift, "drift"),
+        (Self::ClockJumps, "clock-jumps"),
+        (Self::TornLog, "torn-log"),
+        (Self::OldLog, "old-log"),
+        (Self::Dead, "dead"),
         (Self::Weights, "weights"),
         (Self::Epochs, "epochs"),
         (Self::Twins, "twins"),
@@ -65,11 +83,14 @@ impl FaultKind {
         (Self::Flood, "flood"),
         (Self::InvalidBlocks, "invalid-blocks"),
         (Self::Forget, "forget"),
+        (Self::Forge, "forge"),
+        (Self::WrongSet, "wrong-set"),
+        (Self::WrongBlocks, "wrong-blocks"),
     ];
 
-    /// Whether it makes a validator faulty, so that it takes from the third that may be.
+    /// Whether it takes a validator out of the third that may be faulty, or silent, or have a wrong clock.
     #[must_use]
-    pub const fn is_byzantine(self) -> bool {
+    pub const fn is_of_a_third(self) -> bool {
         matches!(
             self,
             Self::Twins
@@ -79,6 +100,11 @@ impl FaultKind {
                 | Self::Flood
                 | Self::InvalidBlocks
                 | Self::Forget
+                | Self::Forge
+                | Self::WrongSet
+                | Self::WrongBlocks
+                | Self::ClockJumps
+                | Self::Dead
         )
     }
 }
@@ -112,8 +138,8 @@ impl Faults {
         self.0.contains(&kind)
     }
 
-    /// The kinds that make a validator faulty.
-    pub fn byzantine(&self) -> impl Iterator<Item = FaultKind> + '_ {
-        self.0.iter().copied().filter(|kind| kind.is_byzantine())
+    /// The kinds that take a validator out of the third.
+    pub fn of_a_third(&self) -> impl Iterator<Item = FaultKind> + '_ {
+        self.0.iter().copied().filter(|kind| kind.is_of_a_third())
     }
 }

@@ -6,7 +6,10 @@ use alloy_primitives::B256;
 use engine::{
     crypto::Signer as _,
     testing::MockSigner,
-    types::{ConsensusHeader, Epoch, Message, Proposal, Slot, Statement, ValidatorIndex, Vote},
+    types::{
+        Certificate, ConsensusHeader, Epoch, Fetch, Message, Proposal, SignedHeader, Signers, Slot, Statement,
+        ValidatorIndex, Vote,
+    },
 };
 
 use super::{faults::FaultKind, node::outcome, world::World};
@@ -36,6 +39,10 @@ impl World {
                 self.tell_all(node, Message::Vote(vote));
             }
             (FaultKind::Equivocate, Message::Vote(vote)) => self.vote_both(node, vote),
+            (FaultKind::Forge, Message::Vote(vote)) => {
+                self.forge(node, &vote);
+                self.tell_all(node, Message::Vote(vote));
+            }
             (_, message) => self.tell_all(node, message),
         }
     }
@@ -88,5 +95,40 @@ impl World {
             let vote = self.signed(node, vote.epoch, statement, vote.voter);
             self.tell_all(node, Message::Vote(vote));
         }
+    }
+
+    /// Certificates that nobody signed but the sender: of a quorum, of everybody, or of the sender alone.
+    fn forge(&mut self, node: usize, vote: &Vote) {
+        let slot = vote.statement.slot();
+        let id = vote.statement.id().unwrap_or_else(|| B256::with_last_byte(7));
+        let statements = [Statement::Notarize { slot, id }, Statement::Skip { slot }, Statement::Finalize { slot, id }];
+        let statement = statements[usize::try_from(self.rng.below(3)).expect("small")];
+        let (size, voter) = (self.options.validators, vote.voter);
+        let mut signers = Signers::none(size);
+        signers.add(voter);
+        let further = [0, size * 2 / 3, size][usize::try_from(self.rng.below(3)).expect("small")];
+        for index in (0..size).filter_map(|at| u16::try_from(at).ok()).map(ValidatorIndex).take(further) {
+            signers.add(index);
+        }
+        let signature = self.signed(node, vote.epoch, statement, voter).signature;
+        let certificate = Certificate { epoch: vote.epoch, statement, signers, signature };
+        self.tell_all(node, Message::Certificate(Box::new(certificate)));
+    }
+
+    /// Another block than the one that was asked for: an earlier one, and genuine.
+    pub(super) fn answer_wrongly(&mut self, node: usize, from: usize, fetch: &Fetch) {
+        let Some((asked, _)) = self.headers.get(&fetch.id) else { return };
+        let is_near =
+            |it: &ConsensusHeader| it.epoch == asked.epoch && it.slot < asked.slot && it.slot + 8 >= asked.slot;
+        let others = self.headers.iter().filter(|(_, (it, _))| is_near(it));
+        let others: Vec<B256> = others.map(|(id, _)| *id).collect();
+        if others.is_empty() {
+            return;
+        }
+        let id = others[usize::try_from(self.rng.below(others.len() as u64)).expect("small")];
+        let Some((header, empty)) = self.headers.get(&id) else { return };
+        let block = SignedHeader { header: header.clone(), signature: self.signature_of(header, &id) };
+        let bodies = Arc::new(vec![(id, *empty)]);
+        self.send(node, from, &Arc::new(Message::Blocks(vec![block])), &bodies);
     }
 }

@@ -9,16 +9,26 @@
 //! Promise: equal options give equal events, and the trace hash says so. No clock and no thread is in here.
 
 mod cluster;
+pub mod crashes;
 pub mod disk;
 pub mod faults;
+mod hosting;
 pub mod keys;
+mod ledger;
 mod lies;
 pub mod network;
 pub mod node;
+pub mod options;
 pub mod oracle;
+mod plan;
 pub mod report;
+mod traffic;
+mod watch;
+mod witness;
 pub mod world;
 
+pub use crashes::CrashPoint;
 pub use faults::{FaultKind, Faults};
+pub use options::Options;
 pub use report::Report;
-pub use world::{Options, World};
+pub use world::World;

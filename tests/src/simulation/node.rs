@@ -15,7 +15,7 @@ use engine::{
     types::{ConsensusHeader, Height, ValidatorSet},
 };
 
-use super::{disk::Disk, faults::FaultKind, keys::public_key};
+use super::{disk::Disk, faults::FaultKind, keys::public_key, ledger::Ledger, watch::Watched, witness::Witness};
 
 /// A job of the executor that is under way.
 #[derive(Clone, Debug)]
@@ -54,7 +54,21 @@ pub struct Node {
     /// How fast its clock runs, in parts per million of true time.
     pub clock_ppm: u64,
     /// How far its clock is ahead, in milliseconds.
-    pub clock_ahead_ms: u64,
+    pub clock_ahead_ms: i64,
+    /// What its clock shows as long as it stands still.
+    pub clock_stopped_ms: Option<u64>,
+    /// Its clock jumps.
+    pub is_jumping: bool,
+    /// It lost its log, or came back with an old one; in this run it may not happen to too many.
+    pub has_forgotten: bool,
+    /// A copy of its disk, made earlier.
+    pub backup: Option<Disk>,
+    /// What its log allows it to sign.
+    pub(super) ledger: Ledger,
+    /// What it was told.
+    pub(super) witness: Witness,
+    /// What it is held to.
+    pub(super) watched: Watched,
     /// When the newest sync under way ends.
     pub synced_at: u64,
     /// When the newest commit under way ends.
@@ -82,7 +96,9 @@ impl Node {
         let local_us = at_us / 1_000_000 * self.clock_ppm + at_us % 1_000_000 * self.clock_ppm / 1_000_000;
         Now {
             monotonic: std::time::Duration::from_micros(local_us),
-            wall_ms: epoch_ms + self.clock_ahead_ms + local_us / 1_000,
+            wall_ms: self
+                .clock_stopped_ms
+                .unwrap_or_else(|| (epoch_ms + local_us / 1_000).saturating_add_signed(self.clock_ahead_ms)),
         }
     }
 

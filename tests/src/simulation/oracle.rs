@@ -25,15 +25,14 @@ pub struct Oracle {
     pub convicted: BTreeMap<u64, u64>,
     /// The first thing that may not be.
     pub violation: Option<String>,
-    window: u64,
     only_forks: bool,
 }
 
 impl Oracle {
-    /// An oracle for windows of this many slots; with `only_forks`, it minds nothing but forks.
+    /// An oracle; with `only_forks`, it minds nothing but forks.
     #[must_use]
-    pub fn new(window: u64, only_forks: bool) -> Self {
-        Self { window, only_forks, ..Self::default() }
+    pub fn new(only_forks: bool) -> Self {
+        Self { only_forks, ..Self::default() }
     }
 
     /// Notes a violation; the first one counts.
@@ -59,21 +58,13 @@ impl Oracle {
         self.said.entry((secret, epoch, slot)).or_default().push(statement);
     }
 
-    /// An honest node writes a vote into its log.
-    pub fn records(&mut self, log: &[&Entry], epoch: u64, statement: Statement) {
-        let Statement::Notarize { slot, .. } = statement else { return };
-        let window = slot.0 - slot.0 % self.window..=slot.0;
-        let skipped = log.iter().rev().take(256).any(|entry| match entry {
-            Entry::Vote(vote) => {
-                vote.epoch.0 == epoch
-                    && vote.statement.kind() == Kind::Skip
-                    && window.contains(&vote.statement.slot().0)
-            }
-            _ => false,
-        });
-        if skipped {
-            self.violated(format!("slot {slot} is notarized in a window that was skipped"));
-        }
+    /// The highest epoch and slot in which a validator ever signed anything that it sent.
+    #[must_use]
+    pub fn signed_up_to(&self, secret: u64) -> Option<(u64, u64)> {
+        let all = (secret, 0, Slot(0))..=(secret, u64::MAX, Slot(u64::MAX));
+        let voted = self.said.range(all.clone()).next_back().map(|((_, epoch, slot), _)| (*epoch, slot.0));
+        let proposed = self.proposed.range(all).next_back().map(|((_, epoch, slot), _)| (*epoch, slot.0));
+        voted.max(proposed)
     }
 
     /// An honest node sends a proposal of its own.
@@ -85,7 +76,7 @@ impl Oracle {
         }
     }
 
-    /// Some honest node holds a certificate.
+    /// Some honest node shows that it holds a certificate.
     pub fn holds(&mut self, set: &ValidatorSet, certificate: &Certificate) {
         let (statement, epoch) = (certificate.statement, certificate.epoch.0);
         let slot = statement.slot();
@@ -112,11 +103,11 @@ impl Oracle {
         }
     }
 
-    /// An honest node commits a block on top of height `below`.
-    pub fn commits(&mut self, below: u64, header: &ConsensusHeader) {
+    /// An honest node commits a block on top of another, of which these are height and id.
+    pub fn commits(&mut self, below: (u64, B256), header: &ConsensusHeader) {
         let id = header.id();
-        if header.height != below + 1 {
-            self.violated(format!("height {} committed after {below}", header.height));
+        if header.height != below.0 + 1 || header.parent_id != below.1 {
+            self.violated(format!("height {} committed on {} of height {}", header.height, below.1, below.0));
         }
         let known = self.final_at.entry(header.height).or_insert(id);
         if *known != id {

@@ -2,6 +2,8 @@
 
 use alloy_primitives::hex;
 
+use super::crashes::CrashPoint;
+
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -23,6 +25,8 @@ pub struct Report {
     pub convicted: usize,
     /// Slots that passed in the first epoch.
     pub slots: u64,
+    /// Crashes at each of [`CrashPoint::ALL`].
+    pub crash_points: [u64; CrashPoint::COUNT],
 }
 
 impl Report {

@@ -1,0 +1,100 @@
+//! What a run is made of.
+
+use std::time::Duration;
+
+use engine::ordering::{pacemaker::Timing, planted::Planted};
+
+use super::{faults::Faults, network::Delay};
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Validators.
+    pub validators: usize,
+    /// Simulated time in microseconds.
+    pub length_us: u64,
+    /// Time at the end in which nothing new goes wrong, so that everybody must come to one end; in microseconds.
+    pub calm_us: u64,
+    /// From one partition to the next, in microseconds at most.
+    pub partition_us: u64,
+    /// Slots that must pass, if need be after the time is over and everything has healed.
+    pub slots_min: u64,
+    /// Groups that the nodes are in from the beginning to the end, instead of partitions that come and go.
+    pub groups: Option<Vec<usize>>,
+    /// Go on whatever else is violated, until two blocks are final at one height.
+    pub only_forks: bool,
+    /// What may go wrong.
+    pub faults: Faults,
+    /// Of a thousand times that an honest node stands between signing, writing, syncing, sending and committing, so
+    /// many are crashes.
+    pub crash_points_per_mille: u64,
+    /// Delays of the links.
+    pub delay: Delay,
+    /// Timers.
+    pub timing: Timing,
+    /// Slots of a window.
+    pub window: u64,
+    /// Validators that are faulty; `None` for as many as may be.
+    pub byzantine: Option<usize>,
+    /// A bug that the honest nodes have.
+    pub planted: Planted,
+    /// Microseconds that a block takes to execute.
+    pub execute_us: u64,
+    /// Microseconds that a sync takes.
+    pub sync_us: u64,
+    /// Tell of every event.
+    pub verbose: bool,
+}
+
+impl Options {
+    /// A cluster for some simulated seconds; after more than 30 of them the last 25 are calm.
+    #[must_use]
+    pub fn cluster(seed: u64, validators: usize, seconds: u64, faults: Faults) -> Self {
+        Self {
+            seed,
+            validators,
+            length_us: seconds.saturating_mul(1_000_000),
+            calm_us: if seconds > 30 { 25_000_000 } else { 0 },
+            partition_us: 8_000_000,
+            slots_min: 0,
+            groups: None,
+            only_forks: false,
+            faults,
+            crash_points_per_mille: 0,
+            delay: Delay { median_us: 30_000, max_us: 150_000, sigma_milli: 400 },
+            timing: Timing {
+                delta: Duration::from_millis(150),
+                slot_time: Duration::from_millis(200),
+                idle_interval: Some(Duration::from_secs(1)),
+            },
+            window: 4,
+            byzantine: None,
+            planted: Planted::default(),
+            execute_us: 5_000,
+            sync_us: 1_000,
+            verbose: false,
+        }
+    }
+
+    /// Four validators with slots of four milliseconds, and partitions that change every few of them.
+    #[must_use]
+    pub fn scenario(seed: u64, faults: Faults) -> Self {
+        let timing = Timing {
+            delta: Duration::from_millis(4),
+            slot_time: Duration::from_millis(4),
+            idle_interval: Some(Duration::from_millis(8)),
+        };
+        Self {
+            length_us: 400_000,
+            partition_us: 30_000,
+            delay: Delay { median_us: 1_000, max_us: 4_000, sigma_milli: 400 },
+            timing,
+            window: 1 + seed % 4,
+            execute_us: 100,
+            sync_us: 50,
+            ..Self::cluster(seed, 4, 0, faults)
+        }
+    }
+}
