@@ -23,10 +23,13 @@
 mod conductor;
 mod executing;
 mod resume;
+#[cfg(any(test, feature = "testing"))]
+pub mod stepped;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -46,7 +49,7 @@ use self::{
     resume::{Resumed, replay, resume},
 };
 use crate::{
-    admission::{Admission, Mempool, PoolLimits},
+    admission::{Admission, Mempool, PoolLimits, Worker},
     commit::Committer,
     crypto::Scheme,
     events::Events,
@@ -60,9 +63,11 @@ use crate::{
         pacemaker::Timing,
         planted::Planted,
     },
-    ports::{Delivery, Executor, Journal, Network, Recovered, Store},
+    ports::{Delivery, Executor, Journal, Network, Recovered, Store, StoreError},
     query::Query,
-    types::{EpochStart, FinalizedBlock, Incoming, Letter, Message, PooledTransaction, SignedHeader, ValidatorSet},
+    types::{
+        EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, SignedHeader, ValidatorSet,
+    },
 };
 
 /// How long a failure of the store's background work can go unnoticed on an idle chain.
@@ -197,6 +202,9 @@ enum Decided {
     Epoch(Box<EpochStart>),
 }
 
+/// What time it is.
+type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
+
 /// Everything the threads share.
 struct Stages {
     config: Config,
@@ -206,7 +214,7 @@ struct Stages {
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
     progress: Progress,
-    started: Instant,
+    clock: Clock,
     /// Bytes of blocks in letters that ordering has not taken yet.
     queued_bytes: AtomicUsize,
     /// Set while ordering has been told that transactions wait, and has asked for no build since.
@@ -234,14 +242,47 @@ impl Ends {
             decided: bounded(limits::COMMIT_QUEUE_BLOCKS_MAX),
         }
     }
+
+    /// For one thread, which cannot wait for itself: more room than a step can fill.
+    #[cfg(any(test, feature = "testing"))]
+    fn roomy() -> Self {
+        const ROOM: usize = 4_096;
+        Self { jobs: bounded(ROOM), done: bounded(ROOM), lines: bounded(ROOM), decided: bounded(ROOM), ..Self::new() }
+    }
 }
 
-impl Node {
-    /// Starts the stages over an open store and its log, which held what `recovered` says.
-    ///
-    /// # Errors
-    /// [`PipelineError::Start`] and [`PipelineError::Thread`].
-    pub fn start(config: Config, ports: Ports, recovered: Recovered) -> Result<Self, PipelineError> {
+/// A node whose threads do not run yet.
+struct Parts {
+    stages: Arc<Stages>,
+    admission: Admission,
+    workers: Vec<Worker>,
+    conductor: Conductor,
+    /// What ordering asks for at its start.
+    first: Vec<Output>,
+    sources: Sources,
+    jobs: Receiver<Job>,
+    done: Sender<Done>,
+    lines: Receiver<Lines>,
+    decided: Receiver<Decided>,
+    journal: Arc<dyn Journal>,
+    committer: Committer,
+    hints: Option<(Hints, Receiver<PooledTransaction>)>,
+    query: Query,
+    inbox: Inbox,
+    events: Events,
+    stop: Sender<()>,
+    fail: Sender<PipelineError>,
+    failure: Receiver<PipelineError>,
+}
+
+impl Parts {
+    fn new(
+        config: Config,
+        ports: Ports,
+        recovered: Recovered,
+        (clock, nonce): (Clock, u64),
+        ends: Ends,
+    ) -> Result<Self, PipelineError> {
         let Ports { store, journal, executor, network } = ports;
         replay(&*store, &*executor, &recovered)?;
         let tip = store.tip();
@@ -249,8 +290,7 @@ impl Node {
         let pool = Arc::new(Mempool::new(config.pool, tip.height(), base_fee));
         let pending = Arc::new(Pending::new(&*store));
         let events = Events::default();
-        let ends = Ends::new();
-        let (bell, rung) = bounded(1);
+        let (bell, progress) = bounded(1);
         let (stop, stopped) = bounded::<()>(0);
         let (fail, failure) = bounded(4);
         let stages = Arc::new(Stages {
@@ -261,46 +301,78 @@ impl Node {
             pool: pool.clone(),
             pending: pending.clone(),
             progress: Progress::new(bell),
-            started: now_instant(),
+            clock,
             queued_bytes: AtomicUsize::new(0),
             told: AtomicBool::new(false),
         });
-        let inbox = Inbox { letters: ends.letters.0, stages: stages.clone() };
-        let (machine, first, bodies) = stages.start_ordering(recovered)?;
-
+        let (machine, first, bodies) = stages.start_ordering(recovered, nonce)?;
         let wake = stages.waker(ends.wakes.0);
         let workers = stages.config.admission_workers;
         let (admission, workers) = Admission::new(workers, &store, &pool, &pending, &events, &wake);
+        let hints = Budget::new(stages.config.hint_percent).map(|budget| {
+            let (offered, waiting) = bounded(limits::HINT_QUEUE_TRANSACTIONS_MAX);
+            events.listen(hints::listener(offered));
+            (Hints::new(executor.clone(), store.clone(), pool.clone(), pending.clone(), budget), waiting)
+        });
+        let queues = Queues { jobs: ends.jobs.0, lines: ends.lines.0, decided: ends.decided.0, fail: fail.clone() };
+        let (done, wakes, letters) = (ends.done.1, ends.wakes.1, ends.letters.1);
+        Ok(Self {
+            admission,
+            workers,
+            conductor: Conductor::new(stages.clone(), machine, queues, bodies),
+            first,
+            sources: Sources { stop: stopped, progress, done, wakes, letters },
+            jobs: ends.jobs.1,
+            done: ends.done.0,
+            lines: ends.lines.1,
+            decided: ends.decided.1,
+            committer: Committer::new(store.clone(), journal.clone(), pending.clone(), events.clone()),
+            journal,
+            hints,
+            query: Query::new(store, executor, pool, pending),
+            inbox: Inbox { letters: ends.letters.0, stages: stages.clone() },
+            events,
+            stages,
+            stop,
+            fail,
+            failure,
+        })
+    }
+}
+
+impl Node {
+    /// Starts the stages over an open store and its log, which held what `recovered` says.
+    ///
+    /// # Errors
+    /// [`PipelineError::Start`] and [`PipelineError::Thread`].
+    pub fn start(config: Config, ports: Ports, recovered: Recovered) -> Result<Self, PipelineError> {
+        let started = now_instant();
+        let clock: Clock =
+            Arc::new(move || Now { monotonic: now_instant().saturating_duration_since(started), wall_ms: wall_ms() });
+        let nonce = RandomState::new().hash_one(wall_ms());
+        let parts = Parts::new(config, ports, recovered, (clock, nonce), Ends::new())?;
+        let Parts { stages, conductor, first, sources, committer, journal, fail, .. } = parts;
         let mut threads = Vec::new();
-        for (index, worker) in workers.into_iter().enumerate() {
-            let stopped = stopped.clone();
+        for (index, worker) in parts.workers.into_iter().enumerate() {
+            let stopped = sources.stop.clone();
             let run = move || worker.run(&stopped, &|work| timed(&metrics::ADMISSION_BUSY, work));
             threads.push(spawn(format!("admission-{index}"), &fail, run)?);
         }
-        let (executing, jobs, done, failing) = (stages.clone(), ends.jobs.1, ends.done.0, fail.clone());
+        let (executing, jobs, done, failing) = (stages.clone(), parts.jobs, parts.done, fail.clone());
         threads.push(spawn("execution", &fail, move || executing.execute_loop(&jobs, &done, &failing))?);
-        let (logging, log, lines, failing) = (stages.clone(), journal.clone(), ends.lines.1, fail.clone());
-        threads.push(spawn("log", &fail, move || log_loop(&logging.progress, &*log, &lines, &failing))?);
-        let committer = Committer::new(store.clone(), journal, pending.clone(), events.clone());
-        let (committing, decided, failing) = (stages.clone(), ends.decided.1, fail.clone());
+        let (logging, lines, failing) = (stages.clone(), parts.lines, fail.clone());
+        threads.push(spawn("log", &fail, move || log_loop(&logging.progress, &*journal, &lines, &failing))?);
+        let (committing, decided, failing) = (stages.clone(), parts.decided, fail.clone());
         let run = move || commit_loop(&committing.progress, &committer, &decided, &failing);
         threads.push(spawn("commit", &fail, run)?);
-        if let Some(budget) = Budget::new(stages.config.hint_percent) {
-            let (offered, waiting) = bounded(limits::HINT_QUEUE_TRANSACTIONS_MAX);
-            events.listen(hints::listener(offered));
-            let hints = Hints::new(executor.clone(), store.clone(), pool.clone(), pending.clone(), budget);
-            let (stages, stopped) = (stages.clone(), stopped.clone());
+        if let Some((hints, waiting)) = parts.hints {
+            let stopped = sources.stop.clone();
             threads.push(spawn("hints", &fail, move || stages.hint_loop(hints, &waiting, &stopped))?);
         }
-        let queues = Queues { jobs: ends.jobs.0, lines: ends.lines.0, decided: ends.decided.0, fail: fail.clone() };
-        let sources =
-            Sources { stop: stopped, progress: rung, done: ends.done.1, wakes: ends.wakes.1, letters: ends.letters.1 };
-        let conductor = Conductor::new(stages, machine, queues, bodies);
         threads.push(spawn("ordering", &fail, move || conductor.run(first, &sources))?);
-
-        let query = Query::new(store, executor, pool, pending);
-        let stop = Mutex::new(Some(stop));
-        Ok(Self { query, admission, inbox, events, stop, failure, threads: Mutex::new(threads) })
+        let Parts { query, admission, inbox, events, failure, .. } = parts;
+        let (stop, threads) = (Mutex::new(Some(parts.stop)), Mutex::new(threads));
+        Ok(Self { query, admission, inbox, events, stop, failure, threads })
     }
 
     /// Waits until a stage fails; `None` after [`Node::stop`].
@@ -335,10 +407,10 @@ type StartedOrdering = (Machine, Vec<Output>, std::collections::BTreeMap<B256, A
 
 impl Stages {
     fn now(&self) -> Now {
-        Now { monotonic: now_instant().saturating_duration_since(self.started), wall_ms: wall_ms() }
+        (self.clock)()
     }
 
-    fn start_ordering(&self, recovered: Recovered) -> Result<StartedOrdering, PipelineError> {
+    fn start_ordering(&self, recovered: Recovered, nonce: u64) -> Result<StartedOrdering, PipelineError> {
         let chain = self.store.chain();
         let failed = |error: &dyn std::fmt::Display| PipelineError::Start(error.to_string());
         let set = chain.validator_set().map_err(|error| failed(&error))?;
@@ -348,7 +420,7 @@ impl Stages {
                     .to_owned(),
             ));
         }
-        let Resumed { snapshot, bodies } = resume(&*self.store, &set, recovered)?;
+        let Resumed { snapshot, bodies } = resume(&*self.store, &set, recovered, nonce)?;
         let (machine, outputs) =
             Machine::start(self.settings(&set), snapshot, self.now()).map_err(|error| failed(&error))?;
         Ok((machine, outputs, bodies))
@@ -422,7 +494,7 @@ impl Stages {
     /// Looks at what was admitted from time to time. If a simulation panics there are no hints from then on: a build
     /// meets the same fault where it stops the node.
     fn hint_loop(&self, mut hints: Hints, waiting: &Receiver<PooledTransaction>, stop: &Receiver<()>) {
-        let now = || now_instant().saturating_duration_since(self.started);
+        let now = || self.now().monotonic;
         let stopped = || stop.try_recv() == Err(TryRecvError::Disconnected);
         while stop.recv_timeout(limits::HINT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             let look = || waiting.try_iter().for_each(|transaction| hints.look(&transaction, &now, &stopped));
@@ -438,50 +510,39 @@ impl Stages {
 fn log_loop(progress: &Progress, journal: &dyn Journal, lines: &Receiver<Lines>, fail: &Sender<PipelineError>) {
     for first in lines {
         let waiting = std::iter::once(first).chain(lines.try_iter().take(limits::LOG_QUEUE_BATCHES_MAX));
-        let mut newest = None;
-        let write = || {
-            for Lines { entries, blocks, token } in waiting {
-                journal.append(&entries, &blocks)?;
-                newest = newest.max(token);
-            }
-            if newest.is_some() { journal.sync() } else { Ok(()) }
-        };
-        if let Err(error) = write() {
+        let written = append(journal, waiting).and_then(|newest| match newest {
+            Some(token) => journal.sync().map(|()| progress.synced(token)),
+            None => Ok(()),
+        });
+        if let Err(error) = written {
             let _ = fail.try_send(PipelineError::Log(error.to_string()));
             return;
-        }
-        if let Some(token) = newest {
-            progress.synced(token);
         }
     }
 }
 
+/// Appends batches, and returns the newest token that is waited for.
+fn append(journal: &dyn Journal, batches: impl IntoIterator<Item = Lines>) -> Result<Option<u64>, StoreError> {
+    let mut newest = None;
+    for Lines { entries, blocks, token } in batches {
+        journal.append(&entries, &blocks)?;
+        newest = newest.max(token);
+    }
+    Ok(newest)
+}
+
 /// Makes decided blocks durable and tells how far that is.
 fn commit_loop(progress: &Progress, committer: &Committer, decided: &Receiver<Decided>, fail: &Sender<PipelineError>) {
-    let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
     let mut last = None;
     loop {
-        let mut epoch = None;
-        let first = match decided.recv_timeout(STORE_CHECK_INTERVAL) {
+        let mut first = match decided.recv_timeout(STORE_CHECK_INTERVAL) {
             Ok(first) => Some(first),
             // An empty group asks the store whether its background work still succeeds.
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        for next in first.into_iter().chain(decided.try_iter()).take(limits::COMMIT_QUEUE_BLOCKS_MAX) {
-            match next {
-                Decided::Block(block) => group.push(*block),
-                Decided::Epoch(start) => {
-                    epoch = Some(start);
-                    break;
-                }
-            }
-        }
-        ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH)
-            .set(metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX)));
         let mut result = None;
-        timed(&metrics::COMMIT_BUSY, &mut || result = Some(committer.commit(&group, epoch.as_deref())));
-        group.clear();
+        timed(&metrics::COMMIT_BUSY, &mut || result = Some(commit_waiting(committer, first.take(), decided)));
         match result {
             Some(Ok(height)) if last != Some(height) => {
                 last = Some(height);
@@ -495,6 +556,27 @@ fn commit_loop(progress: &Progress, committer: &Committer, decided: &Receiver<De
             None => return,
         }
     }
+}
+
+/// Commits a group: what waits, up to the first start of an epoch.
+fn commit_waiting(
+    committer: &Committer,
+    first: Option<Decided>,
+    decided: &Receiver<Decided>,
+) -> Result<Height, StoreError> {
+    let (mut group, mut epoch) = (Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX), None);
+    for next in first.into_iter().chain(decided.try_iter()).take(limits::COMMIT_QUEUE_BLOCKS_MAX) {
+        match next {
+            Decided::Block(block) => group.push(*block),
+            Decided::Epoch(start) => {
+                epoch = Some(start);
+                break;
+            }
+        }
+    }
+    let waiting = metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX));
+    ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(waiting);
+    committer.commit(&group, epoch.as_deref())
 }
 
 fn timed(busy: &metrics::Counter, work: &mut dyn FnMut()) {

@@ -14,7 +14,7 @@ use std::{
 
 use crate::metrics;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) mod faulty;
 
 /// A failed file operation, with the file and the system's own words.

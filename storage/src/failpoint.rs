@@ -59,7 +59,7 @@ pub(crate) enum Action {
     /// The process aborts.
     Abort,
     /// The operation fails, and so does every later one that passes a fail point.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     Fail,
 }
 
@@ -109,7 +109,7 @@ impl FailPoints {
         match action {
             _ if left > 0 => Ok(()),
             Action::Abort => std::process::abort(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             Action::Fail => Err(format!("stopped at fail point {name}")),
         }
     }

@@ -37,6 +37,8 @@ mod rewind;
 mod segment;
 mod snapshot;
 mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod trie;
 mod view;
 

@@ -8,3 +8,4 @@ pub mod rng;
 pub mod rpc;
 pub mod simulation;
 pub mod wallet;
+pub mod whole;

@@ -166,7 +166,11 @@ impl Worker {
         }
     }
 
-    fn admit(&self, RawTransaction(raw): RawTransaction) -> Result<B256, AdmissionError> {
+    /// Checks a transaction and puts it into the pool.
+    ///
+    /// # Errors
+    /// [`AdmissionError`].
+    pub(crate) fn admit(&self, RawTransaction(raw): RawTransaction) -> Result<B256, AdmissionError> {
         let tip = self.store.tip();
         let header = tip.block.header.inner();
         let chain = self.store.chain();

@@ -100,7 +100,7 @@ pub(super) struct Conductor {
 }
 
 /// The node stops: a stage has ended, or somebody was told why.
-struct Ended;
+pub(super) struct Ended;
 
 impl Conductor {
     pub(super) fn new(
@@ -110,6 +110,18 @@ impl Conductor {
         bodies: BTreeMap<B256, Arc<Block>>,
     ) -> Self {
         Self { stages, machine, queues, bodies, built: None, wake_at: None, next: VecDeque::new() }
+    }
+
+    /// When it wants to be woken.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) const fn wake_at(&self) -> Option<std::time::Duration> {
+        self.wake_at
+    }
+
+    /// Where ordering stands.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) const fn place(&self) -> crate::ordering::event::Place {
+        self.machine.place()
     }
 
     /// Carries out what the start asked for, then serves until the node stops.
@@ -124,15 +136,17 @@ impl Conductor {
                 recv(sources.done) -> done => done.map_err(|_| Ended).and_then(|done| self.done(done)),
                 recv(sources.wakes) -> _ => self.handle(Input::TransactionsWaiting),
                 recv(sources.letters) -> letter => letter.map_err(|_| Ended).and_then(|letter| self.receive(letter)),
-                recv(timer) -> _ => {
-                    self.wake_at = None;
-                    self.handle(Input::Wake)
-                }
+                recv(timer) -> _ => self.wake(),
             };
         }
     }
 
-    fn handle(&mut self, input: Input) -> Result<(), Ended> {
+    pub(super) fn wake(&mut self) -> Result<(), Ended> {
+        self.wake_at = None;
+        self.handle(Input::Wake)
+    }
+
+    pub(super) fn handle(&mut self, input: Input) -> Result<(), Ended> {
         let outputs = self.machine.handle(input, self.stages.now());
         self.carry_all(outputs)?;
         while let Some(next) = self.next.pop_front() {
@@ -142,12 +156,12 @@ impl Conductor {
         Ok(())
     }
 
-    fn progress(&mut self) -> Result<(), Ended> {
+    pub(super) fn progress(&mut self) -> Result<(), Ended> {
         self.handle(Input::Synced(self.stages.progress.synced.load(Atomic::Acquire)))?;
         self.handle(Input::Committed(Height(self.stages.progress.durable.load(Atomic::Acquire))))
     }
 
-    fn done(&mut self, done: Done) -> Result<(), Ended> {
+    pub(super) fn done(&mut self, done: Done) -> Result<(), Ended> {
         match done {
             Done::Built { block, more } => {
                 let header = Box::new(block.0.block.consensus.clone());
@@ -164,7 +178,7 @@ impl Conductor {
         }
     }
 
-    fn receive(&mut self, incoming: Incoming) -> Result<(), Ended> {
+    pub(super) fn receive(&mut self, incoming: Incoming) -> Result<(), Ended> {
         self.stages.queued_bytes.fetch_sub(incoming.letter.size_bytes(), Atomic::Relaxed);
         let Incoming { peer, validator, letter: Letter { message, blocks } } = incoming;
         let validator = validator.and_then(|key| self.machine.set().index_of(&key));
@@ -186,7 +200,7 @@ impl Conductor {
         Ok(())
     }
 
-    fn carry_all(&mut self, outputs: Vec<Output>) -> Result<(), Ended> {
+    pub(super) fn carry_all(&mut self, outputs: Vec<Output>) -> Result<(), Ended> {
         outputs.into_iter().try_for_each(|output| self.carry(output))
     }
 

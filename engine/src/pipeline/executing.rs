@@ -5,7 +5,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 use alloy_primitives::{Address, B256};
 use crossbeam::channel::{Receiver, Sender};
 
-use super::{PipelineError, Stages, now_instant, timed};
+use super::{PipelineError, Stages, timed};
 use crate::{
     admission::PoolCandidates,
     execution::{Ground, Layer},
@@ -32,17 +32,9 @@ pub(super) enum Done {
 impl Stages {
     pub(super) fn execute_loop(&self, jobs: &Receiver<Job>, done: &Sender<Done>, fail: &Sender<PipelineError>) {
         for job in jobs {
+            let busy = if matches!(job, Job::Build(_)) { &metrics::BUILD_BUSY } else { &metrics::EXECUTE_BUSY };
             let mut result = None;
-            match &job {
-                Job::Build(order) => timed(&metrics::BUILD_BUSY, &mut || {
-                    let built = self.build(order);
-                    result = Some(built.map(|(block, more)| Done::Built { block: Box::new(block), more }));
-                }),
-                Job::Execute { id, parent, block, signature } => timed(&metrics::EXECUTE_BUSY, &mut || {
-                    let verdict = self.execute(*id, *parent, block, *signature);
-                    result = Some(verdict.map(|verdict| Done::Executed { id: *id, verdict }));
-                }),
-            }
+            timed(busy, &mut || result = Some(self.work(&job)));
             match result {
                 Some(Ok(answer)) => {
                     if done.send(answer).is_err() {
@@ -54,6 +46,20 @@ impl Stages {
                     return;
                 }
                 None => return,
+            }
+        }
+    }
+
+    /// Does one job.
+    pub(super) fn work(&self, job: &Job) -> Result<Done, PipelineError> {
+        match job {
+            Job::Build(order) => {
+                let (block, more) = self.build(order)?;
+                Ok(Done::Built { block: Box::new(block), more })
+            }
+            Job::Execute { id, parent, block, signature } => {
+                let verdict = self.execute(*id, *parent, block, *signature)?;
+                Ok(Done::Executed { id: *id, verdict })
             }
         }
     }
@@ -106,8 +112,8 @@ impl Stages {
         let inner = PoolCandidates::new(&self.pool, base_fee, &ground.next_nonces());
         let mut candidates = Counted { inner, exhausted: false, skipped: false };
         let slot_time = Duration::from_millis(chain.ordering.slot_time_ms).max(order.deadline);
-        let begun = now_instant();
-        let elapsed = || now_instant().saturating_duration_since(begun);
+        let begun = self.now().monotonic;
+        let elapsed = || self.now().monotonic.saturating_sub(begun);
         let replica_max = limits::replica_time(slot_time);
         let time = BuildTime { elapsed: &elapsed, begin_max: order.deadline, replica_max };
         let block = self.executor.build(&*ground.view, &ground.parent, &settings, &mut candidates, &time)?;

@@ -6,11 +6,7 @@
 //! Every block's `mix_hash` is the seed mixed up to it, so the seeds of all epochs stand in the chain: epochs 0 and 1
 //! have the id of block 0, epoch e the mix at the last block of epoch e - 2.
 
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_primitives::B256;
 
@@ -167,6 +163,7 @@ pub(super) fn resume(
     store: &dyn Store,
     genesis_set: &ValidatorSet,
     recovered: Recovered,
+    nonce: u64,
 ) -> Result<Resumed, PipelineError> {
     let chain = Chain { store, epoch_heights: store.chain().ordering.epoch_slots };
     let Recovered { entries, blocks: kept, is_lost } = recovered;
@@ -192,7 +189,7 @@ pub(super) fn resume(
         blocks,
         entries,
         is_log_lost: is_lost,
-        nonce: RandomState::new().hash_one(tip.hash()),
+        nonce,
     };
     Ok(Resumed { snapshot, bodies })
 }

@@ -71,6 +71,7 @@ pub(crate) fn next(seed: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+#[cfg(test)]
 impl FaultyDisk {
     /// A copy that shares nothing.
     pub(crate) fn fork(&self) -> Self {
@@ -109,6 +110,21 @@ impl FaultyDisk {
         self.0.lock().is_full = is_full;
     }
 
+    /// The bytes of a file.
+    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+        let state = self.0.lock();
+        state.files[state.live[path]].live.clone()
+    }
+
+    /// Replaces a file's bytes, durably.
+    pub(crate) fn set_bytes(&self, path: &Path, bytes: Vec<u8>) {
+        let mut state = self.0.lock();
+        let id = state.live[path];
+        state.files[id] = FileState { live: bytes.clone(), durable: bytes, pending: Vec::new() };
+    }
+}
+
+impl FaultyDisk {
     /// What a power cut leaves, by seed.
     pub(crate) fn crashed(&self, mut seed: u64) -> Self {
         let mut state = self.0.lock().clone();
@@ -135,19 +151,6 @@ impl FaultyDisk {
         state.live = state.durable.clone();
         state.names.clear();
         Self(Arc::new(Mutex::new(state)))
-    }
-
-    /// The bytes of a file.
-    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
-        let state = self.0.lock();
-        state.files[state.live[path]].live.clone()
-    }
-
-    /// Replaces a file's bytes, durably.
-    pub(crate) fn set_bytes(&self, path: &Path, bytes: Vec<u8>) {
-        let mut state = self.0.lock();
-        let id = state.live[path];
-        state.files[id] = FileState { live: bytes.clone(), durable: bytes, pending: Vec::new() };
     }
 
     /// Removes a name, durably.

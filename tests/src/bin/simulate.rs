@@ -6,6 +6,7 @@
 //! simulate --mode control  --seeds N    two of four validators twice: the oracle must see the fork
 //! simulate --mode bugs     --seeds N    which bugs that can be planted are seen
 //! simulate --mode crash-points          crashes between signing, writing, syncing, sending and committing
+//! simulate --mode whole                 the pipeline, vm and store of every node, power cuts, partitions, lost logs
 //! ```
 //!
 //! The last line is JSON: `{"seed":..,"hash":..,"events":..,"height":..,"ok":..}`. The exit code is 1 if something
@@ -20,7 +21,10 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use engine::ordering::planted::{Bug, Planted};
-use tests::simulation::{CrashPoint, Faults, Options, Report, World};
+use tests::{
+    simulation::{CrashPoint, Faults, Options, Report, World},
+    whole,
+};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
@@ -29,6 +33,7 @@ enum Mode {
     Control,
     Bugs,
     CrashPoints,
+    Whole,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -118,6 +123,7 @@ fn main() -> ExitCode {
         Mode::Control => control(&arguments),
         Mode::Bugs => bugs(&arguments),
         Mode::CrashPoints => crash_points(&arguments),
+        Mode::Whole => whole(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -164,6 +170,25 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         whole.bytes_sent
     );
     tell(&whole, &how);
+    Ok(true)
+}
+
+fn whole(arguments: &Arguments) -> Result<bool, String> {
+    let (begun, mut events) = (Instant::now(), 0);
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let (validators, seconds, has_faults) = (arguments.validators, arguments.seconds, arguments.faults != "none");
+        let is_forgetful = false;
+        let report = whole::World::new(whole::Options { seed, validators, seconds, has_faults, is_forgetful }).run();
+        events += report.events;
+        if report.violation.is_some() || seed + 1 == arguments.seed + arguments.seeds {
+            println!("{events} events, {} a second", u128::from(events) * 1_000 / begun.elapsed().as_millis().max(1));
+            tell(
+                &report,
+                &format!("--mode whole --validators {validators} --seconds {seconds} --faults {}", arguments.faults),
+            );
+            return Ok(report.violation.is_none());
+        }
+    }
     Ok(true)
 }
 

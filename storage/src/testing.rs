@@ -1,0 +1,63 @@
+//! A machine whose power can be cut: segments and log on a disk in memory that tears what was not synced.
+//!
+//! MDBX is the real one, in a folder that stays. With its background threads off, a cut between two calls leaves it
+//! what its durable mode promises: every transaction that was committed, and nothing of any other.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use engine::genesis::ChainSpec;
+
+use crate::{
+    Config, Database, OpenError,
+    disk::{Disk, faulty::FaultyDisk},
+    failpoint::{Action, FailPoints},
+    store::CheckpointPolicy,
+};
+
+/// The disk of such a machine.
+#[derive(Clone, Default)]
+pub struct TornDisk(FaultyDisk);
+
+impl std::fmt::Debug for TornDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TornDisk")
+    }
+}
+
+impl TornDisk {
+    /// Opens the data folder, whose MDBX lies in `dir`, on this thread alone.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open(&self, dir: &Path, chain: &Arc<ChainSpec>) -> Result<Database, OpenError> {
+        let config = Config {
+            segment_bytes: 256 << 10,
+            log_bytes: 256 << 10,
+            checkpoint: CheckpointPolicy { interval: Duration::from_secs(3_600), ..CheckpointPolicy::default() },
+            map_bytes_max: 1 << 30,
+            background: false,
+            ..Config::new(dir)
+        };
+        let fail = FailPoints::parse(None, Action::Fail).map_err(OpenError::Config)?;
+        let disk: Arc<dyn Disk> = Arc::new(self.0.clone());
+        Database::open_on(disk, fail, config, Arc::clone(chain))
+    }
+
+    /// Cuts the power: what was synced stays, and of the rest what the seed says. The database must be gone.
+    pub fn cut(&mut self, seed: u64) {
+        self.0 = self.0.crashed(seed);
+    }
+
+    /// The log's files are gone.
+    pub fn lose_log(&self) {
+        for path in self.0.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "log")) {
+            self.0.forget(&path);
+        }
+    }
+}
+
+/// Ends a database as a power cut does: nothing more is written.
+pub fn crash(store: Database) {
+    store.stop_threads();
+    drop(store);
+}
