@@ -1,6 +1,7 @@
 //! The log on a disk that fails and forgets: what was synced is there, what is there was appended, in order and whole.
 
 mod crash;
+mod damage;
 mod kit;
 mod room;
 mod sync;
