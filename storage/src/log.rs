@@ -31,6 +31,8 @@
 //! the store commits. Such a log says so, over restarts, until an [`Entry::Regained`] was appended and synced. What
 //! nobody can see is a copy of a whole folder: two nodes that start from copies of one folder sign twice.
 
+pub mod interchange;
+
 mod file;
 mod live;
 mod open;
@@ -50,6 +52,7 @@ use engine::{
 };
 use parking_lot::{Condvar, Mutex};
 
+pub use self::interchange::{HistoryError, Imported, export, import, show};
 use self::{
     file::{FIRST_OFFSET, Generation},
     live::Live,

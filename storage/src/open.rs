@@ -22,7 +22,7 @@ use crate::{
     genesis,
     housekeeper::Housekeeper,
     index::{Files, TransactionIndex},
-    kv::Env,
+    kv::{Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
     recovery,
@@ -80,12 +80,11 @@ pub(crate) fn open(
 /// Compares the folder's chain with the one asked for; an empty folder takes it over and draws its salt.
 fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenError> {
     let mut txn = env.write().map_err(Fault::from)?;
-    let read = |name| txn.get(tables::CHAIN_META, name).map_err(Fault::from);
     let (chain_id, chain_digest) = (chain.chain_id, chain.digest());
-    let Some(found) = read(meta::CHAIN_DIGEST)? else {
+    let Some(found) = stored_identity(&txn, dir)? else {
         let identity = Identity { chain_id, chain_digest, salt: random() };
         let schema = [SCHEMA.0.to_be_bytes(), SCHEMA.1.to_be_bytes()].concat();
-        let write = |txn: &mut crate::kv::WriteTxn<'_>| {
+        let write = |txn: &mut WriteTxn<'_>| {
             txn.put(tables::CHAIN_META, meta::SCHEMA, &schema)?;
             txn.put(tables::CHAIN_META, meta::CHAIN_ID, &chain_id.to_be_bytes())?;
             txn.put(tables::CHAIN_META, meta::SALT, &identity.salt.to_be_bytes())?;
@@ -95,6 +94,20 @@ fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenEr
         txn.commit().map_err(Fault::from)?;
         return Ok(identity);
     };
+    if found.chain_digest != chain_digest {
+        return Err(OpenError::WrongChain {
+            dir: dir.to_owned(),
+            found: (found.chain_id, found.chain_digest),
+            expected: (chain_id, chain_digest),
+        });
+    }
+    Ok(found)
+}
+
+/// The chain that a folder belongs to; `None` if it is empty.
+pub(crate) fn stored_identity(txn: &WriteTxn<'_>, dir: &Path) -> Result<Option<Identity>, OpenError> {
+    let read = |name| txn.get(tables::CHAIN_META, name).map_err(Fault::from);
+    let Some(found) = read(meta::CHAIN_DIGEST)? else { return Ok(None) };
     let schema = read(meta::SCHEMA)?.unwrap_or_default();
     let mut fields = Fields(&schema);
     let schema = fields.u16().zip(fields.u16()).ok_or_else(|| Fault::corrupt("the schema row does not decode"))?;
@@ -104,18 +117,12 @@ fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenEr
     if schema.0 < SCHEMA.0 {
         return Err(OpenError::OlderSchema { dir: dir.to_owned(), found: schema, known: SCHEMA });
     }
-    let found = B256::try_from(&found[..]).map_err(|_| Fault::corrupt("the chain_digest row does not decode"))?;
-    if found != chain_digest {
-        let found_id = read(meta::CHAIN_ID)?.and_then(|row| Fields(&row).u64()).unwrap_or_default();
-        return Err(OpenError::WrongChain {
-            dir: dir.to_owned(),
-            found: (found_id, found),
-            expected: (chain_id, chain_digest),
-        });
-    }
+    let chain_digest =
+        B256::try_from(&found[..]).map_err(|_| Fault::corrupt("the chain_digest row does not decode"))?;
+    let chain_id = read(meta::CHAIN_ID)?.and_then(|row| Fields(&row).u64()).unwrap_or_default();
     let salt = read(meta::SALT)?.and_then(|row| Fields(&row).u32());
     let salt = salt.ok_or_else(|| Fault::corrupt("the salt row does not decode"))?;
-    Ok(Identity { chain_id, chain_digest, salt })
+    Ok(Some(Identity { chain_id, chain_digest, salt }))
 }
 
 /// A number that nobody outside this process can know: the standard library seeds its hashers from the system.

@@ -27,10 +27,11 @@ use crate::{
     error::Fault,
     genesis,
     kv::Env,
+    log::Mark,
     record::{self, HEADER_BYTES, Kind},
-    segment::{Appender, Entry, FIRST_OFFSET, SegmentFile, zero_tail},
+    segment::{Appender, Entry, FIRST_OFFSET, SegmentFile, Segments, zero_tail},
     store::Inner,
-    tables::{self, Applied, Position},
+    tables::{self, Applied, Fields, Position, meta},
 };
 
 /// Bytes behind a cut in which a later group is looked for.
@@ -146,6 +147,31 @@ fn next_block(segment: &SegmentFile, offset: u64, height: Height) -> Result<Opti
     let Ok(length) = u32::try_from(end - offset) else { return Ok(None) };
     let bytes = segment.read(offset, usize::try_from(length).expect("a length of 32 bits fits"))?;
     Ok(Some((blocks::decode(&bytes, height, segment.salt)?, length, durable)))
+}
+
+/// Epoch, slot and height of the newest whole block, height 0 if there is none but block 0; changes nothing.
+pub(crate) fn newest(chain_env: &Env, segments: &Segments) -> Result<Mark, Fault> {
+    let indexed = chain_env.snapshot()?.get(tables::CHAIN_META, meta::INDEXED, |row| Fields(row).u64())?;
+    let Some(indexed) = indexed.flatten().map(Height) else { return Ok(Mark::default()) };
+    let position = canonical(chain_env, indexed)?;
+    let (mut segment, mut end) = (segments.get(position.segment)?, position.offset);
+    let mut newest = Mark::default();
+    // The block that the rows end with is read again, for its slot.
+    let mut height = if indexed == Height::GENESIS { indexed.next() } else { indexed };
+    loop {
+        if let Some((stored, length, _)) = next_block(&segment, end, height)? {
+            let header = &stored.block.block.consensus;
+            newest = Mark { epoch: header.epoch(), slot: header.slot(), height };
+            end = end.saturating_add(u64::from(length));
+            height = height.next();
+        } else if let Ok(next) = segments.get(segment.number.saturating_add(1)) {
+            (segment, end) = (next, FIRST_OFFSET);
+        } else if newest.height < indexed {
+            return Err(Fault::corrupt(format!("block {indexed} in {} is damaged", segment.path.display())));
+        } else {
+            return Ok(newest);
+        }
+    }
 }
 
 /// Writes blocks that nothing proves durable once more, in place, and syncs: they may be whole only in the page cache.

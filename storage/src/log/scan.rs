@@ -47,6 +47,8 @@ pub(super) struct Newest {
     pub(super) proven: usize,
     /// Offset behind its last byte that is not zero.
     pub(super) used: usize,
+    /// Whole records in it, up to the first bad one.
+    pub(super) records: usize,
 }
 
 /// What the records of one file say.
@@ -70,8 +72,8 @@ pub(super) fn folder(disk: &dyn Disk, dir: &Path, identity: Option<Identity>) ->
                 let replay = replay(&bytes, &generation, &mut live)?;
                 sequence = replay.sequence;
                 damage = replay.damage.map(|what| format!("{} is damaged: {what}", generation.path.display()));
-                let Replay { end, proven, used, .. } = replay;
-                newest = Some(Newest { generation, bytes, end, proven, used });
+                let Replay { end, proven, used, records, .. } = replay;
+                newest = Some(Newest { generation, bytes, end, proven, used, records });
             }
             None => damage = Some(format!("{} has no header", file::path(dir, *last).display())),
         }

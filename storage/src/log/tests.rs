@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod interchange;
 mod kit;
 mod room;
 mod sync;

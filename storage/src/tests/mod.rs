@@ -4,5 +4,5 @@ mod blocks;
 mod crash;
 pub(crate) mod kit;
 mod log;
-mod model;
+pub(crate) mod model;
 mod opening;
