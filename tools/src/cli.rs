@@ -40,6 +40,9 @@ pub(crate) enum Command {
     ExportFinality(ExportFinalityArgs),
     /// Check such a file with nothing but the chain's validators; exit 1 if it does not show finality.
     VerifyFinality(VerifyFinalityArgs),
+    /// Show what a validator signed, or take it to another data folder; no node may use the folder.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Drive any Ethereum node with DeFi load and check every receipt.
     Load(Box<crate::load::LoadArgs>),
     /// Run Ethereum's test vectors through this chain's own code.
@@ -147,6 +150,51 @@ pub(crate) struct InitArgs {
 pub(crate) enum DbCommand {
     /// Rebuild the state root from every account and slot, and compare it with the tip's header; exit 1 if they differ.
     Root(FolderArgs),
+}
+
+/// What `log` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print what the log holds, a line for each entry; changes nothing.
+    Show(LogFolderArgs),
+    /// Write the floor and everything signed above it as a signing history, a JSON file.
+    ///
+    /// A log that is lost is not exported: it does not tell everything that was signed.
+    Export(LogExportArgs),
+    /// Take a signing history over: nothing at or below its highest slot, or the log's, is signed any more.
+    ///
+    /// The file's floor must not lie below what the folder knows, its chain's tip included. Importing ends the loss of a
+    /// log: it is the operator's word that nothing was signed above the file's highest slot. Import it into one folder
+    /// only, and stop the node that it came from first; two nodes that sign with one key are slashed.
+    Import(LogImportArgs),
+}
+
+/// The folder of `log show`.
+#[derive(Debug, Args)]
+pub(crate) struct LogFolderArgs {
+    /// Data folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) datadir: PathBuf,
+}
+
+/// Flags of `log export`.
+#[derive(Debug, Args)]
+pub(crate) struct LogExportArgs {
+    #[command(flatten)]
+    pub(crate) folder: LogFolderArgs,
+    /// File to write, which must not be there; standard output unless given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Flags of `log import`.
+#[derive(Debug, Args)]
+pub(crate) struct LogImportArgs {
+    #[command(flatten)]
+    pub(crate) folder: LogFolderArgs,
+    /// Signing history, as `log export` writes it.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// A data folder and the chain it belongs to.

@@ -4,6 +4,7 @@ mod allocator;
 mod cli;
 mod finality;
 mod genesis;
+mod history;
 mod inspect;
 mod load;
 mod node;
@@ -39,6 +40,7 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
         Command::Db(command) => return inspect::run(command),
         Command::ExportFinality(args) => return finality::export(args),
         Command::VerifyFinality(args) => return finality::verify(args),
+        Command::Log(command) => history::run(command)?,
         Command::Load(args) => return load::run(args),
         Command::Vectors(args) => {
             let (threads, rounds) = (usize::from(args.threads), usize::from(args.rounds));

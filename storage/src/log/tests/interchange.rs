@@ -131,7 +131,7 @@ fn the_floor_is_that_of_whatever_is_highest_in_the_file_or_in_the_log() {
     for (known, is_covered) in [(floor(1, 5), false), (regained(1, 6), false), (floor(1, 7), true), (floor(2, 0), true)]
     {
         let (disk, dir) = (FaultyDisk::default(), tempfile::tempdir().unwrap());
-        folder(&disk, dir.path(), &[known.clone()]);
+        folder(&disk, dir.path(), std::slice::from_ref(&known));
         let error = import(&disk, dir.path(), &text).unwrap_err();
         let HistoryError::Older { known: found, is_covered: covered, .. } = error else { panic!("{error}") };
         assert_eq!((found, covered), (known.place(), is_covered));
