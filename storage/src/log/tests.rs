@@ -4,5 +4,6 @@ mod crash;
 mod damage;
 mod interchange;
 mod kit;
+mod process;
 mod room;
 mod sync;
