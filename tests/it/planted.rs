@@ -30,7 +30,7 @@ const fn struck(bug: Bug, faults: &'static str, seed: u64, says: &'static str) -
 const SIMULATED: [Case; 30] = [
     case(Bug::NotarizeAfterSkip, "partition", 1, "in a window that it skipped"),
     case(Bug::NotarizeOnUncertifiedParent, "all", 1, "on a parent without a certificate"),
-    case(Bug::NotarizeOverGap, "withhold,partition", 6, "which was not skipped"),
+    case(Bug::NotarizeOverGap, "withhold,partition", 1, "which was not skipped"),
     case(Bug::NotarizeUnexecuted, "none", 1, "that it did not execute"),
     case(Bug::NotarizeInvalid, "invalid-blocks", 1, "votes Notarize"),
     case(Bug::IgnoreFloor, "lost-log", 1, "with the floor of the log at"),
@@ -45,7 +45,7 @@ const SIMULATED: [Case; 30] = [
     case(Bug::IgnoreAmnesia, "old-log", 1, "while it may have signed up to"),
     struck(Bug::ProposeAfterRestart, "crash", 1, "a second block of the slot"),
     case(Bug::KeepSet, "epochs", 1, "the aggregate signature does not hold"),
-    case(Bug::BeginOnTail, "all", 16, ""),
+    case(Bug::BeginOnTail, "all", 1, ""),
     case(Bug::IgnoreNextSet, "wrong-set,epochs", 1, "that names another next set"),
     case(Bug::AcceptOldEpoch, "epochs", 1, "which is honest: a certificate that does not hold"),
     Case { validators: 6, ..case(Bug::QuorumLessOne, "none", 1, "by a stake of 400") },

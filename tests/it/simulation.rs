@@ -1,8 +1,11 @@
-//! The simulator: equal options give equal runs, crashes between signing and sending take no word back, and whole nodes
-//! come through power cuts, lost logs and partitions with one chain.
+//! The simulator: equal options give equal runs, crashes between signing and sending take no word back, finality
+//! between distant hosts is as fast as it should be, and whole nodes come through power cuts, lost logs and partitions
+//! with one chain.
+
+use std::time::Duration;
 
 use tests::{
-    simulation::{CrashPoint, Faults, Options, World},
+    simulation::{CrashPoint, Faults, Options, Report, World},
     whole,
 };
 
@@ -36,7 +39,7 @@ fn crashes_between_signing_writing_sending_and_committing_give_no_double_sign() 
     }
 }
 
-fn whole_nodes(seed: u64, has_faults: bool, is_forgetful: bool) -> tests::simulation::Report {
+fn whole_nodes(seed: u64, has_faults: bool, is_forgetful: bool) -> Report {
     whole::World::new(whole::Options { seed, validators: 4, seconds: 30, has_faults, is_forgetful }).run()
 }
 
@@ -53,4 +56,34 @@ fn whole_nodes_that_forget_what_they_signed_are_seen() {
     let found = (1..=12).find_map(|seed| whole_nodes(seed, true, true).violation);
     let found = found.expect("somebody says two things");
     assert!(found.contains("after") || found.contains("two proposals"), "{found}");
+}
+
+/// Validators around the world: one way takes 75 ms in the median and 150 ms at most, one message in a hundred is lost.
+fn wide(validators: usize, seconds: u64, delta_ms: u64, absent_leader: Option<u64>) -> Report {
+    let mut options = Options::cluster(1, validators, seconds, Faults::default());
+    (options.delay.median_us, options.timing.delta) = (75_000, Duration::from_millis(delta_ms));
+    let report = World::new(Options { is_wide: true, loss_per_mille: 10, absent_leader, ..options }).run();
+    assert_eq!(report.violation, None);
+    println!("{}", report.pace(seconds));
+    report
+}
+
+#[test]
+fn a_hundred_validators_around_the_world_agree_within_three_delays() {
+    let report = wide(100, 5, 150, None);
+    assert_eq!(report.skipped, [0, 0]);
+    assert!(report.finality(500) <= 300_000, "half of all take {} us", report.finality(500));
+    assert!(report.finality(990) <= 600_000, "99 of 100 take {} us", report.finality(990));
+    assert!(report.gaps_us().0 <= 200_000, "a slot takes {} us", report.gaps_us().0);
+}
+
+#[test]
+fn a_leader_that_is_not_there_costs_one_timer() {
+    for (delta_ms, timer_us) in [(150, 1_000_000), (75, 700_000)] {
+        let report = wide(10, 8, delta_ms, Some(4));
+        assert!(report.skipped[0] == 0 && report.skipped[1] > 0, "{:?}", report.skipped);
+        // The slot that passes anyway, the timer, and one delay for the votes to skip.
+        let most = 200_000 + timer_us + 150_000;
+        assert!(report.gaps_us().1 <= most, "nothing was final for {} us, {most} are allowed", report.gaps_us().1);
+    }
 }

@@ -167,7 +167,7 @@ impl Machine {
         self.emit_after_sync(Output::Commit { ids, finalization: Box::new(finalization) });
         let slot = top.header.slot();
         self.tip = Anchor { id: top.id, header: top.header, mix: top.mix.unwrap_or_default() };
-        (self.tip_slot, self.tip_empty) = (Some(slot), top.empty == Some(true));
+        (self.tip_slot, self.tip_empty, self.tip_arrived) = (Some(slot), top.empty == Some(true), top.arrived);
         let newest = self.finals.last_key_value().map(|(slot, _)| *slot);
         self.finals.retain(|at, _| *at > slot || Some(*at) == newest);
         let executing = self.executing();

@@ -102,8 +102,9 @@ impl Machine {
 
     fn below(&self, parent: Parent) -> Option<Below> {
         if parent.id == self.tip.id {
-            let since = if parent.slot.is_none() { Duration::ZERO } else { self.pacemaker.entered() };
-            return Some(Below { parent, since, empty: self.tip_empty, is_own: false });
+            let since = if parent.slot.is_none() { Duration::ZERO } else { self.tip_arrived };
+            let is_own = parent.slot.is_some() && Some(self.tip.header.proposer()) == self.me;
+            return Some(Below { parent, since, empty: self.tip_empty, is_own });
         }
         let known = self.blocks.get(&parent.id)?;
         let is_own = Some(known.header.proposer()) == self.me;

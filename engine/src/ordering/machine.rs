@@ -90,6 +90,8 @@ pub struct Machine {
     /// Its slot; `None` for the block that the epoch began on.
     pub(super) tip_slot: Option<Slot>,
     pub(super) tip_empty: bool,
+    /// When it arrived, or this node started.
+    pub(super) tip_arrived: Duration,
     /// Finalizations above it, and the newest one, by slot.
     pub(super) finals: BTreeMap<Slot, Certificate>,
     pub(super) durable: Height,
@@ -148,7 +150,6 @@ impl Machine {
             None => (base.clone(), None),
         };
         let tip_slot = (tip.id != base.id).then_some(Slot(tip.header.slot));
-        let validators = set.size();
         let mut machine = Self {
             now,
             schedule: Schedule::new(seed, &set, settings.window),
@@ -169,6 +170,7 @@ impl Machine {
             tip,
             tip_slot,
             tip_empty: false,
+            tip_arrived: now.monotonic,
             finals: BTreeMap::new(),
             job: None,
             lead: None,
@@ -178,7 +180,7 @@ impl Machine {
             waiting: true,
             fast_skip: None,
             fast_skips: 0,
-            heard: vec![now.monotonic; validators],
+            heard: vec![now.monotonic; set.size()],
             wants: BTreeMap::new(),
             stall: Stall::default(),
             answered: BTreeMap::new(),

@@ -7,6 +7,7 @@
 //! simulate --mode bugs     --seeds N    which bugs that can be planted are seen
 //! simulate --mode crash-points          crashes between signing, writing, syncing, sending and committing
 //! simulate --mode whole                 the pipeline, vm and store of every node, power cuts, partitions, lost logs
+//! simulate --mode wide                  how fast between real hosts under load, and at what cost; nothing is faulty
 //! ```
 //!
 //! The last line is JSON: `{"seed":..,"hash":..,"events":..,"height":..,"ok":..}`. The exit code is 1 if something
@@ -34,6 +35,7 @@ enum Mode {
     Bugs,
     CrashPoints,
     Whole,
+    Wide,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -53,15 +55,21 @@ struct Arguments {
     /// Simulated seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// all, none, or a list of names with commas between.
-    #[arg(long, default_value = "all")]
-    faults: String,
+    /// all, none, or a list of names with commas between; none in mode `wide` and all elsewhere if it is not given.
+    #[arg(long)]
+    faults: Option<String>,
     /// Median of the one-way delay in milliseconds.
     #[arg(long, default_value_t = 30)]
     delay_ms: u64,
     /// Longest one-way delay in milliseconds.
     #[arg(long, default_value_t = 150)]
     delay_max_ms: u64,
+    /// Of a thousand messages so many are lost; votes for good, all others until they are sent again.
+    #[arg(long, default_value_t = 10)]
+    loss_per_mille: u64,
+    /// Whoever leads this window never starts, in mode `wide`.
+    #[arg(long)]
+    absent_leader: Option<u64>,
     /// Slots of a window.
     #[arg(long, default_value_t = 4)]
     window: u64,
@@ -77,6 +85,9 @@ struct Arguments {
     /// Of a thousand times between signing and sending, so many are crashes; 40 in mode `crash-points`.
     #[arg(long, default_value_t = 0)]
     crash_points_per_mille: u64,
+    /// Milliseconds that a block takes to execute.
+    #[arg(long, default_value_t = 5)]
+    execute_ms: u64,
     /// Only this bug, in mode `bugs`.
     #[arg(long)]
     bug: Option<String>,
@@ -86,12 +97,17 @@ struct Arguments {
 }
 
 impl Arguments {
+    fn faults(&self) -> &str {
+        self.faults.as_deref().unwrap_or(if matches!(self.mode, Mode::Wide) { "none" } else { "all" })
+    }
+
     fn options(&self, faults: Faults, seed: u64) -> Options {
         let mut options = Options::cluster(seed, self.validators, self.seconds, faults);
         (options.delay.median_us, options.delay.max_us) = (self.delay_ms * 1_000, self.delay_max_ms * 1_000);
         options.timing.delta = Duration::from_millis(self.delta_ms);
         options.timing.slot_time = Duration::from_millis(self.slot_ms);
         (options.window, options.byzantine) = (self.window, self.byzantine);
+        options.execute_us = self.execute_ms * 1_000;
         (options.crash_points_per_mille, options.verbose) = (self.crash_points_per_mille, self.verbose);
         options
     }
@@ -101,15 +117,16 @@ impl Arguments {
         let byzantine = self.byzantine.map(|count| format!(" --byzantine {count}")).unwrap_or_default();
         format!(
             "--validators {} --seconds {} --faults {} --window {} --delay-ms {} --delay-max-ms {} --delta-ms {} \
-             --slot-ms {} --crash-points-per-mille {}{byzantine}",
+             --slot-ms {} --execute-ms {} --crash-points-per-mille {}{byzantine}",
             self.validators,
             self.seconds,
-            self.faults,
+            self.faults(),
             self.window,
             self.delay_ms,
             self.delay_max_ms,
             self.delta_ms,
             self.slot_ms,
+            self.execute_ms,
             self.crash_points_per_mille
         )
     }
@@ -124,6 +141,7 @@ fn main() -> ExitCode {
         Mode::Bugs => bugs(&arguments),
         Mode::CrashPoints => crash_points(&arguments),
         Mode::Whole => whole(&arguments),
+        Mode::Wide => wide(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -144,7 +162,7 @@ fn tell(report: &Report, how: &str) {
 }
 
 fn run(arguments: &Arguments) -> Result<bool, String> {
-    let faults = Faults::parse(&arguments.faults)?;
+    let faults = Faults::parse(arguments.faults())?;
     let how = arguments.flags();
     let (begun, mut events, mut finality) = (Instant::now(), 0, Vec::new());
     let mut last = Report::default();
@@ -167,29 +185,33 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         whole.finality(500) / 1_000,
         whole.finality(990) / 1_000,
         whole.slots,
-        whole.bytes_sent
+        whole.bytes_sent.iter().max().copied().unwrap_or_default()
     );
     tell(&whole, &how);
     Ok(true)
 }
 
 fn whole(arguments: &Arguments) -> Result<bool, String> {
-    let (begun, mut events) = (Instant::now(), 0);
+    let has_faults = match arguments.faults() {
+        "all" => true,
+        "none" => false,
+        other => return Err(format!("whole nodes have all faults or none, not {other}")),
+    };
+    let (validators, seconds, faults) = (arguments.validators, arguments.seconds, arguments.faults());
+    let how = format!("--mode whole --validators {validators} --seconds {seconds} --faults {faults}");
+    let (begun, mut events, mut last) = (Instant::now(), 0, Report::default());
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let (validators, seconds, has_faults) = (arguments.validators, arguments.seconds, arguments.faults != "none");
-        let is_forgetful = false;
-        let report = whole::World::new(whole::Options { seed, validators, seconds, has_faults, is_forgetful }).run();
-        events += report.events;
-        if report.violation.is_some() || seed + 1 == arguments.seed + arguments.seeds {
-            println!("{events} events, {} a second", u128::from(events) * 1_000 / begun.elapsed().as_millis().max(1));
-            tell(
-                &report,
-                &format!("--mode whole --validators {validators} --seconds {seconds} --faults {}", arguments.faults),
-            );
-            return Ok(report.violation.is_none());
+        let options = whole::Options { seed, validators, seconds, has_faults, is_forgetful: false };
+        last = whole::World::new(options).run();
+        events += last.events;
+        if last.violation.is_some() {
+            break;
         }
     }
-    Ok(true)
+    let rate = u128::from(events) * 1_000 / begun.elapsed().as_millis().max(1);
+    println!("{} seeds, {events} events, {rate} a second", arguments.seeds);
+    tell(&last, &how);
+    Ok(last.violation.is_none())
 }
 
 fn twins(arguments: &Arguments) -> Result<bool, String> {
@@ -244,7 +266,7 @@ fn control(arguments: &Arguments) -> Result<bool, String> {
 }
 
 fn bugs(arguments: &Arguments) -> Result<bool, String> {
-    let faults = Faults::parse(&arguments.faults)?;
+    let faults = Faults::parse(arguments.faults())?;
     let mut missed = 0;
     for bug in Bug::ALL {
         if arguments.bug.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
@@ -269,8 +291,20 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
     Ok(missed == 0)
 }
 
+fn wide(arguments: &Arguments) -> Result<bool, String> {
+    let Arguments { seconds, loss_per_mille, absent_leader, .. } = *arguments;
+    let options = arguments.options(Faults::parse(arguments.faults())?, arguments.seed);
+    let report = World::new(Options { is_wide: true, calm_us: 0, loss_per_mille, absent_leader, ..options }).run();
+    if let Some(violation) = &report.violation {
+        println!("seed {}: {violation}", report.seed);
+    }
+    println!("{}", report.json());
+    println!("{}", report.pace(seconds));
+    Ok(report.violation.is_none())
+}
+
 fn crash_points(arguments: &Arguments) -> Result<bool, String> {
-    let faults = Faults::parse(&arguments.faults)?;
+    let faults = Faults::parse(arguments.faults())?;
     let chance = if arguments.crash_points_per_mille > 0 { arguments.crash_points_per_mille } else { 40 };
     let arguments = Arguments { crash_points_per_mille: chance, ..arguments.clone() };
     let mut counted = [0_u64; CrashPoint::COUNT];

@@ -94,6 +94,10 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
         witness: Witness::default(),
         watched: Watched::default(),
         executed: std::collections::BTreeSet::new(),
+        is_absent: false,
+        busy_us: 0,
+        cpu_us: 0,
+        sent_bytes: 0,
     };
     let total: u64 = stakes.iter().sum();
     let mut kinds: Vec<FaultKind> = options.faults.of_a_third().collect();

@@ -31,7 +31,7 @@ impl World {
             return self.oracle.violated(format!("node {node} builds on a block that nobody made"));
         };
         // Some blocks find no transactions.
-        let empty = self.rng.below(8) == 0;
+        let empty = !self.options.is_wide && self.rng.below(8) == 0;
         header.block_hash = outcome(parent, &header, empty);
         if self.nodes[node].fault == Some(FaultKind::InvalidBlocks) && self.rng.below(2) == 0 {
             header.block_hash = B256::with_last_byte(0xee);
@@ -165,6 +165,9 @@ impl World {
                 self.watch_commit(node, &below, &header);
             }
             self.nodes[node].committed = header.height;
+            if honest {
+                self.final_us.entry(header.height).or_insert(self.now);
+            }
             self.keep(node, *id);
             if let Some(at) = self.proposed_at.get(id).filter(|_| honest) {
                 self.finality_us.push(self.now - at);

@@ -1,7 +1,5 @@
 //! What faulty validators make of what they would say.
 
-use std::sync::Arc;
-
 use alloy_primitives::B256;
 use engine::{
     crypto::Signer as _,
@@ -12,7 +10,7 @@ use engine::{
     },
 };
 
-use super::{faults::FaultKind, node::outcome, world::World};
+use super::{faults::FaultKind, node::outcome, traffic::Parcel, world::World};
 
 impl World {
     /// What a faulty validator makes of what it would say.
@@ -21,8 +19,8 @@ impl World {
             (FaultKind::Equivocate, Message::Proposal(proposal)) => self.equivocate(node, *proposal),
             (FaultKind::Withhold, message @ Message::Certificate(_)) => {
                 let to = usize::try_from(self.rng.below(self.nodes.len() as u64)).expect("a node");
-                let bodies = self.bodies_of(&message);
-                self.send(node, to, &Arc::new(message), &bodies);
+                let parcel = self.parcel(message);
+                self.send(node, to, &parcel);
             }
             (FaultKind::BadShares, Message::Vote(mut vote)) => {
                 if self.rng.below(2) == 0 {
@@ -65,15 +63,13 @@ impl World {
         let id = other.header.id();
         other.signature = self.signature_of(&other.header, &id);
         self.headers.insert(id, (other.header.clone(), empty));
-        let (one, two) = (Message::Proposal(Box::new(proposal)), Message::Proposal(Box::new(other)));
-        let bodies = [self.bodies_of(&one), self.bodies_of(&two)];
-        let messages = [Arc::new(one), Arc::new(two)];
+        let parcels = [proposal, other].map(|proposal| self.parcel(Message::Proposal(Box::new(proposal))));
         for to in (0..self.nodes.len()).filter(|to| *to != node) {
             let draw = self.rng.below(5);
             for which in 0..2 {
                 if draw == 4 || draw % 2 == which {
                     let which = usize::try_from(which).expect("small");
-                    self.send(node, to, &messages[which], &bodies[which]);
+                    self.send(node, to, &parcels[which]);
                 }
             }
         }
@@ -128,7 +124,7 @@ impl World {
         let id = others[usize::try_from(self.rng.below(others.len() as u64)).expect("small")];
         let Some((header, empty)) = self.headers.get(&id) else { return };
         let block = SignedHeader { header: header.clone(), signature: self.signature_of(header, &id) };
-        let bodies = Arc::new(vec![(id, *empty)]);
-        self.send(node, from, &Arc::new(Message::Blocks(vec![block])), &bodies);
+        let bodies = vec![(id, *empty)];
+        self.send(node, from, &Parcel::new(Message::Blocks(vec![block]), bodies));
     }
 }

@@ -9,6 +9,7 @@
 //! Promise: equal options give equal events, and the trace hash says so. No clock and no thread is in here.
 
 mod cluster;
+mod costs;
 pub mod crashes;
 pub mod disk;
 pub mod faults;

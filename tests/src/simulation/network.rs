@@ -75,15 +75,20 @@ impl Links {
         self.cut.fill(false);
     }
 
-    /// Times at which a message sent now arrives: none, one or two.
-    pub fn arrivals(&mut self, from: usize, to: usize, now: u64, rng: &mut Rng) -> [Option<u64>; 2] {
+    /// Times at which a message sent now arrives: none, one or two. What is lost is noticed after two delays and sent
+    /// again, `tries` times in all.
+    pub fn arrivals(&mut self, from: usize, to: usize, now: u64, tries: u32, rng: &mut Rng) -> [Option<u64>; 2] {
         let link = from * self.nodes + to;
-        if self.cut[link] || (self.loss_per_mille > 0 && rng.below(1_000) < self.loss_per_mille) {
+        if self.cut[link] {
             return [None, None];
         }
+        let is_lost = |rng: &mut Rng| self.loss_per_mille > 0 && rng.below(1_000) < self.loss_per_mille;
+        let Some(lost) = (0..tries).find(|_| !is_lost(rng)) else { return [None, None] };
+        let now = now.saturating_add(u64::from(lost) * 2 * self.medians[link]);
         let small = Delay { sigma_milli: if self.varies { 600 } else { 50 }, ..self.delay };
         let mut one = now.saturating_add(log_normal(rng, small, self.medians[link]));
-        if !self.varies {
+        // What was sent again holds nothing else up.
+        if !self.varies && lost == 0 {
             one = one.max(self.last[link]);
             self.last[link] = one;
         }

@@ -1,9 +1,10 @@
 //! One node: a machine while it runs, a disk always.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use alloy_primitives::{B256, keccak256};
 use engine::{
+    crypto::Signer,
     ordering::{
         chain::mix,
         event::{Anchor, Identity, Now, Output, Settings, Snapshot},
@@ -15,7 +16,15 @@ use engine::{
     types::{ConsensusHeader, Height, ValidatorSet},
 };
 
-use super::{disk::Disk, faults::FaultKind, keys::public_key, ledger::Ledger, watch::Watched, witness::Witness};
+use super::{
+    costs::{Meter, Metered},
+    disk::Disk,
+    faults::FaultKind,
+    keys::public_key,
+    ledger::Ledger,
+    watch::Watched,
+    witness::Witness,
+};
 
 /// A job of the executor that is under way.
 #[derive(Clone, Debug)]
@@ -75,6 +84,14 @@ pub struct Node {
     pub durable_at: u64,
     /// Blocks it executed or built since it started.
     pub executed: BTreeSet<B256>,
+    /// It never starts.
+    pub is_absent: bool,
+    /// Until then it is at something.
+    pub busy_us: u64,
+    /// Microseconds that its signatures took it.
+    pub cpu_us: u64,
+    /// What it sent, encoded.
+    pub sent_bytes: u64,
 }
 
 /// What the toy executor makes of a block: it depends on everything below it.
@@ -122,11 +139,13 @@ impl Node {
         self.top = self.disk.chain.last().map(|(tip, _)| tip.clone());
         self.committed = self.disk.chain.last().map_or(0, |(tip, _)| tip.header.height);
         let snapshot = self.snapshot(world, nonce);
+        let signer = MockSigner::new(self.secret);
+        let signer: Arc<dyn Signer> = match world.meter {
+            Some(meter) => Arc::new(Metered::new(signer, meter)),
+            None => Arc::new(signer),
+        };
         let settings = Settings {
-            identity: Some(Identity {
-                public_key: public_key(self.secret),
-                signer: std::sync::Arc::new(MockSigner::new(self.secret)),
-            }),
+            identity: Some(Identity { public_key: public_key(self.secret), signer }),
             planted: if self.fault.is_none() { world.planted } else { Planted::default() },
             ..world.settings.clone()
         };
@@ -205,4 +224,6 @@ pub struct Boot<'w> {
     pub epoch_ms: u64,
     /// A bug that the honest nodes have.
     pub planted: Planted,
+    /// Counts what signatures cost, where they cost something.
+    pub(super) meter: Option<&'w Arc<Meter>>,
 }

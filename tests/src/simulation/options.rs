@@ -32,6 +32,13 @@ pub struct Options {
     pub crash_points_per_mille: u64,
     /// Delays of the links.
     pub delay: Delay,
+    /// Of a thousand messages so many are lost.
+    pub loss_per_mille: u64,
+    /// As between real hosts under load: signatures take the time of BLS, what is lost of a stream is sent again, and
+    /// every block has transactions.
+    pub is_wide: bool,
+    /// Whoever leads this window of the first epoch never starts.
+    pub absent_leader: Option<u64>,
     /// Timers.
     pub timing: Timing,
     /// Slots of a window.
@@ -64,6 +71,9 @@ impl Options {
             faults,
             crash_points_per_mille: 0,
             delay: Delay { median_us: 30_000, max_us: 150_000, sigma_milli: 400 },
+            loss_per_mille: 0,
+            is_wide: false,
+            absent_leader: None,
             timing: Timing {
                 delta: Duration::from_millis(150),
                 slot_time: Duration::from_millis(200),

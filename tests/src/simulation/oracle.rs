@@ -103,6 +103,12 @@ impl Oracle {
         }
     }
 
+    /// Slots of an epoch with a skip certificate.
+    pub fn skipped(&self, epoch: u64) -> impl Iterator<Item = Slot> + '_ {
+        let of_epoch = self.certified.keys().filter(move |(at, _, kind)| *at == epoch && *kind == Kind::Skip);
+        of_epoch.map(|(_, slot, _)| *slot)
+    }
+
     /// An honest node commits a block on top of another, of which these are height and id.
     pub fn commits(&mut self, below: (u64, B256), header: &ConsensusHeader) {
         let id = header.id();

@@ -16,6 +16,22 @@ use super::{
     world::{Event, World},
 };
 
+/// A message under way.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) message: Message,
+    /// Blocks whose bodies travel beside it, and whether each is empty.
+    pub(super) bodies: Vec<(B256, bool)>,
+    size_bytes: u64,
+}
+
+impl Parcel {
+    pub(super) fn new(message: Message, bodies: Vec<(B256, bool)>) -> Arc<Self> {
+        let size_bytes = message.encoded().len() as u64;
+        Arc::new(Self { message, bodies, size_bytes })
+    }
+}
+
 impl World {
     pub(super) fn broadcast(&mut self, node: usize, message: Message, honest: bool) {
         self.check_sent(node, &message, honest);
@@ -32,43 +48,47 @@ impl World {
     }
 
     pub(super) fn tell_all(&mut self, node: usize, message: Message) {
-        let bodies = self.bodies_of(&message);
-        let message = Arc::new(message);
-        let is_struck =
-            matches!(*message, Message::Vote(_) | Message::Proposal(_)) && self.strikes(node, CrashPoint::WhileSending);
+        let is_own = matches!(message, Message::Vote(_) | Message::Proposal(_));
+        let is_struck = is_own && self.strikes(node, CrashPoint::WhileSending);
+        let parcel = self.parcel(message);
         for to in 0..self.nodes.len() {
             if to != node && !(is_struck && self.rng.below(2) == 0) {
-                self.send(node, to, &message, &bodies);
+                self.send(node, to, &parcel);
             }
         }
     }
 
-    pub(super) fn bodies_of(&self, message: &Message) -> Arc<Vec<(B256, bool)>> {
-        match message {
+    /// A message with the bodies that go with it.
+    pub(super) fn parcel(&self, message: Message) -> Arc<Parcel> {
+        let bodies = match &message {
             Message::Proposal(proposal) => {
                 let id = proposal.header.id();
-                Arc::new(self.headers.get(&id).map(|(_, empty)| (id, *empty)).into_iter().collect())
+                self.headers.get(&id).map(|(_, empty)| (id, *empty)).into_iter().collect()
             }
-            _ => self.no_bodies.clone(),
+            _ => Vec::new(),
+        };
+        Parcel::new(message, bodies)
+    }
+
+    pub(super) fn send(&mut self, from: usize, to: usize, parcel: &Arc<Parcel>) {
+        self.nodes[from].sent_bytes += parcel.size_bytes;
+        let leaves = self.nodes[from].busy_us.max(self.now);
+        // Votes are datagrams; what is lost of a stream is sent again.
+        let tries = if self.options.is_wide && !matches!(parcel.message, Message::Vote(_)) { 8 } else { 1 };
+        for at in self.links.arrivals(from, to, leaves, tries, &mut self.rng).into_iter().flatten() {
+            self.at(at, Event::Deliver { to, from, parcel: parcel.clone() });
         }
     }
 
-    pub(super) fn send(&mut self, from: usize, to: usize, message: &Arc<Message>, bodies: &Arc<Vec<(B256, bool)>>) {
-        self.sent[from] += size_of_message(message);
-        for at in self.links.arrivals(from, to, self.now, &mut self.rng).into_iter().flatten() {
-            self.at(at, Event::Deliver { to, from, message: message.clone(), bodies: bodies.clone() });
-        }
-    }
-
-    pub(super) fn deliver(&mut self, to: usize, from: usize, message: &Message, bodies: &[(B256, bool)]) {
+    pub(super) fn deliver(&mut self, to: usize, from: usize, parcel: &Parcel) {
         if self.nodes[to].machine.is_none() {
             return;
         }
         let source = self.source(to, from);
-        let liar = if self.nodes[to].fault.is_none() { self.watch_heard(to, message) } else { None };
-        self.input(to, Input::Received(source, message.clone()));
+        let liar = if self.nodes[to].fault.is_none() { self.watch_heard(to, &parcel.message) } else { None };
+        self.input(to, Input::Received(source, parcel.message.clone()));
         self.watch_accused(to, liar);
-        for (id, empty) in bodies {
+        for (id, empty) in &parcel.bodies {
             self.input(to, Input::Body { id: *id, empty: *empty });
         }
     }
@@ -84,7 +104,9 @@ impl World {
         let epoch = self.nodes[node].machine.as_ref().map_or(0, |machine| machine.place().epoch.0);
         let is_it = |it: &Node| index_of(&self.options, it.secret, epoch) == Some(whom);
         let Some(to) = (0..self.nodes.len()).find(|to| *to != node && is_it(&self.nodes[*to])) else { return };
-        for at in self.links.arrivals(node, to, self.now, &mut self.rng).into_iter().flatten() {
+        let leaves = self.nodes[node].busy_us.max(self.now);
+        let tries = if self.options.is_wide { 8 } else { 1 };
+        for at in self.links.arrivals(node, to, leaves, tries, &mut self.rng).into_iter().flatten() {
             self.at(at, Event::Ask { to, from: node, fetch });
         }
     }
@@ -110,17 +132,7 @@ impl World {
             next = header.parent_id;
         }
         if !blocks.is_empty() {
-            self.send(node, from, &Arc::new(Message::Blocks(blocks)), &Arc::new(bodies));
+            self.send(node, from, &Parcel::new(Message::Blocks(blocks), bodies));
         }
-    }
-}
-
-fn size_of_message(message: &Message) -> u64 {
-    match message {
-        Message::Proposal(proposal) => 460 + 180 * proposal.certificates.len() as u64,
-        Message::Vote(_) => 150,
-        Message::Certificate(_) => 180,
-        Message::Blocks(blocks) => 460 * blocks.len() as u64,
-        _ => 64,
     }
 }

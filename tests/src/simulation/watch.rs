@@ -215,11 +215,14 @@ impl World {
         if self.options.calm_us == 0 || watched.entered_us < calm + SETTLED_US {
             return;
         }
+        // Who started later than others counts fewer windows, and waits for those that count the most.
+        let windows = self.nodes.iter().filter(|it| it.fault.is_none()).map(|it| it.watched.entered);
+        let windows = windows.max().unwrap_or_default();
         let timing = &self.options.timing;
         let idle = timing.idle_interval.unwrap_or_default();
         let slots = u32::try_from(self.options.window).unwrap_or(u32::MAX);
         let mut longest = timing.delta * 4 + timing.slot_time + idle.max(timing.slot_time) * slots;
-        for _ in 1..watched.entered.min(12) {
+        for _ in 1..windows.min(12) {
             longest += longest / 2;
         }
         let slack = if self.options.faults.has(FaultKind::Loss) { STALLS_US } else { SLOW_US };

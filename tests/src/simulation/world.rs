@@ -11,14 +11,16 @@ use alloy_primitives::B256;
 use engine::{
     ordering::{
         event::{Anchor, Input, Output, Settings},
+        leader::Schedule,
         planted::Planted,
     },
     testing::MockScheme,
-    types::{Certificate, ConsensusHeader, Domain, Epoch, Fetch, Message},
+    types::{Certificate, ConsensusHeader, Domain, Epoch, Fetch, Slot},
 };
 
 use super::{
-    cluster::{members, nodes, stakes},
+    cluster::{members, nodes, secret_at, stakes},
+    costs::{Meter, Metered},
     crashes::CrashPoint,
     faults::FaultKind,
     network::Links,
@@ -26,6 +28,7 @@ use super::{
     options::Options,
     oracle::Oracle,
     report::{self, Report},
+    traffic::Parcel,
     watch::Sets,
 };
 use crate::rng::Rng;
@@ -37,7 +40,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    Deliver { to: usize, from: usize, message: Arc<Message>, bodies: Arc<Vec<(B256, bool)>> },
+    Deliver { to: usize, from: usize, parcel: Arc<Parcel> },
     Ask { to: usize, from: usize, fetch: Fetch },
     Wake { node: usize, wish: u32 },
     Done { node: usize, start: u32 },
@@ -88,19 +91,20 @@ pub struct World {
     pub(super) links: Links,
     pub(super) stakes: Vec<u64>,
     pub(super) settings: Settings,
+    meter: Arc<Meter>,
     pub(super) genesis: Anchor,
     pub(super) sets: Sets,
     pub(super) headers: BTreeMap<B256, (ConsensusHeader, bool)>,
     pub(super) oracle: Oracle,
     trace: u64,
     events: u64,
-    pub(super) sent: Vec<u64>,
     pub(super) proposed_at: BTreeMap<B256, u64>,
     pub(super) finality_us: Vec<u64>,
+    /// When each height was first final at an honest node.
+    pub(super) final_us: BTreeMap<u64, u64>,
     pub(super) crash_points: [u64; CrashPoint::COUNT],
     /// Slots that passed at some honest node in the first epoch.
     slots_passed: u64,
-    pub(super) no_bodies: Arc<Vec<(B256, bool)>>,
 }
 
 impl std::fmt::Debug for World {
@@ -123,6 +127,7 @@ impl World {
         let epoch_heights = if has(FaultKind::Epochs) { 20 + rng.below(60) } else { 18_000 };
         let genesis_header = ConsensusHeader { chain_id: 7, block_hash: B256::with_last_byte(1), ..Default::default() };
         let genesis = Anchor { id: genesis_header.id(), header: genesis_header, mix: B256::with_last_byte(9) };
+        let meter = Arc::new(Meter::default());
         let settings = Settings {
             domain: Domain { chain_id: 7, genesis: genesis.id },
             window: options.window,
@@ -130,7 +135,7 @@ impl World {
             timing: options.timing,
             build_time: Duration::from_millis(100),
             in_flight_max: 64,
-            scheme: Arc::new(MockScheme),
+            scheme: if options.is_wide { Arc::new(Metered::new(MockScheme, &meter)) } else { Arc::new(MockScheme) },
             identity: None,
             planted: Planted::default(),
         };
@@ -142,13 +147,12 @@ impl World {
             }
         }
         let mut links = Links::new(nodes.len(), options.delay, &mut rng);
-        links.loss_per_mille = if has(FaultKind::Loss) { 20 } else { 0 };
+        links.loss_per_mille = if has(FaultKind::Loss) { 20 } else { options.loss_per_mille };
         links.twice_per_mille = if has(FaultKind::Duplicate) { 20 } else { 0 };
         links.varies = has(FaultKind::Reorder);
         Self {
             oracle: Oracle::new(options.only_forks),
             sets: Sets::default(),
-            sent: vec![0; nodes.len()],
             options,
             rng,
             now: 0,
@@ -158,16 +162,45 @@ impl World {
             links,
             stakes,
             settings,
+            meter,
             genesis,
             headers: BTreeMap::new(),
             trace: 0,
             events: 0,
             proposed_at: BTreeMap::new(),
             finality_us: Vec::new(),
+            final_us: BTreeMap::new(),
             crash_points: [0; CrashPoint::COUNT],
             slots_passed: 0,
-            no_bodies: Arc::default(),
         }
+    }
+
+    /// Who leads which window of the first epoch.
+    fn schedule(&mut self) -> Schedule {
+        let set = self.set_of(0);
+        Schedule::new(self.genesis.id, &set, self.options.window)
+    }
+
+    /// Whoever leads the window that is to have no leader never starts.
+    fn choose_absent(&mut self) {
+        let Some(window) = self.options.absent_leader else { return };
+        let leader = self.schedule().leader(Slot(window * self.options.window));
+        let secret = secret_at(&self.options, leader, 0);
+        for node in self.nodes.iter_mut().filter(|node| node.secret == secret) {
+            (node.is_absent, node.fault) = (true, Some(FaultKind::Dead));
+        }
+    }
+
+    /// Slots that were skipped in the first epoch: of leaders that are there, and of one that is not.
+    fn skipped(&mut self) -> [u64; 2] {
+        let schedule = self.schedule();
+        let absent = self.nodes.iter().filter(|node| node.is_absent).map(|node| node.secret).collect::<Vec<_>>();
+        let mut counted = [0, 0];
+        for slot in self.oracle.skipped(0) {
+            let secret = secret_at(&self.options, schedule.leader(slot), 0);
+            counted[usize::from(absent.contains(&secret))] += 1;
+        }
+        counted
     }
 
     /// Key and faultiness of every node that these options make.
@@ -180,8 +213,11 @@ impl World {
     #[must_use]
     pub fn run(mut self) -> Report {
         self.headers.insert(self.genesis.id, (self.genesis.header.clone(), true));
+        self.choose_absent();
         for node in 0..self.nodes.len() {
-            self.boot(node);
+            if !self.nodes[node].is_absent {
+                self.boot(node);
+            }
         }
         self.plan();
         let end = self.options.length_us;
@@ -200,6 +236,7 @@ impl World {
         self.judge_debts();
         self.judge_liveness();
         self.finality_us.sort_unstable();
+        let skipped = self.skipped();
         let top = |node: &Node| node.machine.as_ref().map_or(0, |machine| machine.place().height.0);
         Report {
             seed: self.options.seed,
@@ -210,7 +247,10 @@ impl World {
             violation: self.oracle.violation,
             finality_us: self.finality_us,
             crash_points: self.crash_points,
-            bytes_sent: self.sent.iter().copied().max().unwrap_or_default(),
+            bytes_sent: self.nodes.iter().map(|node| node.sent_bytes).collect(),
+            cpu_us: self.nodes.iter().map(|node| node.cpu_us).collect(),
+            final_us: self.final_us,
+            skipped,
             slots: self.slots_passed,
         }
     }
@@ -250,6 +290,7 @@ impl World {
             set: &of_epoch,
             epoch_ms: EPOCH_MS,
             planted: self.options.planted,
+            meter: self.options.is_wide.then_some(&self.meter),
         };
         let nonce = self.rng.next();
         let started = self.nodes[node].boot(&boot, self.now, nonce);
@@ -260,9 +301,25 @@ impl World {
         }
     }
 
-    fn step(&mut self, event: Event) {
+    /// The node that an event keeps busy.
+    const fn busied(event: &Event) -> Option<usize> {
         match event {
-            Event::Deliver { to, from, message, bodies } => self.deliver(to, from, &message, &bodies),
+            Event::Deliver { to: node, .. }
+            | Event::Wake { node, .. }
+            | Event::Done { node, .. }
+            | Event::Synced { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Some(free) = Self::busied(&event).map(|node| self.nodes[node].busy_us).filter(|free| *free > self.now) {
+            // Whatever waits keeps its order.
+            self.seq += 1;
+            return self.heap.push(Reverse(Entered((free, 0, self.seq), event)));
+        }
+        match event {
+            Event::Deliver { to, from, parcel } => self.deliver(to, from, &parcel),
             Event::Ask { to, from, fetch } => self.answer(to, from, &fetch),
             Event::Wake { node, wish } => {
                 if self.nodes[node].wake.1 == wish {
@@ -314,6 +371,11 @@ impl World {
         let Some(machine) = &mut self.nodes[node].machine else { return };
         let outputs = machine.handle(input, now);
         let place = machine.place();
+        if self.options.is_wide {
+            let took = self.meter.take();
+            self.nodes[node].cpu_us += took;
+            self.nodes[node].busy_us = self.nodes[node].busy_us.max(self.now) + took;
+        }
         let honest = self.nodes[node].fault.is_none();
         if honest && place.epoch == Epoch(0) {
             self.slots_passed = self.slots_passed.max(place.frontier.0);
@@ -356,9 +418,9 @@ impl World {
             Output::Broadcast(message) => self.broadcast(node, message, honest),
             Output::Send(peer, message) => {
                 self.check_sent(node, &message, honest);
-                let bodies = self.bodies_of(&message);
+                let parcel = self.parcel(message);
                 if let Ok(peer) = usize::try_from(peer) {
-                    self.send(node, peer, &Arc::new(message), &bodies);
+                    self.send(node, peer, &parcel);
                 }
             }
             Output::Request(whom, fetch) => self.ask(node, whom, fetch),
