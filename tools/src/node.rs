@@ -20,6 +20,7 @@ use engine::{
 use eyre::WrapErr;
 use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
 use storage::Database;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{GenesisArgs, InitArgs, NodeArgs},
@@ -80,12 +81,14 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
             dev: accounts.clone(),
         };
         let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
+        // Whoever reads that it serves may stop it at once.
+        let signals = stop_signals()?;
         announce(args, &chain, &folder, &server, accounts.as_ref());
         let watched = node.clone();
         let failed = tokio::task::spawn_blocking(move || watched.wait());
         let failure = tokio::select! {
             failure = failed => failure.unwrap_or(None),
-            () = stop_signal() => None,
+            () = stop_signal(signals) => None,
         };
         tracing::info!("stopping");
         server.stop().await;
@@ -215,14 +218,15 @@ fn announce(args: &NodeArgs, chain: &ChainSpec, folder: &Folder, server: &RpcSer
     let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
 }
 
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
-        let _ = interrupt.await;
-        return;
-    };
+/// Takes the signals that ask the node to stop; from here on they end no process by themselves.
+fn stop_signals() -> eyre::Result<[Signal; 2]> {
+    let take = |kind| signal(kind).wrap_err("cannot listen for signals");
+    Ok([take(SignalKind::interrupt())?, take(SignalKind::terminate())?])
+}
+
+async fn stop_signal([mut interrupt, mut terminate]: [Signal; 2]) {
     tokio::select! {
-        _ = interrupt => {},
+        _ = interrupt.recv() => {},
         _ = terminate.recv() => {},
     }
 }

@@ -15,11 +15,11 @@
 //!
 //! `genesis_hash` is the hash of block 0, `chain_digest` that of all parameters of the chain. At and below `floor`
 //! nothing is signed any more; it is `null` if nothing was final yet. `proposals` and `votes` are all that was signed
-//! above it: `header` is the RLP of the consensus header with this `id`, `kind` is `notarize`, `skip` or `finalize`, and
-//! a skip has no `id`. No other field and no other version is read.
+//! above it: `header` is the RLP of the consensus header with this `id`, `kind` is `notarize`, `skip` or `finalize`,
+//! and a skip has no `id`. No other field and no other version is read.
 //!
-//! An import takes the entries over, and raises the floor to the highest slot of anything in the file and in the log: the
-//! importer's word that nothing was signed above. So it ends a loss, as an answer of the other validators does.
+//! An import takes the entries over, and raises the floor to the highest slot of anything in the file and in the log:
+//! the importer's word that nothing was signed above. So it ends a loss, as the answers of other validators do.
 
 use std::path::{Path, PathBuf};
 
