@@ -468,25 +468,31 @@ impl Stages {
         self.told.swap(told, Atomic::AcqRel)
     }
 
-    /// A block and those below it, newest first, as far as they are here and fit one letter.
-    fn blocks_from(&self, id: B256, count: u64) -> Letter {
+    /// A block or tail header and those below it, newest first, as far as they are here and fit one letter. `tail` knows
+    /// the tail headers of the present epoch. A store that cannot be read stops the node elsewhere.
+    fn blocks_from(&self, id: B256, count: u64, tail: &dyn Fn(&B256) -> Option<SignedHeader>) -> Letter {
         let (mut headers, mut blocks) = (Vec::new(), Vec::new());
         let (mut next, mut bytes) = (id, 0_usize);
         let stored = |id: B256| {
-            // A store that cannot be read stops the node elsewhere.
             let height = self.store.height_of_id(id).ok().flatten()?;
             let found = self.store.block(height).ok().flatten()?;
             Some((found.finality?.proposal, found.block.clone()))
         };
         for _ in 0..count.min(limits::FETCH_BLOCKS_MAX) {
-            let Some((signature, block)) = self.pending.block(&next).or_else(|| stored(next)) else { break };
-            bytes = bytes.saturating_add(block.rlp_size_bytes());
-            if bytes > limits::LETTER_BYTES_MAX && !blocks.is_empty() {
-                break;
+            if let Some((signature, block)) = self.pending.block(&next).or_else(|| stored(next)) {
+                bytes = bytes.saturating_add(block.rlp_size_bytes());
+                if bytes > limits::LETTER_BYTES_MAX && !blocks.is_empty() {
+                    break;
+                }
+                headers.push(SignedHeader { header: block.consensus.clone(), signature });
+                blocks.push(block);
+            } else if let Some(above) = tail(&next).or_else(|| self.store.tail_header(next).ok().flatten()) {
+                headers.push(above);
             }
-            next = block.consensus.parent_id;
-            headers.push(SignedHeader { header: block.consensus.clone(), signature });
-            blocks.push(block);
+            match headers.last() {
+                Some(last) if last.header.parent_id != next => next = last.header.parent_id,
+                _ => break,
+            }
         }
         Letter { message: Message::Blocks(headers), blocks }
     }

@@ -23,7 +23,7 @@ use crate::{
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
         Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Epoch, EpochStart, ExecutedBlock, FinalizedBlock,
-        Height, Letter, PublicKey, Slot, StateChanges, Transaction, TrieHandle,
+        Height, Letter, PublicKey, SignedHeader, Slot, StateChanges, Transaction, TrieHandle,
     },
 };
 
@@ -318,6 +318,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; an epoch that has not begun is `Ok(None)`.
     fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>, StoreError>;
+
+    /// A tail header of an epoch that ended, by its id.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unknown id is `Ok(None)`.
+    fn tail_header(&self, id: B256) -> Result<Option<SignedHeader>, StoreError>;
 
     /// State after the block at `height`; [`crate::limits::STATE_WINDOW_HEIGHTS`] below the tip at least.
     ///

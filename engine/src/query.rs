@@ -250,7 +250,9 @@ impl Query {
         while headers.last().map(ConsensusHeader::id) != certified {
             let top = height.0.saturating_add(u64::try_from(headers.len()).unwrap_or(u64::MAX));
             let above = self.store.block(Height(top))?.map(|block| block.block.consensus.clone());
-            let above = above.filter(|above| above.epoch() == certificate.epoch).or_else(|| tail.pop());
+            let above = above
+                .filter(|above| above.epoch() == certificate.epoch)
+                .or_else(|| tail.pop().map(|above| above.header));
             let Some(above) = above.filter(|_| headers.len() < limits::FINALITY_HEADERS_MAX) else {
                 return Err(StoreError::Unavailable(height));
             };
@@ -276,7 +278,7 @@ impl Query {
             Ok(self.store.block(height)?.map(|block| block.block.consensus.clone()))
         };
         let header = match tail.into_iter().next() {
-            Some(top) => Some(top),
+            Some(top) => Some(top.header),
             None => last()?,
         };
         let header = header.ok_or_else(|| StoreError::Corrupt(format!("epoch {epoch} began on no block")))?;

@@ -17,7 +17,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, map::B256Map};
 use engine::{
     genesis::ChainSpec,
     ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
-    types::{Account, CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height},
+    types::{Account, CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, SignedHeader},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -302,6 +302,10 @@ impl Store for Database {
 
     fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>, StoreError> {
         Ok(epochs::find(&self.inner, epoch)?)
+    }
+
+    fn tail_header(&self, id: B256) -> Result<Option<SignedHeader>, StoreError> {
+        Ok(epochs::tail_header(&self.inner, id)?)
     }
 
     fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {

@@ -5,7 +5,7 @@
 //! | chain `canonical` | height u64 | [`Position`]: block hash 32, id 32, segment u32, offset u64, length u32, first transaction u64, count u32 | never |
 //! | chain `height_by_hash` | block hash 32, or id of the consensus header 32 | height u64 | never |
 //! | chain `header` | height u64 | RLP header | never |
-//! | chain `epoch` | epoch u64 | RLP [`engine::types::EpochStart`] | never |
+//! | chain `epoch` | epoch u64, or id of a tail header 32 | RLP [`engine::types::EpochStart`], or [`engine::types::SignedHeader`] | never |
 //! | chain `segment` | number u32 | first height u64, state u8 (0 open, 1 sealed) | with its file |
 //! | chain `meta` | name | see below | never |
 //! | state `account` | keccak(address) 32 | [`AccountRow`]: flags u8, nonce, balance, code hash, storage id, storage root | deletion of the account |

@@ -40,7 +40,13 @@ fn crashes_between_signing_writing_sending_and_committing_give_no_double_sign() 
 }
 
 fn whole_nodes(seed: u64, has_faults: bool, is_forgetful: bool) -> Report {
-    whole::World::new(whole::Options { seed, validators: 4, seconds: 30, has_faults, is_forgetful }).run()
+    whole::World::new(whole::Options { seed, validators: 4, seconds: 40, has_faults, is_forgetful }).run()
+}
+
+/// Nobody served the tail headers of an epoch that had ended, so who had missed them stayed in it for ever.
+#[test]
+fn whole_nodes_catch_up_over_an_epoch_that_ended_with_a_tail_header() {
+    assert_eq!(whole_nodes(212_123_255, true, false).violation, None);
 }
 
 #[test]

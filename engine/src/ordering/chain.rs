@@ -22,7 +22,7 @@ use super::{
 use crate::{
     crypto::Committee,
     limits,
-    types::{Certificate, ConsensusHeader, Epoch, Signature, Slot, ValidatorSet, vote::Kind},
+    types::{Certificate, ConsensusHeader, Epoch, Signature, SignedHeader, Slot, ValidatorSet, vote::Kind},
 };
 
 /// Mixes a proposer's share into the seed.
@@ -186,10 +186,9 @@ impl Machine {
         let ended = self.record.epoch();
         let mut base = self.tip.clone();
         let tail = finalization.statement.id().and_then(|id| self.chain_down(id)).unwrap_or_default();
-        let tail: Vec<ConsensusHeader> =
-            tail.iter().filter_map(|id| self.blocks.get(id)).map(|known| known.header.clone()).collect();
+        let tail: Vec<SignedHeader> = tail.iter().filter_map(|id| self.signed(id)).collect();
         if let Some(top) = tail.first().filter(|_| self.settings.planted.has(Bug::BeginOnTail)) {
-            (base.id, base.header) = (top.id(), top.clone());
+            (base.id, base.header) = (top.header.id(), top.header.clone());
         }
         self.emit_after_sync(Output::EpochEnded {
             epoch: ended,

@@ -215,7 +215,7 @@ pub enum Output {
         /// What makes it final: a Finalization of it or of a tail header above it.
         finalization: Box<Certificate>,
         /// The tail headers from the one that is final down to the one on the block, newest first.
-        tail: Vec<ConsensusHeader>,
+        tail: Vec<SignedHeader>,
     },
     /// A block that others certified is refused here, or certificates contradict each other. Nothing more is signed.
     Halt(String),

@@ -320,6 +320,12 @@ impl Machine {
         Some(SignedHeader { header: known.header.clone(), signature: known.signature })
     }
 
+    /// As [`Self::signed`], for a tail header, which has no body.
+    #[must_use]
+    pub fn tail_header(&self, id: &B256) -> Option<SignedHeader> {
+        self.blocks.get(id).filter(|known| known.is_tail).and_then(|_| self.signed(id))
+    }
+
     /// Whether the header of this block is here, and its body is not.
     #[must_use]
     pub fn wants_body(&self, id: &B256) -> bool {

@@ -184,7 +184,7 @@ impl Conductor {
         let validator = validator.and_then(|key| self.machine.set().index_of(&key));
         let source = Source { peer, validator };
         if let Message::Fetch(fetch) = message {
-            let letter = self.stages.blocks_from(fetch.id, fetch.count);
+            let letter = self.stages.blocks_from(fetch.id, fetch.count, &|id| self.machine.tail_header(id));
             self.stages.network.send(peer, &letter);
             return Ok(());
         }

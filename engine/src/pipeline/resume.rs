@@ -48,7 +48,7 @@ pub(super) fn replay(store: &dyn Store, executor: &dyn Executor, recovered: &Rec
             && let Some(handover) = block_at(store, height.0)?.finality.map(|finality| finality.certificate)
         {
             let above = chain_down(&kept, handover.statement.id(), *base).unwrap_or_default();
-            let tail = above.into_iter().map(|kept| kept.signed.header.clone()).collect();
+            let tail = above.into_iter().map(|kept| kept.signed.clone()).collect();
             store.begin_epoch(&EpochStart { set: set.clone(), base: *base, handover, tail }).map_err(failed)?;
         }
     }

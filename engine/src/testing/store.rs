@@ -16,7 +16,7 @@ use super::MapState;
 use crate::{
     genesis::ChainSpec,
     ports::{AccountProof, StateView, Store, StoreError},
-    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height},
+    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, SignedHeader},
 };
 
 /// Blocks and the state after each, for ever.
@@ -89,6 +89,12 @@ impl Store for MemoryStore {
 
     fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>, StoreError> {
         Ok(self.epochs.read().get(&epoch).cloned())
+    }
+
+    fn tail_header(&self, id: B256) -> Result<Option<SignedHeader>, StoreError> {
+        let epochs = self.epochs.read();
+        let mut all = epochs.values().flat_map(|start| &start.tail);
+        Ok(all.find(|above| above.header.id() == id).cloned())
     }
 
     fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {

@@ -7,8 +7,8 @@ use alloy_primitives::{Address, B256, FixedBytes, keccak256};
 use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpDecodableWrapper, RlpEncodable, RlpEncodableWrapper};
 
 use super::{
-    block::ConsensusHeader,
     ids::{Epoch, Stake, ValidatorIndex},
+    message::SignedHeader,
     vote::Certificate,
 };
 use crate::limits;
@@ -63,7 +63,7 @@ pub struct EpochStart {
     /// A Finalization of that block or of a tail header above it, by the set before.
     pub handover: Certificate,
     /// The tail headers from the one that is final down to the one on the block, newest first.
-    pub tail: Vec<ConsensusHeader>,
+    pub tail: Vec<SignedHeader>,
 }
 
 impl Encodable for EpochStart {

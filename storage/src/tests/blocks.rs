@@ -6,7 +6,7 @@ use alloy_primitives::{B256, U256, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
 use engine::{
     ports::{Store, StoreError},
-    types::{Epoch, EpochStart, Height, StateChanges, TrieHandle},
+    types::{Epoch, EpochStart, Height, Signature, SignedHeader, StateChanges, TrieHandle},
 };
 
 use super::kit::{FaultyDisk, World, address, block_after, config, open_on, transaction};
@@ -68,13 +68,15 @@ fn how_an_epoch_began_survives_a_crash_at_once() {
         set: world.chain.validator_set().unwrap().in_epoch(Epoch(1)),
         base: base.id(),
         handover: engine::testing::finality(base).certificate,
-        tail: vec![base.clone(), base.clone()],
+        tail: vec![SignedHeader { header: base.clone(), signature: Signature::default() }; 2],
     };
     assert_eq!(store.epoch(Epoch(1)).unwrap(), None);
     store.begin_epoch(&start).unwrap();
     store.stop_threads();
     drop(store);
     let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    assert_eq!(store.tail_header(base.id()).unwrap(), start.tail.first().cloned());
+    assert_eq!(store.tail_header(B256::repeat_byte(1)).unwrap(), None);
     assert_eq!(store.epoch(Epoch(1)).unwrap(), Some(start));
     assert_eq!(store.epoch(Epoch(2)).unwrap(), None);
 }

@@ -433,7 +433,7 @@ impl World {
             }
             Output::EpochEnded { epoch, base, tail, .. } => {
                 // Whoever is behind asks for them.
-                self.nodes[node].disk.tails.extend(tail.iter().map(ConsensusHeader::id));
+                self.nodes[node].disk.tails.extend(tail.iter().map(|above| above.header.id()));
                 if honest {
                     self.oracle.hands_over(epoch.0, base.id);
                 }
