@@ -65,12 +65,12 @@ fn log(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("log::append_sync");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     let block = Arc::new(block());
-    for (name, with_block) in [("vote", false), ("vote and block of 250 kB", true)] {
+    for (name, with_block) in [("votes=1 block_kb=0", false), ("votes=1 block_kb=250", true)] {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo made the folder");
         let store = store(&folder);
         let journal: Arc<dyn Journal> = store.journal();
         let mut slot = 0;
-        group.bench_function(format!("batch={name}"), |bencher| {
+        group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 slot += 1;
                 let header = ConsensusHeader { slot, height: slot, ..ConsensusHeader::default() };

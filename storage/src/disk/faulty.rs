@@ -34,6 +34,8 @@ struct State {
     operations: u64,
     /// How many of them work before the machine is dead.
     stop_after: Option<u64>,
+    /// Folders whose names were made durable, in order.
+    synced_dirs: Vec<PathBuf>,
     /// No file can grow.
     is_full: bool,
     /// Operations left until one fails, by kind.
@@ -103,6 +105,11 @@ impl FaultyDisk {
     /// Operations so far that changed something, or would have.
     pub(crate) fn operations(&self) -> u64 {
         self.0.lock().operations
+    }
+
+    /// Folders whose names were made durable so far, in order.
+    pub(crate) fn synced_dirs(&self) -> Vec<PathBuf> {
+        self.0.lock().synced_dirs.clone()
     }
 
     /// Lets files grow no more, or again.
@@ -242,6 +249,7 @@ impl Disk for FaultyDisk {
         let mut state = self.change("syncing", dir)?;
         state.durable = state.live.clone();
         state.names.clear();
+        state.synced_dirs.push(dir.to_owned());
         Ok(())
     }
 }

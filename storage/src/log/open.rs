@@ -18,6 +18,7 @@ use super::{
     spare::Spares,
 };
 use crate::{
+    disk::Disk,
     error::{Fault, OpenError},
     failpoint::FailPoints,
 };
@@ -49,15 +50,16 @@ pub(crate) fn open(folder: Folder, was_made: bool, tip: Mark) -> Result<(Log, en
     let (generation, offset, sequence) = match found.newest.filter(|_| goes_on) {
         Some(newest) => {
             let (generation, offset) = settle(newest, &fail)?;
-            if found.numbers.len() > 1 {
-                // Its name may be known to nobody but the page cache, and the older files are about to go.
-                disk.sync_dir(&dir).map_err(Fault::from)?;
+            // Its name may be known to nobody but the page cache, and now the older files go, or the folder is told
+            // that it has a log.
+            if found.numbers.len() > 1 || !was_made {
+                sync_names(&*disk, &dir)?;
             }
             (generation, offset, found.sequence)
         }
         None => {
-            if let Some(parent) = dir.parent().filter(|_| found.numbers.is_empty()) {
-                disk.sync_dir(parent).map_err(Fault::from)?;
+            if found.numbers.is_empty() {
+                sync_names(&*disk, &dir)?;
             }
             let number = match found.numbers.last() {
                 Some(last) => super::after(*last)?,
@@ -79,6 +81,14 @@ pub(crate) fn open(folder: Folder, was_made: bool, tip: Mark) -> Result<(Log, en
     let progress = Progress::new(found.live, generation, (offset, sequence));
     let log = Log { disk, dir, identity, bytes, fail, spares, progress: Mutex::new(progress), changed: Condvar::new() };
     Ok((log, recovered))
+}
+
+/// Makes the names in the log's folder durable, and its own.
+fn sync_names(disk: &dyn Disk, dir: &Path) -> Result<(), Fault> {
+    if let Some(parent) = dir.parent() {
+        disk.sync_dir(parent)?;
+    }
+    Ok(disk.sync_dir(dir)?)
 }
 
 /// Why something may have been signed that the log does not tell of.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use engine::ports::Recovered;
 
-use super::kit::{DIR, FaultyDisk, History, fresh, next, numbers, open_on, path, regained};
+use super::kit::{DIR, FaultyDisk, History, fresh, next, numbers, open_on, path, regained, vote};
 use crate::{
     disk::Disk,
     log::{Mark, open},
@@ -163,6 +163,69 @@ fn a_damaged_newest_file_beside_an_older_one_is_no_crash() {
     }
 }
 
+/// Records of one size, each synced.
+fn equal_records() -> (FaultyDisk, Vec<usize>) {
+    let disk = FaultyDisk::default();
+    let log = fresh(&disk);
+    let mut starts = vec![];
+    for slot in 1..=8 {
+        starts.push(log.progress.lock().offset as usize);
+        log.append(&[vote(1, slot, slot * 3)], &[]).unwrap();
+        log.sync().unwrap();
+    }
+    assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == starts[1] - starts[0]));
+    (disk, starts)
+}
+
+#[test]
+fn a_record_that_was_written_to_the_place_of_another_one_is_damage() {
+    let (disk, starts) = equal_records();
+    let whole = disk.bytes(&path(0));
+    let size = starts[1] - starts[0];
+    for (from, to) in [(2, 3), (3, 2), (0, 6), (5, 1)] {
+        let mut bytes = whole.clone();
+        bytes.copy_within(starts[from]..starts[from] + size, starts[to]);
+        disk.set_bytes(&path(0), bytes);
+        assert!(open_on(&disk.fork()).unwrap().1.is_lost, "{from} in the place of {to}");
+    }
+}
+
+#[test]
+fn whole_records_that_no_program_of_this_schema_wrote_are_refused_and_never_panic() {
+    let (disk, starts) = equal_records();
+    let whole = disk.bytes(&path(0));
+    let (salt, size) = (whole[84..92].to_vec(), starts[1] - starts[0]);
+    let checksum = |bytes: &[u8]| crc32c::crc32c_append(crc32c::crc32c(&salt), bytes).to_be_bytes();
+    let resealed = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = whole.clone();
+        let record = &mut bytes[starts[4]..starts[4] + size];
+        change(&mut record[36..]);
+        let crc = checksum(&record[36..]);
+        record[28..32].copy_from_slice(&crc);
+        let crc = checksum(&record[..32]);
+        record[32..36].copy_from_slice(&crc);
+        let disk = disk.fork();
+        disk.set_bytes(&path(0), bytes.clone());
+        let outcome = open_on(&disk).map(|opened| opened.1);
+        if outcome.is_err() {
+            assert_eq!(disk.bytes(&path(0)), bytes, "what is refused is left alone");
+        }
+        outcome
+    };
+    assert_eq!(resealed(&|_| {}).unwrap().entries.len(), 8);
+    for (at, to, words) in
+        [(0, 9, "flags 9"), (31, 9, "no entry of this kind"), (28, 0, "a block that does not decode")]
+    {
+        let error = resealed(&|payload| payload[at] = to).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("another program wrote it"), "{error}");
+    }
+    let mut random = 11;
+    for _ in 0..2_000 {
+        let (at, to) = (next(&mut random) as usize % (size - 36), next(&mut random) as u8);
+        drop(resealed(&|payload| payload[at] = to));
+    }
+}
+
 #[test]
 fn a_loss_is_remembered_whenever_the_power_goes_until_something_is_regained() {
     let sample = sample(2);
@@ -223,7 +286,7 @@ fn a_lost_log_says_so_from_file_to_file() {
 fn a_chain_above_every_floor_is_no_chain_of_this_log() {
     let disk = FaultyDisk::default();
     let log = fresh(&disk);
-    log.append(&[super::kit::floor(1, 7), super::kit::vote(1, 9, 0)], &[]).unwrap();
+    log.append(&[super::kit::floor(1, 7), vote(1, 9, 0)], &[]).unwrap();
     log.sync().unwrap();
     let lost = |tip: Mark| {
         let disk = disk.fork();
