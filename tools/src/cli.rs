@@ -163,9 +163,9 @@ pub(crate) enum LogCommand {
     Export(LogExportArgs),
     /// Take a signing history over: nothing at or below its highest slot, or the log's, is signed any more.
     ///
-    /// The file's floor must not lie below what the folder knows, its chain's tip included. Importing ends the loss of a
-    /// log: it is the operator's word that nothing was signed above the file's highest slot. Import it into one folder
-    /// only, and stop the node that it came from first; two nodes that sign with one key are slashed.
+    /// The file's floor must not lie below what the folder knows, its chain's tip included. Importing ends the loss of
+    /// a log: it is the operator's word that nothing was signed above the file's highest slot. Import it into one
+    /// folder only, and stop the node that it came from first; two nodes that sign with one key are slashed.
     Import(LogImportArgs),
 }
 
