@@ -468,8 +468,8 @@ impl Stages {
         self.told.swap(told, Atomic::AcqRel)
     }
 
-    /// A block or tail header and those below it, newest first, as far as they are here and fit one letter. `tail` knows
-    /// the tail headers of the present epoch. A store that cannot be read stops the node elsewhere.
+    /// A block or tail header and those below it, newest first, as far as they are here and fit one letter. `tail`
+    /// knows the tail headers of the present epoch. A store that cannot be read stops the node elsewhere.
     fn blocks_from(&self, id: B256, count: u64, tail: &dyn Fn(&B256) -> Option<SignedHeader>) -> Letter {
         let (mut headers, mut blocks) = (Vec::new(), Vec::new());
         let (mut next, mut bytes) = (id, 0_usize);

@@ -240,7 +240,8 @@ impl Machine {
             match entry {
                 Entry::Vote(vote) if vote.epoch == epoch => {
                     self.record.restore(&Mark::Vote(vote.statement));
-                    self.votes.add(vote);
+                    // A vote that is a quorum alone clears its slot.
+                    self.count(*vote);
                     is_marked = true;
                 }
                 Entry::Proposal { epoch: of, slot, id, .. } if *of == epoch && !proposes_anew => {

@@ -15,7 +15,7 @@ use crate::{
     crypto::bls::{BlsScheme, SecretKey},
     events::Event,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
-    ordering::event::Identity,
+    ordering::{event::Identity, journal::Entry},
     ports::{Executor, HintLimits, Recovered, Store},
     testing::{MemoryJournal, MemoryStore, PANIC_GAS, RecordingNetwork, ToyExecutor},
     types::{CommittedBlock, Envelope, Height, Message, RawTransaction, Transaction},
@@ -181,6 +181,43 @@ fn what_the_log_makes_final_is_committed_before_anybody_is_served() {
     let lost = Recovered { is_lost: true, ..recovered };
     let refusal = Node::start(config(), ports, lost).expect_err("it cannot know what it signed");
     assert!(matches!(&refusal, PipelineError::Start(reason) if reason.contains("signing history")), "{refusal}");
+}
+
+/// A signing history holds what was signed and no certificates, and raises the floor over all of it.
+#[test]
+fn a_lone_validator_goes_on_from_a_signing_history() {
+    let (transactions, senders): (Vec<_>, Vec<_>) = (0..2).map(|index| transaction(index, 0)).unzip();
+    let running = start(&senders);
+    submit(&running.node, &transactions[0]).expect("valid");
+    running.blocks.recv_timeout(Duration::from_secs(10)).expect("a block");
+    running.node.stop();
+    // A restart gives up what is left of its window.
+    let ports = Ports {
+        store: running.store.clone(),
+        journal: running.journal.clone(),
+        executor: Arc::new(ToyExecutor::default()),
+        network: running.network,
+    };
+    Node::start(config(), ports.clone(), running.journal.recovered()).expect("it starts").stop();
+    let mut history = running.journal.recovered();
+    history.blocks.clear();
+    history.entries.retain(|entry| matches!(entry, Entry::Vote(_) | Entry::Proposal { .. }));
+    let (epoch, slot) = history.entries.iter().map(Entry::place).max().expect("something was signed");
+    assert!(slot > running.store.tip().block.consensus.slot(), "votes to skip are above the chain");
+    history.entries.push(Entry::Regained { epoch, slot });
+    let node = Node::start(config(), ports, history).expect("it starts");
+    submit(&node, &transactions[1]).expect("valid");
+    let (sender, blocks) = bounded(10);
+    node.events.listen(Box::new(move |event| {
+        if let Event::Committed(block) = event {
+            sender.send(block.height()).expect("the test listens");
+        }
+    }));
+    let tip = running.store.tip().height();
+    if tip < Height(2) {
+        assert_eq!(blocks.recv_timeout(Duration::from_secs(10)), Ok(Height(2)));
+    }
+    node.stop();
 }
 
 #[test]
