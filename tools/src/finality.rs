@@ -233,3 +233,6 @@ pub(crate) fn verify(args: &VerifyFinalityArgs) -> eyre::Result<ExitCode> {
     writeln!(std::io::stdout(), "{report}")?;
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests;
