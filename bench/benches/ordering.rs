@@ -26,8 +26,8 @@ use engine::{
     ports::{Candidates as _, Store as _},
     testing::{MockScheme, MockSigner},
     types::{
-        Domain, Epoch, Height, PooledTransaction, Signature, Slot, Statement, Validator, ValidatorIndex, ValidatorSet,
-        Vote,
+        ConsensusHeader, Domain, Epoch, Height, PooledTransaction, Signature, Slot, Statement, Validator,
+        ValidatorIndex, ValidatorSet, Vote,
     },
 };
 use lab::Lab;
@@ -65,17 +65,25 @@ fn alone(identity: Identity, scheme: Arc<dyn Scheme>) -> Machine {
         is_log_lost: false,
         nonce: 1,
     };
-    Machine::start(settings, snapshot, Now::default()).expect("it starts").0
+    let (mut machine, outputs) = Machine::start(settings, snapshot, Now::default()).expect("it starts");
+    // It looks at once whether something waits; nothing does.
+    let order = ordered(outputs);
+    machine.handle(Input::Built { header: Box::new(order), empty: true, more: false }, Now::default());
+    machine
 }
 
-/// A transaction waits, build, built, synced, committed: all steps that one block takes.
-fn one_block(machine: &mut Machine, now: Now) {
-    let outputs = machine.handle(Input::TransactionsWaiting, now);
+/// The header of the block that is to be built.
+fn ordered(outputs: Vec<Output>) -> ConsensusHeader {
     let order = outputs.into_iter().find_map(|output| match output {
         Output::Build(order) => Some(order),
         _ => None,
     });
-    let mut header = order.expect("a build is asked for").header;
+    order.expect("a build is asked for").header
+}
+
+/// A transaction waits, build, built, synced, committed: all steps that one block takes.
+fn one_block(machine: &mut Machine, now: Now) {
+    let mut header = ordered(machine.handle(Input::TransactionsWaiting, now));
     header.block_hash = B256::repeat_byte(1);
     let height = Height(header.height);
     let outputs = machine.handle(Input::Built { header: Box::new(header), empty: false, more: false }, now);
