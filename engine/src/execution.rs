@@ -24,7 +24,9 @@ use parking_lot::RwLock;
 
 use crate::{
     ports::{StateError, StateView, Store},
-    types::{Account, Block, ExecutedBlock, Height, PooledTransaction, Signature, StateChanges, TrieHandle},
+    types::{
+        Account, Block, CommittedBlock, ExecutedBlock, Height, PooledTransaction, Signature, StateChanges, TrieHandle,
+    },
 };
 
 /// A block that was executed here, as its leader signed it.
@@ -180,10 +182,10 @@ impl Pending {
     /// [`StateError`] if the store cannot show its tip.
     pub fn view(&self, store: &dyn Store) -> Result<(Arc<dyn StateView>, Height), StateError> {
         // The layers are read first: a block that is committed meanwhile is then in both, never in neither.
-        let layers = self.0.read().decided.iter().rev().map(|(_, layer)| layer.executed.clone()).collect();
-        let ground = ground(layers, store)?;
-        let height = Height(ground.parent.inner().number);
-        Ok((ground.view, height))
+        let mut layers: Vec<_> = self.0.read().decided.iter().rev().map(|(_, layer)| layer.executed.clone()).collect();
+        let (tip, base) = base_below(&mut layers, store)?;
+        let height = layers.first().map_or_else(|| tip.height(), |top| top.block.height());
+        Ok((stacked(layers, base), height))
     }
 
     /// What a block on this parent is executed on; `None` if no final block can stand there any more.
@@ -191,20 +193,28 @@ impl Pending {
     /// # Errors
     /// [`StateError`] if the store cannot show its tip.
     pub fn ground(&self, parent: B256, store: &dyn Store) -> Result<Option<Ground>, StateError> {
-        let layers = self.0.read().down_from(parent);
-        layers.map(|layers| ground(layers, store)).transpose()
+        let Some(mut layers) = self.0.read().down_from(parent) else { return Ok(None) };
+        let (tip, base) = base_below(&mut layers, store)?;
+        let above: Vec<_> = layers.iter().map(|layer| layer.block.clone()).collect();
+        let parent = above.first().map_or_else(|| tip.block.header.clone(), |top| top.header.clone());
+        Ok(Some(Ground { view: stacked(layers, base), parent, above }))
     }
 }
 
-/// The store's tip under these layers, newest first; those that it shows by now are left out.
-fn ground(layers: Vec<ExecutedBlock>, store: &dyn Store) -> Result<Ground, StateError> {
+/// The store's tip and the state there; layers that the store shows by now are taken out.
+fn base_below(
+    layers: &mut Vec<ExecutedBlock>,
+    store: &dyn Store,
+) -> Result<(Arc<CommittedBlock>, Arc<dyn StateView>), StateError> {
     let tip = store.tip();
     let base = store.view(tip.height()).map_err(|error| StateError::Unreadable(error.to_string()))?;
-    let layers: Vec<_> = layers.into_iter().filter(|layer| layer.block.height() > tip.height()).collect();
-    let above: Vec<_> = layers.iter().map(|layer| layer.block.clone()).collect();
-    let parent = above.first().map_or_else(|| tip.block.header.clone(), |top| top.header.clone());
-    let view = if layers.is_empty() { base } else { Arc::new(LayeredView { layers, base }) };
-    Ok(Ground { view, parent, above })
+    layers.retain(|layer| layer.block.height() > tip.height());
+    Ok((tip, base))
+}
+
+/// The state under these layers, newest first.
+fn stacked(layers: Vec<ExecutedBlock>, base: Arc<dyn StateView>) -> Arc<dyn StateView> {
+    if layers.is_empty() { base } else { Arc::new(LayeredView { layers, base }) }
 }
 
 /// State after a block that is not durable yet.

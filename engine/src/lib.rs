@@ -4,7 +4,7 @@
 //!
 //! - [`pipeline`]: the main flow; builds the stages, their queues and threads.
 //! - [`types`]: the words, and the types whose names tell the stage a value has passed.
-//! - [`ports`]: the four things the rules need from the world.
+//! - [`ports`]: what the rules need from the world.
 //! - [`genesis`]: chain parameters, fork schedule, block 0.
 //! - [`admission`]: from raw bytes to a pooled transaction, and the pool.
 //! - [`hints`]: when a waiting transaction is simulated, for those who will build with it.

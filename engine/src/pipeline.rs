@@ -29,6 +29,7 @@ pub mod stepped;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -66,7 +67,8 @@ use crate::{
     ports::{Delivery, Executor, Journal, Network, Recovered, Store, StoreError},
     query::Query,
     types::{
-        EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, SignedHeader, ValidatorSet,
+        Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, SignedHeader,
+        ValidatorSet,
     },
 };
 
@@ -403,7 +405,8 @@ impl std::fmt::Debug for Stages {
     }
 }
 
-type StartedOrdering = (Machine, Vec<Output>, std::collections::BTreeMap<B256, Arc<crate::types::Block>>);
+/// The machine, what it asks for first, and the blocks that it may want executed.
+type StartedOrdering = (Machine, Vec<Output>, BTreeMap<B256, Arc<Block>>);
 
 impl Stages {
     fn now(&self) -> Now {
@@ -415,10 +418,8 @@ impl Stages {
         let failed = |error: &dyn std::fmt::Display| PipelineError::Start(error.to_string());
         let set = chain.validator_set().map_err(|error| failed(&error))?;
         if recovered.is_lost && self.is_alone_in(&set) {
-            return Err(PipelineError::Start(
-                "the log of what this validator signed is lost or old, and it has no other validator to ask; import a                  signing history that holds everything"
-                    .to_owned(),
-            ));
+            let reason = "the log of what this validator signed is lost or old, and it has no other validator to ask";
+            return Err(PipelineError::Start(format!("{reason}; import a signing history that holds everything")));
         }
         let Resumed { snapshot, bodies } = resume(&*self.store, &set, recovered, nonce)?;
         let (machine, outputs) =

@@ -138,6 +138,21 @@ impl DiskFile for RealFile {
     }
 }
 
+/// Bytes zeroed at a time.
+const ZERO_CHUNK: usize = 1 << 20;
+
+/// Writes zeros from one offset up to another.
+pub(crate) fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), DiskError> {
+    let zeros = vec![0; usize::try_from(to.saturating_sub(from)).map_or(ZERO_CHUNK, |size| size.min(ZERO_CHUNK))];
+    let mut at = from;
+    while at < to {
+        let length = usize::try_from(to - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+        file.write_at(&zeros[..length], at)?;
+        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+    }
+    Ok(())
+}
+
 /// How often a taken lock is asked for again.
 const LOCK_ATTEMPTS: u32 = 50;
 /// Pause between two attempts; together a quarter of a second.

@@ -100,7 +100,7 @@ impl Housekeeper {
         drop(state);
         match spare {
             Some(file) if size == self.segment_bytes => Ok(file),
-            _ => Ok(segment::write_zeros(&*self.disk, &self.dir.join("spare.seg"), size)?),
+            _ => Ok(segment::create_zeroed(&*self.disk, &self.dir.join("spare.seg"), size)?),
         }
     }
 
@@ -140,7 +140,7 @@ impl Housekeeper {
                 state.writing = true;
                 drop(state);
                 let outcome = self.fail.hit("segment.spare").map_err(Fault::Failed).and_then(|()| {
-                    Ok(segment::write_zeros(&*self.disk, &self.dir.join("spare.seg"), self.segment_bytes)?)
+                    Ok(segment::create_zeroed(&*self.disk, &self.dir.join("spare.seg"), self.segment_bytes)?)
                 });
                 state = self.state.lock();
                 state.writing = false;

@@ -149,7 +149,7 @@ fn open_segments(
     disk.remove(&spare)?;
     let mut segments = Segments::open(&*disk, dir, identity)?;
     if segments.all().is_empty() {
-        let file = segment::write_zeros(&*disk, &spare, config.segment_bytes)?;
+        let file = segment::create_zeroed(&*disk, &spare, config.segment_bytes)?;
         segment::begin((&*disk, dir, fail), identity, (0, Height(1), config.segment_bytes), file)?;
         segments = Segments::open(&*disk, dir, identity)?;
     }

@@ -23,7 +23,7 @@ use engine::types::Height;
 use parking_lot::RwLock;
 
 use crate::{
-    disk::{Disk, DiskError, DiskFile},
+    disk::{Disk, DiskError, DiskFile, write_zeros},
     error::Fault,
     failpoint::FailPoints,
     housekeeper::Housekeeper,
@@ -36,7 +36,7 @@ use crate::{
 pub(crate) const FIRST_OFFSET: u64 = 4_096;
 const MAGIC: &[u8; 8] = b"SLUICSEG";
 const HEADER_LENGTH: usize = 8 + 4 + 8 + 32 + 4 + 4 + 8 + 8 + 4;
-/// Bytes zeroed at a time.
+/// Bytes compared at a time.
 const ZERO_CHUNK: usize = 1 << 20;
 
 /// Which chain a segment belongs to, and which folder.
@@ -192,16 +192,10 @@ impl Segments {
 }
 
 /// Writes a file full of zeros and syncs it; removes it again when that fails.
-pub(crate) fn write_zeros(disk: &dyn Disk, path: &Path, size: u64) -> Result<Arc<dyn DiskFile>, DiskError> {
+pub(crate) fn create_zeroed(disk: &dyn Disk, path: &Path, size: u64) -> Result<Arc<dyn DiskFile>, DiskError> {
     let file = disk.create(path)?;
     let fill = || {
-        let zeros = vec![0; ZERO_CHUNK.min(usize::try_from(size).unwrap_or(usize::MAX))];
-        let mut offset = 0;
-        while offset < size {
-            let length = usize::try_from(size - offset).map_or(zeros.len(), |left| left.min(zeros.len()));
-            file.write_at(&zeros[..length], offset)?;
-            offset = offset.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
-        }
+        write_zeros(&*file, 0, size)?;
         file.sync()
     };
     if let Err(error) = fill() {

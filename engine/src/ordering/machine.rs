@@ -298,7 +298,8 @@ impl Machine {
             Input::NextSet(set) => (self.next_set, self.changed) = (Some(set), true),
             Input::Synced(token) => self.synced(token),
             Input::Committed(height) => {
-                (self.durable, self.changed) = (self.durable.max(height), true);
+                self.changed |= height > self.durable;
+                self.durable = self.durable.max(height);
             }
         }
         if self.changed {

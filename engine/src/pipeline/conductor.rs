@@ -305,7 +305,7 @@ impl Conductor {
             signed: SignedHeader { header: block.consensus.clone(), signature },
             block: Some(block),
         });
-        executed.or_else(|| self.machine.signed(id).map(|signed| KeptBlock { signed, block: None }))
+        executed.or_else(|| self.machine.tail_header(id).map(|signed| KeptBlock { signed, block: None }))
     }
 
     /// A message with the block that it is about.

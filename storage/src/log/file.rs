@@ -32,8 +32,6 @@ pub(crate) const LOG_BYTES_MIN: u64 = 8_192;
 pub(crate) const LOG_BYTES_MAX: u64 = 1 << 30;
 const MAGIC: &[u8; 8] = b"SLUICLOG";
 const HEADER_LENGTH: usize = 8 + 4 + 8 + 32 + 32 + 8 + 4 + 8 + 4;
-/// Bytes that are compared or zeroed at a time.
-const CHUNK: usize = 1 << 20;
 
 /// Which chain a log belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,16 +199,4 @@ pub(super) fn next_front(bytes: &[u8], from: usize, salt: u64) -> Option<(usize,
         let front = window.first_chunk::<FRONT_BYTES>().filter(|front| front.starts_with(&pattern))?;
         Some((from.saturating_add(at), Front::decode(front, salt)?))
     })
-}
-
-/// Writes zeros from one offset to another, whatever stands there.
-pub(super) fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), DiskError> {
-    let zeros = vec![0; CHUNK.min(usize::try_from(to.saturating_sub(from)).unwrap_or(CHUNK))];
-    let mut at = from;
-    while at < to {
-        let length = usize::try_from(to - at).map_or(zeros.len(), |left| left.min(zeros.len()));
-        file.write_at(&zeros[..length], at)?;
-        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     disk::Disk,
+    disk::write_zeros,
     error::{Fault, OpenError},
     failpoint::FailPoints,
 };
@@ -118,7 +119,7 @@ fn settle(newest: Newest, fail: &FailPoints) -> Result<(file::Generation, u64), 
     let offset = |at: usize| u64::try_from(at).unwrap_or(u64::MAX);
     if used > end {
         info!(path = %generation.path.display(), offset = end, bytes = used - end, "cutting off an unfinished record");
-        file::write_zeros(&*generation.file, offset(end), offset(used))?;
+        write_zeros(&*generation.file, offset(end), offset(used))?;
     }
     fail.hit("log.open.cut").map_err(Fault::Failed)?;
     if let Some(unproven) = bytes.get(proven..end).filter(|unproven| !unproven.is_empty()) {

@@ -12,9 +12,8 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
-use super::file::write_zeros;
 use crate::{
-    disk::{Disk, DiskFile},
+    disk::{Disk, DiskFile, write_zeros},
     error::Fault,
     failpoint::FailPoints,
     housekeeper::Housekeeper,
