@@ -19,7 +19,6 @@ use std::{
 };
 
 use alloy_consensus::Header;
-use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_primitives::{Address, Bytes, U256, keccak256};
 use bench::{
     WorstCase,
@@ -239,13 +238,7 @@ impl Lab {
 }
 
 fn chain(cases: &[WorstCase]) -> ChainSpec {
-    let contract = |code: &Bytes| GenesisAccount { nonce: 1, code: code.clone(), ..GenesisAccount::default() };
-    let mut alloc = BTreeMap::from([
-        (eip4788::BEACON_ROOTS_ADDRESS, contract(&eip4788::BEACON_ROOTS_CODE)),
-        (eip2935::HISTORY_STORAGE_ADDRESS, contract(&eip2935::HISTORY_STORAGE_CODE)),
-        (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE)),
-        (eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE)),
-    ]);
+    let mut alloc = engine::testing::system_contracts();
     let rich = || GenesisAccount { balance: U256::MAX >> 8, ..GenesisAccount::default() };
     alloc.extend((0..SENDERS).map(|nth| (sender(nth), rich())));
     for Account { address, code, storage } in cases.iter().flat_map(|case| case.accounts()) {

@@ -11,7 +11,6 @@ use std::{
 use alloy_consensus::{Header, Sealable, Sealed, SignableTransaction, TxEip1559, TxEip4844, TxEip7702, TxLegacy};
 use alloy_eips::{
     eip2718::Encodable2718,
-    eip2935, eip4788, eip7002, eip7251,
     eip7702::{Authorization, SignedAuthorization},
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, address, bytes};
@@ -73,14 +72,8 @@ impl World {
             (REVERT, contract(&REVERT_CODE)),
             (LOOP, contract(&LOOP_CODE)),
             (ENV, contract(&ENV_CODE)),
-            (eip4788::BEACON_ROOTS_ADDRESS, contract(&eip4788::BEACON_ROOTS_CODE)),
-            (eip2935::HISTORY_STORAGE_ADDRESS, contract(&eip2935::HISTORY_STORAGE_CODE)),
-            (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE)),
-            (
-                eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
-                contract(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE),
-            ),
         ]);
+        alloc.extend(engine::testing::system_contracts());
         alloc.extend(more);
         let mut state = MapState::genesis(&alloc);
         let genesis_header = Header {

@@ -2,10 +2,9 @@
 //!
 //! The supply starts over when a plan is through, which an order book does not bear: its cancels name orders.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use alloy_consensus::{Header, Sealable};
-use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use bench::{
@@ -169,15 +168,9 @@ impl Candidates for Queue<'_> {
 }
 
 fn chain(funder: Address) -> ChainSpec {
-    let contract = |code: &Bytes| GenesisAccount { nonce: 1, code: code.clone(), ..GenesisAccount::default() };
     let rich = GenesisAccount { balance: U256::MAX >> 8, ..GenesisAccount::default() };
-    let alloc = BTreeMap::from([
-        (funder, rich),
-        (eip4788::BEACON_ROOTS_ADDRESS, contract(&eip4788::BEACON_ROOTS_CODE)),
-        (eip2935::HISTORY_STORAGE_ADDRESS, contract(&eip2935::HISTORY_STORAGE_CODE)),
-        (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE)),
-        (eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE)),
-    ]);
+    let mut alloc = engine::testing::system_contracts();
+    alloc.insert(funder, rich);
     let genesis_header = Header {
         gas_limit: GAS_LIMIT,
         timestamp: 1_000,

@@ -1,9 +1,9 @@
 //! The chain of a simulation: all forks, some validators with keys that everybody can read, some rich accounts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use alloy_consensus::{Header, constants::EMPTY_WITHDRAWALS};
-use alloy_eips::{eip2935, eip4788, eip7002, eip7251, eip7685::EMPTY_REQUESTS_HASH};
+use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams},
@@ -36,13 +36,7 @@ fn validator(number: usize) -> GenesisValidator {
 
 /// The chain that all nodes are of.
 pub(super) fn chain(validators: usize) -> Arc<ChainSpec> {
-    let contract = |code: &Bytes| GenesisAccount { nonce: 1, code: code.clone(), ..GenesisAccount::default() };
-    let mut alloc = BTreeMap::from([
-        (eip4788::BEACON_ROOTS_ADDRESS, contract(&eip4788::BEACON_ROOTS_CODE)),
-        (eip2935::HISTORY_STORAGE_ADDRESS, contract(&eip2935::HISTORY_STORAGE_CODE)),
-        (eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE)),
-        (eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, contract(&eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE)),
-    ]);
+    let mut alloc = engine::testing::system_contracts();
     for index in 0..SENDERS {
         let rich = GenesisAccount { balance: U256::MAX >> 8, ..GenesisAccount::default() };
         alloc.insert(account(index).address(), rich);
