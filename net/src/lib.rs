@@ -10,12 +10,15 @@
 //! |---|---|
 //! | [`rpc`] | JSON-RPC as Ethereum's tools expect it, bounded in every direction |
 //! | [`client`] | a small JSON-RPC client for load generation and tests |
+//! | [`identity`] | the key by which the network knows a node |
 //! | [`solitary`] | the `Network` port of a network of one |
 //! | [`metrics`] | names of this room's metrics |
 
 pub mod client;
+pub mod identity;
 pub mod metrics;
 pub mod rpc;
 pub mod solitary;
 
+pub use identity::NodeKey;
 pub use solitary::Solitary;
