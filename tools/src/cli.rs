@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Genesis(GenesisArgs),
     /// Create a data folder from a genesis file, without running a node.
     Init(InitArgs),
+    /// Make and look at the keys of nodes; no secret is ever printed.
+    #[command(subcommand)]
+    Keys(crate::keys::KeysCommand),
     /// Look into a data folder that no node uses.
     #[command(subcommand)]
     Db(DbCommand),
@@ -82,7 +85,9 @@ pub(crate) struct NodeArgs {
     /// Serve Prometheus metrics on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Receives the priority fees of the blocks built here; default is the zero address.
+    #[command(flatten)]
+    pub(crate) validator: crate::keys::ValidatorArgs,
+    /// Receives the priority fees of the blocks built here; default is the validator's operator, or the zero address.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) fee_recipient: Option<Address>,
     /// Threads that check incoming transactions.

@@ -58,16 +58,17 @@ struct SluiceConfig {
     validators: Vec<ValidatorConfig>,
 }
 
+/// A validator as a genesis file names it.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct ValidatorConfig {
-    bls_pubkey: Bytes,
-    proof_of_possession: Bytes,
-    identity: Bytes,
+pub(crate) struct ValidatorConfig {
+    pub(crate) bls_pubkey: Bytes,
+    pub(crate) proof_of_possession: Bytes,
+    pub(crate) identity: Bytes,
     #[serde(default)]
-    addresses: Vec<String>,
-    stake: u64,
-    fee_recipient: Address,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) stake: u64,
+    pub(crate) fee_recipient: Address,
 }
 
 impl Default for SluiceConfig {

@@ -6,6 +6,7 @@ mod finality;
 mod genesis;
 mod history;
 mod inspect;
+mod keys;
 mod load;
 mod node;
 mod telemetry;
@@ -37,6 +38,7 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
         Command::Node(args) => node::run(args)?,
         Command::Genesis(args) => node::genesis(args)?,
         Command::Init(args) => node::init(args)?,
+        Command::Keys(command) => keys::run(command)?,
         Command::Db(command) => return inspect::run(command),
         Command::ExportFinality(args) => return finality::export(args),
         Command::VerifyFinality(args) => return finality::verify(args),

@@ -8,12 +8,11 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes};
 use engine::{
     admission::PoolLimits,
-    crypto::bls::{BlsScheme, SecretKey},
+    crypto::bls::BlsScheme,
     genesis::ChainSpec,
-    ordering::event::Identity,
     pipeline::{Config, Node, PipelineError, Ports},
     ports::{Executor, Network},
 };
@@ -24,7 +23,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{GenesisArgs, InitArgs, NodeArgs},
-    genesis, telemetry,
+    genesis,
+    keys::{self, Role},
+    telemetry,
 };
 
 /// Least time from one block to the next on a development chain: an idle chain makes a block as soon as a
@@ -53,16 +54,21 @@ impl Folder {
 pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     let accounts = args.dev.then(DevAccounts::well_known);
     let chain = Arc::new(chain(args, accounts.as_ref())?);
-    let validators = chain.ordering.validators.len();
-    eyre::ensure!(validators == 0, "this node has no validator's key; the genesis file names {validators} validators");
+    let role = keys::role(&args.validator, &chain)?;
     raise_file_limit();
     let folder = folder(args)?;
     let store = Arc::new(open(folder.path(), &chain, args)?);
+    let node_key = match chain.ordering.validators.as_slice() {
+        [] => None,
+        _ => Some(keys::identity(folder.path())?),
+    };
     let network: Arc<dyn Network> = Arc::new(net::Solitary);
     let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
     let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
     let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: network.clone() };
-    let node = Arc::new(Node::start(pipeline_config(args, &chain), ports, store.take_recovered())?);
+    let mut lines = vec![role.line.clone()];
+    lines.extend(node_key.map(|key| format!("identity   {}", B256::from(key.public_key()))));
+    let node = Arc::new(Node::start(pipeline_config(args, &chain, role), ports, store.take_recovered())?);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -83,7 +89,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
         // Whoever reads that it serves may stop it at once.
         let signals = stop_signals()?;
-        announce(args, &chain, &folder, &server, accounts.as_ref());
+        announce(args, &chain, &folder, lines, &server, accounts.as_ref());
         let watched = node.clone();
         let failed = tokio::task::spawn_blocking(move || watched.wait());
         let failure = tokio::select! {
@@ -158,7 +164,7 @@ fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Da
     Database::open(config, chain.clone()).wrap_err_with(|| format!("cannot open data folder {}", path.display()))
 }
 
-fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
+fn pipeline_config(args: &NodeArgs, chain: &ChainSpec, role: Role) -> Config {
     let slot_time = Duration::from_millis(chain.ordering.slot_time_ms);
     let idle_interval = Duration::from_millis(chain.ordering.idle_interval_ms);
     let (slot_time, build_time, idle_interval) = match (args.dev, args.dev_block_time) {
@@ -172,9 +178,9 @@ fn pipeline_config(args: &NodeArgs, chain: &ChainSpec) -> Config {
         slot_time,
         build_time,
         idle_interval,
-        identity: Some(Identity::new(SecretKey::development())),
+        identity: role.identity,
         scheme: Arc::new(BlsScheme),
-        beneficiary: args.fee_recipient.unwrap_or_default(),
+        beneficiary: args.fee_recipient.unwrap_or(role.operator),
         extra_data: Bytes::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")).as_bytes()),
         admission_workers: usize::from(args.admission_workers),
         pool: PoolLimits::default(),
@@ -193,14 +199,21 @@ fn rpc_config(args: &NodeArgs) -> RpcConfig {
     }
 }
 
-/// Prints where the node serves; with --dev also the accounts and their keys.
-fn announce(args: &NodeArgs, chain: &ChainSpec, folder: &Folder, server: &RpcServer, accounts: Option<&DevAccounts>) {
+/// Prints who the node is and where it serves; with --dev also the accounts and their keys.
+fn announce(
+    args: &NodeArgs,
+    chain: &ChainSpec,
+    folder: &Folder,
+    who: Vec<String>,
+    server: &RpcServer,
+    accounts: Option<&DevAccounts>,
+) {
     let mut lines = vec![
         format!("Sluice {} on chain {}", env!("CARGO_PKG_VERSION"), chain.chain_id),
         format!("genesis    {}", chain.genesis_hash()),
         format!("data       {}", folder.path().display()),
-        "validator  this node alone; its genesis file names none, so its key is the one that everybody has".to_owned(),
     ];
+    lines.extend(who);
     if let Some(accounts) = accounts {
         lines.push(
             "\nDevelopment accounts, 10000 ETH each; their keys are public, never use them elsewhere:".to_owned(),
