@@ -6,7 +6,10 @@
 //! Source: EIP-1559 (base fee), EIP-7840 and EIP-7892 (blob schedule), EIP-2935, 4788, 7002, 7251
 //! (system contracts).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use alloy_consensus::{Header, Sealable as _};
 use alloy_eips::{eip4895::Withdrawals, eip7840::BlobParams};
@@ -187,9 +190,9 @@ pub struct GenesisValidator {
     pub bls_pubkey: Bytes,
     /// Proof of possession, 96 bytes.
     pub proof_of_possession: Bytes,
-    /// Network identity key.
+    /// Network identity: an Ed25519 public key, 32 bytes, that no other validator has.
     pub identity: Bytes,
-    /// Where its peers dial it.
+    /// Where its peers dial it: IP address and port, such as `192.0.2.1:30303` or `[2001:db8::1]:30303`.
     pub addresses: Vec<String>,
     /// Its stake.
     pub stake: u64,
@@ -238,6 +241,8 @@ impl Default for OrderingParams {
 const BLS_PUBKEY_BYTES: usize = 48;
 /// Bytes of a compressed point of G2.
 const BLS_SIGNATURE_BYTES: usize = 96;
+/// Bytes of an Ed25519 public key.
+const IDENTITY_BYTES: usize = 32;
 
 /// An account of block 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -359,6 +364,7 @@ impl ChainSpec {
     }
 
     fn check_validators(&self) -> Result<(), GenesisError> {
+        let mut identities = BTreeSet::new();
         for (index, validator) in self.ordering.validators.iter().enumerate() {
             let refuse = |field, value: String, reason| {
                 let value = format!("{value} for validator {index}");
@@ -370,6 +376,7 @@ impl ChainSpec {
             for (field, bytes, length, reason) in [
                 ("bls_pubkey", &validator.bls_pubkey, BLS_PUBKEY_BYTES, "must be 48 bytes"),
                 ("proof_of_possession", &validator.proof_of_possession, BLS_SIGNATURE_BYTES, "must be 96 bytes"),
+                ("identity", &validator.identity, IDENTITY_BYTES, "must be 32 bytes, an Ed25519 public key"),
             ] {
                 if bytes.len() != length {
                     return refuse(field, format!("{} bytes", bytes.len()), reason);
@@ -382,6 +389,18 @@ impl ChainSpec {
             if !bls::verify_possession(&key, validator.fee_recipient, self.chain_id, &proof) {
                 let reason = "does not prove possession of bls_pubkey for this fee_recipient and chain id";
                 return refuse("proof_of_possession", validator.proof_of_possession.to_string(), reason);
+            }
+            if !identities.insert(&validator.identity) {
+                return refuse("identity", validator.identity.to_string(), "is that of another validator");
+            }
+            if validator.addresses.len() > limits::VALIDATOR_ADDRESSES_MAX {
+                return refuse("addresses", validator.addresses.len().to_string(), "at most 8");
+            }
+            for address in &validator.addresses {
+                if !address.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0) {
+                    let address = address.chars().take(64).collect();
+                    return refuse("addresses", address, "must be IP:PORT, such as 192.0.2.1:30303");
+                }
             }
         }
         self.validator_set().map(|_| ())

@@ -160,6 +160,9 @@ pub const FINALITY_HEADERS_MAX: usize = 4_096;
 /// Validators in one epoch's set.
 pub const VALIDATORS_MAX: usize = 300;
 
+/// Addresses at which one validator of a genesis file is dialled.
+pub const VALIDATOR_ADDRESSES_MAX: usize = 8;
+
 /// Bytes of one entry of the log; the largest is the start of an epoch, with all its validators.
 pub const JOURNAL_ENTRY_BYTES_MAX: usize = 32 * 1024;
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use engine::crypto::bls::SecretKey;
 use serde_json::{Value, json};
 use tests::{
@@ -32,7 +32,8 @@ fn validator(number: u8) -> Value {
     secret[31] = number;
     let secret = SecretKey::from_bytes(&mut secret).expect("a small number is a key");
     let proof = secret.prove_possession(Address::ZERO, CHAIN_ID);
-    json!({"bls_pubkey": secret.public_key().0, "proof_of_possession": proof.0, "identity": "0x01", "stake": 1,
+    json!({"bls_pubkey": secret.public_key().0, "proof_of_possession": proof.0, "stake": 1,
+        "identity": B256::with_last_byte(number), "addresses": [format!("127.0.0.1:{}", 30_000 + u16::from(number))],
         "fee_recipient": Address::ZERO})
 }
 
@@ -112,9 +113,25 @@ fn a_folder_does_not_serve_a_chain_with_one_parameter_changed() {
         |validators: &[Value]| genesis(&file, |chain| chain["config"]["sluice"]["validators"] = json!(validators));
     let (one, two) = (validator(1), validator(2));
     name(&[one.clone(), two.clone()]);
-    let log = start(&file, &home.path().join("other")).expect_err("two validators");
-    assert!(log.contains("names 2 validators"), "{log}");
-    name(&[one.clone(), one]);
+    let follower = start(&file, &home.path().join("follower")).expect("a node without a key follows");
+    assert_eq!(quantity(&follower.rpc.call("eth_blockNumber", json!([]))), 0, "nobody else made a block");
+    drop(follower);
+    for (field, value, words) in [
+        ("identity", json!("0x01"), "identity is 1 bytes for validator 1: must be 32 bytes, an Ed25519 public key"),
+        ("identity", one["identity"].clone(), "for validator 1: is that of another validator"),
+        ("addresses", json!(["localhost:30303"]), "localhost:30303 for validator 1: must be IP:PORT"),
+        ("addresses", json!(["[::1]:0"]), "[::1]:0 for validator 1: must be IP:PORT"),
+        ("addresses", json!(vec!["[::1]:1"; 9]), "addresses is 9 for validator 1: at most 8"),
+    ] {
+        let mut wrong = two.clone();
+        wrong[field] = value;
+        name(&[one.clone(), wrong]);
+        let log = start(&file, &home.path().join("other")).expect_err("a validator that nobody reaches");
+        assert!(log.contains(words), "{log}");
+    }
+    let mut twin = one.clone();
+    twin["identity"] = two["identity"].clone();
+    name(&[one, twin]);
     let log = start(&file, &home.path().join("other")).expect_err("one validator twice");
     assert!(log.contains("validator 1 has the key of another one"), "{log}");
     let mut thief = two.clone();

@@ -137,6 +137,9 @@ pub(crate) struct GenesisArgs {
     /// An account that holds 10,000 ether in block 0; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) fund: Vec<Address>,
+    /// File with the chain's validators, one behind the other, as `keys prove` prints them; their order is their index.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) validators: Option<PathBuf>,
 }
 
 /// Flags of `init`.

@@ -10,7 +10,7 @@
 //!   "gasLimit": "0x11e1a300", "baseFeePerGas": "0x3b9aca00", "alloc": { } }
 //! ```
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io::Read as _, path::Path};
 
 use alloy_consensus::{
     EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header,
@@ -20,7 +20,7 @@ use alloy_eips::{eip2935, eip4788, eip7002, eip7251, eip7685::EMPTY_REQUESTS_HAS
 use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, B64, B256, Bytes, U256, address, hex};
 use engine::genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams};
-use eyre::{WrapErr, bail, eyre};
+use eyre::{WrapErr, bail, ensure, eyre};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -42,6 +42,9 @@ const MULTICALL3_CODE: &str = include_str!("../data/multicall3.hex");
 
 /// Balance of a development account: 10,000 ether.
 const DEV_BALANCE_ETHER: u64 = 10_000;
+
+/// Largest file of validators that is read, in bytes: the most validators, each at its most addresses.
+const VALIDATORS_BYTES_MAX: u64 = 1 << 20;
 
 /// `config.sluice` of a genesis file.
 #[derive(Debug, Deserialize, Serialize)]
@@ -162,6 +165,27 @@ pub(crate) fn file(chain_id: u64, gas_limit: u64, funded: &[Address]) -> Value {
         "difficulty": "0x0",
         "alloc": alloc,
     })
+}
+
+/// Reads validators, one behind the other as `sluice keys prove` prints them.
+pub(crate) fn validators(path: &Path) -> eyre::Result<Vec<ValidatorConfig>> {
+    let failed = || format!("cannot read validators from {}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).wrap_err_with(failed)?;
+    file.take(VALIDATORS_BYTES_MAX.saturating_add(1)).read_to_string(&mut text).wrap_err_with(failed)?;
+    let is_short = u64::try_from(text.len()).is_ok_and(|bytes| bytes <= VALIDATORS_BYTES_MAX);
+    ensure!(is_short, "{} has more than {VALIDATORS_BYTES_MAX} bytes", path.display());
+    let read: Result<Vec<_>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let read: Vec<ValidatorConfig> = read.wrap_err_with(failed)?;
+    ensure!(!read.is_empty(), "{} names no validator", path.display());
+    Ok(read)
+}
+
+/// Puts validators into a genesis file; whoever reads the file checks them.
+pub(crate) fn name_validators(file: &mut Value, validators: &[ValidatorConfig]) -> eyre::Result<()> {
+    let sluice = file.pointer_mut("/config/sluice/validators").ok_or_else(|| eyre!("the file has no config.sluice"))?;
+    *sluice = serde_json::to_value(validators)?;
+    Ok(())
 }
 
 /// Fills in what follows from the rest, and checks the whole.

@@ -23,11 +23,11 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use self::{
-    files::{check_folder_of, draw, only_keystore, password, read_bounded, read_secret},
+    files::{check_folder_of, only_keystore, password, read_bounded, read_secret},
     keystore::{Drawn, KEYSTORE_BYTES_MAX, Keystore},
 };
 pub(crate) use self::{
-    files::{create_folder, write_new},
+    files::{create_folder, draw, write_new},
     keystore::{Kdf, Password},
 };
 use crate::genesis::ValidatorConfig;

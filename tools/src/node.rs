@@ -119,7 +119,10 @@ fn raise_file_limit() {
 
 /// Prints a genesis file that this program takes.
 pub(crate) fn genesis(args: &GenesisArgs) -> eyre::Result<()> {
-    let file = genesis::file(args.chain_id, args.gas_limit, &args.fund);
+    let mut file = genesis::file(args.chain_id, args.gas_limit, &args.fund);
+    if let Some(validators) = &args.validators {
+        genesis::name_validators(&mut file, &genesis::validators(validators)?)?;
+    }
     let text = serde_json::to_string_pretty(&file)?;
     genesis::parse(&text)?;
     Ok(writeln!(std::io::stdout(), "{text}")?)

@@ -370,7 +370,7 @@ fn chain(keys: &[&SecretKey]) -> ChainSpec {
         })
         .collect();
     let mut file = crate::genesis::file(1_001, 30_000_000, &[]);
-    file["config"]["sluice"]["validators"] = serde_json::to_value(validators).unwrap();
+    crate::genesis::name_validators(&mut file, &validators).unwrap();
     crate::genesis::parse(&file.to_string()).unwrap()
 }
 
@@ -400,6 +400,35 @@ fn a_node_is_the_validator_whose_key_it_has_or_follows() {
     let alone = role(&none, &chain(&[])).unwrap();
     assert_eq!(alone.identity.unwrap().public_key, SecretKey::development().public_key());
     assert!(said(role(&args, &chain(&[]))).contains("which is none of the chain's 1 validators"));
+}
+
+#[test]
+fn what_keys_prove_prints_becomes_a_genesis_file() {
+    let (_, key) = draw_key().unwrap();
+    let chain = chain(&[&key, &draw_key().unwrap().1]);
+    let named = chain.ordering.validators.iter().map(|validator| ValidatorConfig {
+        bls_pubkey: validator.bls_pubkey.clone(),
+        proof_of_possession: validator.proof_of_possession.clone(),
+        identity: validator.identity.clone(),
+        addresses: validator.addresses.clone(),
+        stake: validator.stake,
+        fee_recipient: validator.fee_recipient,
+    });
+    let lines: Vec<_> = named.map(|validator| serde_json::to_string(&validator).unwrap()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("validators.json");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let mut file = crate::genesis::file(1_001, 30_000_000, &[]);
+        crate::genesis::name_validators(&mut file, &crate::genesis::validators(&path)?)?;
+        crate::genesis::parse(&file.to_string())
+    };
+    assert_eq!(read(&lines.join("\n")).unwrap(), chain);
+    assert!(said(read("\n")).ends_with("names no validator"));
+    assert!(said(read(&lines[0][1..])).starts_with("cannot read validators from "));
+    assert!(said(read(&lines[0].replace("stake", "steak"))).contains("unknown field `steak`"));
+    assert!(said(read(&" ".repeat((1 << 20) + 1))).ends_with("has more than 1048576 bytes"));
+    assert!(said(read(&[&*lines[0], &lines[0]].concat())).contains("is that of another validator"));
 }
 
 #[test]
