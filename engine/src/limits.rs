@@ -14,6 +14,7 @@
 //! | messages of the next epoch | [`EARLY_MESSAGES_PER_VALIDATOR`] | the oldest leave |
 //! | final blocks that are being fetched | [`FINALS_MAX`] | the newest but one leaves |
 //! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
+//! | tail headers that others may ask for | [`TAIL_HEADERS_MAX`] | the oldest leaves |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, final blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds and votes no further |
 //! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
@@ -147,8 +148,18 @@ pub const ANSWER_SLOTS_MAX: u64 = 64;
 /// Headers in one answer to a fetch.
 pub const FETCH_BLOCKS_MAX: u64 = 64;
 
-/// Encoding of one message between validators, in bytes, bodies apart. The longest answer to a fetch takes 30 KiB, the
-/// longest proposal 16.
+/// Blocks in one answer to a node that is far behind.
+pub const RANGE_BLOCKS_MAX: u64 = 64;
+
+/// Headers in such an answer: those of its blocks, and those that lead from them up to the one that is certified.
+pub const CHAIN_HEADERS_MAX: usize = 64;
+
+/// Tail headers of the present epoch and the one before that are given to whoever asks, some 120 KiB; older ones are in
+/// the store.
+pub const TAIL_HEADERS_MAX: usize = 256;
+
+/// Encoding of one message between validators, in bytes, bodies apart. The longest answers to a fetch and to a wish for
+/// a range take 30 KiB, the longest proposal 16.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of the blocks that one letter brings, if there are several: as many as one block may have.

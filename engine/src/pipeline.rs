@@ -13,6 +13,7 @@
 //!                                     +-- committed --------------------------------------------+
 //! ```
 //!
+//! What peers ask for is answered by the network's own threads ([`Inbox::answer`]).
 //! Beside it, the hints thread looks at what was admitted and may simulate it ([`crate::hints`]). Nobody waits for it.
 //!
 //! Each stage runs on its own thread and owns its state; stages share bounded queues, not locks. This is
@@ -20,6 +21,7 @@
 //! was decided is committed before [`Node::stop`] returns. A failed stage stops the node: the reason is
 //! handed to whoever waits in [`Node::wait`].
 
+mod answering;
 mod conductor;
 mod executing;
 mod resume;
@@ -45,6 +47,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bound
 use parking_lot::Mutex;
 
 use self::{
+    answering::Tails,
     conductor::{Conductor, Progress, Queues, Sources},
     executing::{Done, Job},
     resume::{Resumed, replay, resume},
@@ -66,10 +69,7 @@ use crate::{
     },
     ports::{Delivery, Executor, Journal, Network, Recovered, Store, StoreError},
     query::Query,
-    types::{
-        Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, SignedHeader,
-        ValidatorSet,
-    },
+    types::{Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, ValidatorSet},
 };
 
 /// How long a failure of the store's background work can go unnoticed on an idle chain.
@@ -171,12 +171,13 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Hands over what a peer said, or says that there is no room.
+    /// Hands over what a peer said, or says that there is no room. Nobody waits for an answer that [`Self::answer`]
+    /// gives.
     ///
     /// # Errors
-    /// A block whose body is not its header's; the peer that sent it is faulty.
+    /// A block whose body is not its header's, or not the one that the message names; the peer that sent it is faulty.
     pub fn deliver(&self, incoming: Incoming) -> Result<Delivery, &'static str> {
-        if !incoming.letter.blocks.iter().all(|block| block.is_whole()) {
+        if !incoming.letter.is_whole() {
             return Err("a block with a body that is not its own");
         }
         let (queued, size) = (&self.stages.queued_bytes, incoming.letter.size_bytes());
@@ -187,6 +188,20 @@ impl Inbox {
         }
         queued.fetch_sub(size, Atomic::Relaxed);
         Ok(Delivery::Full)
+    }
+
+    /// Answers a wish for blocks ([`Message::Fetch`], [`Message::Range`]) from what is here; `None` to anything else.
+    ///
+    /// Whichever thread asks reads the store and waits for it; ordering does not. How many answers a peer gets is the
+    /// network's to bound.
+    #[must_use]
+    pub fn answer(&self, message: &Message) -> Option<Letter> {
+        self.stages.answer(message)
+    }
+
+    /// Says that [`Network::peers`] has changed; ordering looks it up soon.
+    pub fn peers_changed(&self) {
+        self.stages.progress.peers_changed();
     }
 }
 
@@ -215,6 +230,7 @@ struct Stages {
     network: Arc<dyn Network>,
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
+    tails: Tails,
     progress: Progress,
     clock: Clock,
     /// Bytes of blocks in letters that ordering has not taken yet.
@@ -302,6 +318,7 @@ impl Parts {
             network,
             pool: pool.clone(),
             pending: pending.clone(),
+            tails: Tails::default(),
             progress: Progress::new(bell),
             clock,
             queued_bytes: AtomicUsize::new(0),
@@ -467,35 +484,6 @@ impl Stages {
 
     fn has_been_told(&self, told: bool) -> bool {
         self.told.swap(told, Atomic::AcqRel)
-    }
-
-    /// A block or tail header and those below it, newest first, as far as they are here and fit one letter. `tail`
-    /// knows the tail headers of the present epoch. A store that cannot be read stops the node elsewhere.
-    fn blocks_from(&self, id: B256, count: u64, tail: &dyn Fn(&B256) -> Option<SignedHeader>) -> Letter {
-        let (mut headers, mut blocks) = (Vec::new(), Vec::new());
-        let (mut next, mut bytes) = (id, 0_usize);
-        let stored = |id: B256| {
-            let height = self.store.height_of_id(id).ok().flatten()?;
-            let found = self.store.block(height).ok().flatten()?;
-            Some((found.finality?.proposal, found.block.clone()))
-        };
-        for _ in 0..count.min(limits::FETCH_BLOCKS_MAX) {
-            if let Some((signature, block)) = self.pending.block(&next).or_else(|| stored(next)) {
-                bytes = bytes.saturating_add(block.rlp_size_bytes());
-                if bytes > limits::LETTER_BYTES_MAX && !blocks.is_empty() {
-                    break;
-                }
-                headers.push(SignedHeader { header: block.consensus.clone(), signature });
-                blocks.push(block);
-            } else if let Some(above) = tail(&next).or_else(|| self.store.tail_header(next).ok().flatten()) {
-                headers.push(above);
-            }
-            match headers.last() {
-                Some(last) if last.header.parent_id != next => next = last.header.parent_id,
-                _ => break,
-            }
-        }
-        Letter { message: Message::Blocks(headers), blocks }
     }
 
     /// Looks at what was admitted from time to time. If a simulation panics there are no hints from then on: a build

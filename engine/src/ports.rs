@@ -22,8 +22,8 @@ use crate::{
     ordering::journal::{Entry, KeptBlock},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
-        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Epoch, EpochStart, ExecutedBlock, FinalizedBlock,
-        Height, Letter, PublicKey, SignedHeader, Slot, StateChanges, Transaction, TrieHandle,
+        Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Contact, Epoch, EpochStart, ExecutedBlock,
+        FinalizedBlock, Height, Letter, PublicKey, SignedHeader, Slot, StateChanges, Transaction, TrieHandle,
     },
 };
 
@@ -434,6 +434,11 @@ pub trait Network: Send + Sync {
     /// Ends and refuses connections.
     fn ban(&self, offender: &Offender, reason: &'static str);
 
+    /// Who is connected, each peer once; whenever that changes, [`crate::pipeline::Inbox::peers_changed`] is told.
+    fn peers(&self) -> Vec<Contact>;
+
     /// Number of connected peers.
-    fn peer_count(&self) -> usize;
+    fn peer_count(&self) -> usize {
+        self.peers().len()
+    }
 }

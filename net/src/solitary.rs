@@ -2,7 +2,7 @@
 
 use engine::{
     ports::{Delivery, Network, Offender},
-    types::{Letter, PublicKey},
+    types::{Contact, Letter, PublicKey},
 };
 
 /// A network without peers; every letter reaches all of them at once.
@@ -24,7 +24,7 @@ impl Network for Solitary {
 
     fn ban(&self, _offender: &Offender, _reason: &'static str) {}
 
-    fn peer_count(&self) -> usize {
-        0
+    fn peers(&self) -> Vec<Contact> {
+        Vec::new()
     }
 }

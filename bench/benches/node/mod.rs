@@ -11,7 +11,7 @@ use engine::{
     ordering::event::Identity,
     pipeline::{Config, Node, Ports},
     ports::{Delivery, Network, Offender, Recovered},
-    types::{Letter, PublicKey, RawTransaction},
+    types::{Contact, Letter, PublicKey, RawTransaction},
 };
 
 use crate::lab::Lab;
@@ -34,8 +34,8 @@ impl Network for Nobody {
 
     fn ban(&self, _offender: &Offender, _reason: &'static str) {}
 
-    fn peer_count(&self) -> usize {
-        0
+    fn peers(&self) -> Vec<Contact> {
+        Vec::new()
     }
 }
 

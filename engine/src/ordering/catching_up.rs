@@ -90,20 +90,27 @@ impl Machine {
                 continue;
             }
             let tries = want.tries;
-            want.tries = tries.saturating_add(1);
+            let Some(whom) = self.whom_to_ask(&id, tries) else { continue };
             let mut wait = self.settings.timing.delta.saturating_mul(3);
             for _ in 0..tries.min(16) {
                 wait = wait.saturating_add(wait / 2).min(FETCH_WAIT_MAX);
             }
-            want.next = Some(now.saturating_add(wait));
+            self.wants.insert(id, Want { tries: tries.saturating_add(1), next: Some(now.saturating_add(wait)) });
             let count = if self.blocks.get(&id).is_some() { 1 } else { self.gap_below(&id) };
-            let start = usize::from(id.0[0]).wrapping_add(usize::try_from(tries).unwrap_or_default());
-            let signers = self.certificates.values().find(|held| held.statement.id() == Some(id)).map(|it| it.signers);
-            let holds = |index: &ValidatorIndex| signers.is_none_or(|signers| signers.contains(*index));
-            if let Some(whom) = self.others(start).find(holds).or_else(|| self.others(start).next()) {
-                self.emit(Output::Request(whom, Fetch { id, count }));
-            }
+            self.emit(Output::Send(whom, Message::Fetch(Fetch { id, count })));
         }
+    }
+
+    /// A peer that should have a block, and another one at every try: whoever signed its certificate, any validator,
+    /// anybody.
+    fn whom_to_ask(&self, id: &B256, tries: u32) -> Option<u64> {
+        let start = usize::from(id.0[0]).wrapping_add(usize::try_from(tries).unwrap_or_default());
+        let signers = self.certificates.values().find(|held| held.statement.id() == Some(*id)).map(|it| it.signers);
+        let holds = |index: &ValidatorIndex| signers.is_none_or(|signers| signers.contains(*index));
+        let peer = |index| self.peer_of(index);
+        let anybody = || self.contacts.get(start.checked_rem(self.contacts.len())?).map(|contact| contact.peer);
+        let signer = self.others(start).filter(holds).find_map(peer);
+        signer.or_else(|| self.others(start).find_map(peer)).or_else(anybody)
     }
 
     /// How many blocks may be missing below one that a certificate names.

@@ -103,6 +103,8 @@ impl Machine {
                 Fit::Block => known.mix = Some(mixed),
                 Fit::Tail if parent_valid => {
                     (known.mix, known.is_tail, known.valid, known.empty) = (Some(seed), true, Some(true), Some(true));
+                    let signed = SignedHeader { header: known.header.clone(), signature: known.signature };
+                    self.emit(Output::Tail(Box::new(signed)));
                     self.changed = true;
                 }
                 Fit::Tail | Fit::Later => {}

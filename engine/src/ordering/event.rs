@@ -8,7 +8,7 @@ use super::{journal::Entry, pacemaker::Timing, planted::Planted};
 use crate::{
     crypto::{Scheme, Signer, bls::SecretKey},
     types::{
-        Certificate, ConsensusHeader, Domain, Epoch, Evidence, Fetch, Height, Message, PublicKey, SignedHeader, Slot,
+        Certificate, ConsensusHeader, Contact, Domain, Epoch, Evidence, Height, Message, PublicKey, SignedHeader, Slot,
         ValidatorIndex, ValidatorSet,
     },
 };
@@ -147,6 +147,8 @@ pub enum Input {
     Synced(u64),
     /// The store made every block up to this height durable.
     Committed(Height),
+    /// Who is connected, each peer once.
+    Peers(Vec<Contact>),
 }
 
 /// A block to build.
@@ -187,10 +189,11 @@ pub enum Output {
     },
     /// Tell every validator.
     Broadcast(Message),
-    /// Tell one peer.
+    /// Tell one peer. A [`Message::Fetch`] is answered by [`Message::Blocks`], a [`Message::Range`] by
+    /// [`Message::Chain`]; after either an [`Input::Body`] follows for each body.
     Send(u64, Message),
-    /// Ask this validator for blocks; the answer is a [`Message::Blocks`] and a [`Input::Body`] for each.
-    Request(ValidatorIndex, Fetch),
+    /// A tail header is here; as long as the epoch lasts no store has it for those who ask.
+    Tail(Box<SignedHeader>),
     /// These blocks are final, in order; make them durable.
     Commit {
         /// Their ids, lowest first, ancestors before descendants.

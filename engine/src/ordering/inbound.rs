@@ -19,8 +19,8 @@ use super::{
 use crate::{
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Evidence, Message, Proposal, Signature, SignedHeader, Signers, Slot,
-        Stake, Statement, ValidatorIndex, Vote, vote::Kind,
+        Certificate, ConsensusHeader, Contact, Epoch, Evidence, Message, Proposal, Signature, SignedHeader, Signers,
+        Slot, Stake, Statement, ValidatorIndex, Vote, vote::Kind,
     },
 };
 
@@ -49,8 +49,9 @@ impl Machine {
             Message::Highest(highest) => self.highest(source, highest),
             Message::Blocks(blocks) => self.fetched(source, blocks),
             Message::Evidence(evidence) => self.evidence_from(source, *evidence),
+            Message::Chain(_) => {}
             // Whoever holds the bodies answers.
-            Message::Fetch(_) => {}
+            Message::Fetch(_) | Message::Range(_) => {}
         }
     }
 
@@ -362,6 +363,18 @@ impl Machine {
                 return;
             }
         }
+    }
+
+    /// Notes who is connected.
+    pub(super) fn peers(&mut self, contacts: Vec<Contact>) {
+        self.contacts = contacts;
+        self.changed |= !self.wants.is_empty();
+    }
+
+    /// The connection to a validator.
+    pub(super) fn peer_of(&self, index: ValidatorIndex) -> Option<u64> {
+        let key = self.set.get(index)?.public_key;
+        self.contacts.iter().find(|contact| contact.validator == Some(key)).map(|contact| contact.peer)
     }
 
     /// The validators other than this one, starting from a place that a number chooses.

@@ -36,8 +36,8 @@ use crate::{
     crypto::Committee,
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, SignedHeader, Slot, Statement, ValidatorIndex,
-        ValidatorSet, vote::Kind,
+        Certificate, ConsensusHeader, Contact, Epoch, Evidence, Height, Message, SignedHeader, Slot, Statement,
+        ValidatorIndex, ValidatorSet, vote::Kind,
     },
 };
 
@@ -112,6 +112,7 @@ pub struct Machine {
     pub(super) heard: Vec<Duration>,
 
     // Catching up.
+    pub(super) contacts: Vec<Contact>,
     pub(super) wants: BTreeMap<B256, Want>,
     pub(super) stall: Stall,
     pub(super) answered: BTreeMap<Option<ValidatorIndex>, Duration>,
@@ -181,6 +182,7 @@ impl Machine {
             fast_skip: None,
             fast_skips: 0,
             heard: vec![now.monotonic; set.size()],
+            contacts: Vec::new(),
             wants: BTreeMap::new(),
             stall: Stall::default(),
             answered: BTreeMap::new(),
@@ -301,6 +303,7 @@ impl Machine {
                 self.changed |= height > self.durable;
                 self.durable = self.durable.max(height);
             }
+            Input::Peers(contacts) => self.peers(contacts),
         }
         if self.changed {
             self.advance();

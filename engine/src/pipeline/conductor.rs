@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering as Atomic},
+        atomic::{AtomicBool, AtomicU64, Ordering as Atomic},
     },
 };
 
@@ -37,17 +37,19 @@ use crate::{
     },
 };
 
-/// How far the log and the store are, told without anybody waiting.
+/// How far the log and the store are, and whether somebody came or went; told without anybody waiting.
 #[derive(Debug)]
 pub(super) struct Progress {
     synced: AtomicU64,
     durable: AtomicU64,
+    have_peers_changed: AtomicBool,
     bell: Sender<()>,
 }
 
 impl Progress {
     pub(super) const fn new(bell: Sender<()>) -> Self {
-        Self { synced: AtomicU64::new(0), durable: AtomicU64::new(0), bell }
+        let (synced, durable, have_peers_changed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Self { synced, durable, have_peers_changed, bell }
     }
 
     /// What was persisted up to this token would survive a power cut.
@@ -59,6 +61,12 @@ impl Progress {
     /// The store holds every block up to this height.
     pub(super) fn committed(&self, height: Height) {
         self.durable.store(height.0, Atomic::Release);
+        self.ring();
+    }
+
+    /// Somebody came or went.
+    pub(super) fn peers_changed(&self) {
+        self.have_peers_changed.store(true, Atomic::Release);
         self.ring();
     }
 
@@ -126,7 +134,7 @@ impl Conductor {
 
     /// Carries out what the start asked for, then serves until the node stops.
     pub(super) fn run(mut self, first: Vec<Output>, sources: &Sources) {
-        let mut state = self.carry_all(first);
+        let mut state = self.carry_all(first).and_then(|()| self.look_at_peers());
         while state.is_ok() {
             let wait = |at: std::time::Duration| at.saturating_sub(self.stages.now().monotonic);
             let timer = self.wake_at.map_or_else(never, |at| crossbeam::channel::after(wait(at)));
@@ -156,7 +164,15 @@ impl Conductor {
         Ok(())
     }
 
+    /// Tells ordering who is connected.
+    pub(super) fn look_at_peers(&mut self) -> Result<(), Ended> {
+        self.handle(Input::Peers(self.stages.network.peers()))
+    }
+
     pub(super) fn progress(&mut self) -> Result<(), Ended> {
+        if self.stages.progress.have_peers_changed.swap(false, Atomic::AcqRel) {
+            self.look_at_peers()?;
+        }
         self.handle(Input::Synced(self.stages.progress.synced.load(Atomic::Acquire)))?;
         self.handle(Input::Committed(Height(self.stages.progress.durable.load(Atomic::Acquire))))
     }
@@ -183,11 +199,6 @@ impl Conductor {
         let Incoming { peer, validator, letter: Letter { message, blocks } } = incoming;
         let validator = validator.and_then(|key| self.machine.set().index_of(&key));
         let source = Source { peer, validator };
-        if let Message::Fetch(fetch) = message {
-            let letter = self.stages.blocks_from(fetch.id, fetch.count, &|id| self.machine.tail_header(id));
-            self.stages.network.send(peer, &letter);
-            return Ok(());
-        }
         self.handle(Input::Received(source, message))?;
         for block in blocks {
             let id = block.consensus.id();
@@ -232,11 +243,7 @@ impl Conductor {
             Output::Send(peer, message) => {
                 network.send(peer, &self.letter(message));
             }
-            Output::Request(whom, fetch) => {
-                if let Some(validator) = self.machine.set().get(whom) {
-                    network.tell(&validator.public_key, &Letter::of(Message::Fetch(fetch)));
-                }
-            }
+            Output::Tail(signed) => self.stages.tails.insert(*signed),
             Output::Evidence(evidence) => {
                 tracing::warn!(?evidence, "a validator is faulty");
                 network.broadcast(&Letter::of(Message::Evidence(evidence)));

@@ -57,7 +57,8 @@ impl SteppedNode {
         let ends = Ends::roomy();
         let mut parts = Parts::new(config, ports, recovered, (Arc::new(clock), nonce), ends)?;
         let first = std::mem::take(&mut parts.first);
-        let started = parts.conductor.carry_all(first);
+        let conductor = &mut parts.conductor;
+        let started = conductor.carry_all(first).and_then(|()| conductor.look_at_peers());
         let node = Self { parts, done: None, appended: None };
         node.settle(started)?;
         Ok(node)
@@ -112,11 +113,15 @@ impl SteppedNode {
         self.settle(outcome)
     }
 
-    /// A peer says something; refused if a block is not whole.
+    /// A peer says something; refused if a block is not whole. Wishes for blocks are answered at once.
     ///
     /// # Errors
     /// As [`Self::wake`].
     pub fn receive(&mut self, incoming: Incoming) -> Result<(), PipelineError> {
+        if let Some(answer) = self.parts.inbox.answer(&incoming.letter.message) {
+            self.parts.stages.network.send(incoming.peer, &answer);
+            return Ok(());
+        }
         if self.parts.inbox.deliver(incoming).is_err() {
             return Ok(());
         }

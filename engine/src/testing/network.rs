@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use crate::{
     ports::{Delivery, Network, Offender},
-    types::{Letter, PublicKey},
+    types::{Contact, Letter, PublicKey},
 };
 
 /// Delivers to nobody; keeps every letter.
@@ -27,7 +27,7 @@ impl Network for RecordingNetwork {
 
     fn ban(&self, _offender: &Offender, _reason: &'static str) {}
 
-    fn peer_count(&self) -> usize {
-        0
+    fn peers(&self) -> Vec<Contact> {
+        Vec::new()
     }
 }

@@ -16,7 +16,7 @@ use alloy_rlp::{BufMut, Decodable, Encodable, Error, Header, Result, RlpDecodabl
 
 use super::{
     block::{Block, ConsensusHeader},
-    ids::{Epoch, Slot},
+    ids::{Epoch, Height, Slot},
     validator::PublicKey,
     vote::{Certificate, Signature, Vote},
 };
@@ -104,6 +104,71 @@ impl Decodable for Fetch {
     }
 }
 
+/// Asks for final blocks by height, with their bodies and what makes them final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable)]
+pub struct Range {
+    /// The height below the first block wanted.
+    pub from: Height,
+    /// How many at most; 1 to [`limits::RANGE_BLOCKS_MAX`].
+    pub count: u64,
+}
+
+impl Decodable for Range {
+    fn decode(bytes: &mut &[u8]) -> Result<Self> {
+        let mut rest = Header::decode_bytes(bytes, true)?;
+        let range = Self { from: Height::decode(&mut rest)?, count: u64::decode(&mut rest)? };
+        finished(rest)?;
+        if range.count == 0 || range.count > limits::RANGE_BLOCKS_MAX {
+            return Err(Error::Custom("a wish for no blocks, or for more than one answer holds"));
+        }
+        Ok(range)
+    }
+}
+
+/// Consecutive blocks of one epoch and what makes them final, lowest first: the answer to a [`Range`].
+///
+/// The last header is the one that is certified. Above the last height of an epoch tail headers may lead up to it.
+/// Without headers there is nothing to give; a certificate alone is of a block so far above that its headers do not
+/// fit one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// What was asked for.
+    pub from: Height,
+    /// The newest height that the sender has.
+    pub height: Height,
+    /// From the one above `from` up to the one that is certified; [`limits::CHAIN_HEADERS_MAX`] at most.
+    pub headers: Vec<SignedHeader>,
+    /// The bodies of so many of them, from the first, are beside the message.
+    pub bodies: u64,
+    /// A Finalization of the last of them.
+    pub certificate: Option<Certificate>,
+}
+
+impl Encodable for Chain {
+    fn encode(&self, out: &mut dyn BufMut) {
+        let certificate: Vec<Certificate> = self.certificate.into_iter().collect();
+        let fields: [&dyn Encodable; 5] = [&self.from, &self.height, &self.headers, &self.bodies, &certificate];
+        let payload_length = fields.iter().fold(0_usize, |sum, field| sum.saturating_add(field.length()));
+        Header { list: true, payload_length }.encode(out);
+        fields.iter().for_each(|field| field.encode(out));
+    }
+}
+
+impl Decodable for Chain {
+    fn decode(bytes: &mut &[u8]) -> Result<Self> {
+        let mut rest = Header::decode_bytes(bytes, true)?;
+        let (from, height) = (Height::decode(&mut rest)?, Height::decode(&mut rest)?);
+        let headers: Vec<SignedHeader> = list(&mut rest, limits::CHAIN_HEADERS_MAX)?;
+        let bodies = u64::decode(&mut rest)?;
+        let certificate = list(&mut rest, 1)?.pop();
+        finished(rest)?;
+        if usize::try_from(bodies).map_or(true, |bodies| bodies > headers.len()) {
+            return Err(Error::Custom("more bodies than headers"));
+        }
+        Ok(Self { from, height, headers, bodies, certificate })
+    }
+}
+
 /// Two signed words that nobody may both say.
 ///
 /// Each is proof by itself: it needs nothing but the set of its epoch.
@@ -185,6 +250,10 @@ pub enum Message {
     Blocks(Vec<SignedHeader>),
     /// Proof that somebody is faulty.
     Evidence(Box<Evidence>),
+    /// A wish for final blocks by height.
+    Range(Range),
+    /// Final blocks that were asked for, lowest first; bodies are beside them.
+    Chain(Box<Chain>),
 }
 
 impl Message {
@@ -200,6 +269,8 @@ impl Message {
             Self::Fetch(_) => 6,
             Self::Blocks(_) => 7,
             Self::Evidence(_) => 8,
+            Self::Range(_) => 9,
+            Self::Chain(_) => 10,
         }
     }
 
@@ -217,6 +288,8 @@ impl Message {
             Self::Fetch(fetch) => fetch.encode(&mut out),
             Self::Blocks(headers) => headers.encode(&mut out),
             Self::Evidence(evidence) => evidence.encode(&mut out),
+            Self::Range(range) => range.encode(&mut out),
+            Self::Chain(chain) => chain.encode(&mut out),
         }
         out
     }
@@ -240,6 +313,8 @@ impl Message {
             6 => Self::Fetch(Fetch::decode(rest)?),
             7 => Self::Blocks(list(rest, usize::try_from(limits::FETCH_BLOCKS_MAX).unwrap_or(usize::MAX))?),
             8 => Self::Evidence(Box::new(Evidence::decode(rest)?)),
+            9 => Self::Range(Range::decode(rest)?),
+            10 => Self::Chain(Box::new(Chain::decode(rest)?)),
             _ => return Err(Error::Custom("no message of this kind")),
         };
         finished(rest).map(|()| message)
@@ -284,6 +359,30 @@ impl Letter {
     pub const fn of(message: Message) -> Self {
         Self { message, blocks: Vec::new() }
     }
+
+    /// Whether every block has its own body, and whether those of a chain are the ones that it names.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let is_named = match &self.message {
+            Message::Chain(chain) => {
+                let mut pairs = chain.headers.iter().zip(&self.blocks);
+                usize::try_from(chain.bodies) == Ok(self.blocks.len())
+                    && self.blocks.len() <= chain.headers.len()
+                    && pairs.all(|(signed, block)| signed.header == block.consensus)
+            }
+            _ => true,
+        };
+        is_named && self.blocks.iter().all(|block| block.is_whole())
+    }
+}
+
+/// Somebody who is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// The connection.
+    pub peer: u64,
+    /// The validator that has proved to be behind it.
+    pub validator: Option<PublicKey>,
 }
 
 /// A letter that came in.

@@ -27,7 +27,9 @@ pub use block::{
 };
 pub use ids::{Epoch, Gas, Height, Slot, Stake, ValidatorIndex};
 pub use layer::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
-pub use message::{Evidence, Fetch, Highest, Incoming, Letter, Message, Proposal, SignedHeader, Status};
+pub use message::{
+    Chain, Contact, Evidence, Fetch, Highest, Incoming, Letter, Message, Proposal, Range, SignedHeader, Status,
+};
 pub use receipt::Receipt;
 pub use transaction::{Envelope, PooledTransaction, RawTransaction, Transaction};
 pub use validator::{EpochStart, PublicKey, Validator, ValidatorSet};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use engine::{
     ordering::event::{Input, Source},
-    types::{Fetch, Message, SignedHeader, ValidatorIndex},
+    types::{Contact, Fetch, Message, SignedHeader},
 };
 
 use super::{
     cluster::index_of,
     crashes::CrashPoint,
     faults::FaultKind,
-    node::Node,
+    keys::public_key,
     world::{Event, World},
 };
 
@@ -100,10 +100,16 @@ impl World {
         Source { peer: from as u64, validator }
     }
 
-    pub(super) fn ask(&mut self, node: usize, whom: ValidatorIndex, fetch: Fetch) {
-        let epoch = self.nodes[node].machine.as_ref().map_or(0, |machine| machine.place().epoch.0);
-        let is_it = |it: &Node| index_of(&self.options, it.secret, epoch) == Some(whom);
-        let Some(to) = (0..self.nodes.len()).find(|to| *to != node && is_it(&self.nodes[*to])) else { return };
+    /// Whom a node is connected to.
+    pub(super) fn contacts(&self, node: usize) -> Vec<Contact> {
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let contact =
+            |other: usize| Contact { peer: other as u64, validator: Some(public_key(self.nodes[other].secret)) };
+        others.map(contact).collect()
+    }
+
+    pub(super) fn ask(&mut self, node: usize, peer: u64, fetch: Fetch) {
+        let Some(to) = usize::try_from(peer).ok().filter(|to| *to < self.nodes.len()) else { return };
         let leaves = self.nodes[node].busy_us.max(self.now);
         let tries = if self.options.is_wide { 8 } else { 1 };
         for at in self.links.arrivals(node, to, leaves, tries, &mut self.rng).into_iter().flatten() {

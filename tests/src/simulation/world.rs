@@ -15,7 +15,7 @@ use engine::{
         planted::Planted,
     },
     testing::MockScheme,
-    types::{Certificate, ConsensusHeader, Domain, Epoch, Fetch, Slot},
+    types::{Certificate, ConsensusHeader, Domain, Epoch, Fetch, Message, Slot},
 };
 
 use super::{
@@ -296,7 +296,11 @@ impl World {
         let started = self.nodes[node].boot(&boot, self.now, nonce);
         self.watch_start(node);
         match started {
-            Ok(outputs) => self.apply(node, outputs),
+            Ok(outputs) => {
+                self.apply(node, outputs);
+                let peers = self.contacts(node);
+                self.input(node, Input::Peers(peers));
+            }
             Err(error) => self.oracle.violated(format!("node {node} cannot start: {error}")),
         }
     }
@@ -413,9 +417,11 @@ impl World {
                 self.nodes[node].executed.insert(id);
             }
             Output::Execute { id, parent } => self.execute(node, id, parent, honest),
-            Output::Abandon(_) => {}
+            // What a node keeps of tail headers it is asked for as for blocks.
+            Output::Abandon(_) | Output::Tail(_) => {}
             Output::Persist { entries, bodies, token } => self.persist(node, entries, bodies, token, honest),
             Output::Broadcast(message) => self.broadcast(node, message, honest),
+            Output::Send(peer, Message::Fetch(fetch)) => self.ask(node, peer, fetch),
             Output::Send(peer, message) => {
                 self.check_sent(node, &message, honest);
                 let parcel = self.parcel(message);
@@ -423,7 +429,6 @@ impl World {
                     self.send(node, peer, &parcel);
                 }
             }
-            Output::Request(whom, fetch) => self.ask(node, whom, fetch),
             Output::Commit { ids, finalization } => self.commit(node, &ids, finalization, honest),
             Output::Wake(at) => {
                 let time = self.nodes[node].true_us(at).max(self.now);

@@ -17,7 +17,7 @@ use engine::{
     pipeline::{Config, PipelineError, Ports, stepped::SteppedNode},
     ports::{Delivery, Journal, Network, Offender, Recovered, Store as _},
     testing::{MemoryJournal, MockScheme},
-    types::{CommittedBlock, Letter, PublicKey},
+    types::{CommittedBlock, Contact, Letter, PublicKey},
 };
 use parking_lot::Mutex;
 use storage::{Database, testing::TornDisk};
@@ -45,6 +45,7 @@ pub(super) struct Tray {
 /// A node's way to the others.
 #[derive(Debug)]
 struct Post {
+    number: usize,
     validators: usize,
     tray: Arc<Mutex<Tray>>,
 }
@@ -74,8 +75,9 @@ impl Network for Post {
         self.tray.lock().bans.push(format!("{offender:?}: {reason}"));
     }
 
-    fn peer_count(&self) -> usize {
-        self.validators.saturating_sub(1)
+    fn peers(&self) -> Vec<Contact> {
+        let others = (0..self.validators).filter(|other| *other != self.number);
+        others.map(|other| Contact { peer: other as u64, validator: Some(signer(other).public_key()) }).collect()
     }
 }
 
@@ -145,7 +147,11 @@ impl Member {
             store: store.clone(),
             journal,
             executor: Arc::new(vm::RevmExecutor::new(self.chain.clone())),
-            network: Arc::new(Post { validators: self.chain.ordering.validators.len(), tray: self.tray.clone() }),
+            network: Arc::new(Post {
+                number: self.number,
+                validators: self.chain.ordering.validators.len(),
+                tray: self.tray.clone(),
+            }),
         };
         let recovered = if self.is_forgetful { Recovered::default() } else { store.take_recovered() };
         let shown = clock.clone();

@@ -4,11 +4,12 @@ use alloy_primitives::{B256, FixedBytes, b256, hex, keccak256};
 use alloy_rlp::{Decodable as _, Encodable as _};
 use proptest::{collection::vec, prelude::*};
 
-use super::{Evidence, Fetch, Highest, Message, Proposal, Status};
+use super::{Chain, Evidence, Fetch, Highest, Message, Proposal, Range, Status};
 use crate::{
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Signature, SignedHeader, Signers, Slot, Statement, ValidatorIndex, Vote,
+        Certificate, ConsensusHeader, Epoch, Height, Signature, SignedHeader, Signers, Slot, Statement, ValidatorIndex,
+        Vote,
     },
 };
 
@@ -95,6 +96,14 @@ fn message() -> impl Strategy<Value = Message> {
     });
     let proposal = (header(), signature(), vec(certificate(), 0..5))
         .prop_map(|(header, signature, certificates)| Proposal { header, signature, certificates });
+    let chain = (any::<(u64, u64, u64)>(), vec(signed_header(), 0..5), proptest::option::of(certificate()));
+    let chain = chain.prop_map(|((from, height, bodies), headers, certificate)| Chain {
+        from: Height(from),
+        height: Height(height),
+        bodies: bodies % (headers.len() as u64 + 1),
+        headers,
+        certificate,
+    });
     prop_oneof![
         proposal.prop_map(|proposal| Message::Proposal(Box::new(proposal))),
         vote().prop_map(Message::Vote),
@@ -106,6 +115,9 @@ fn message() -> impl Strategy<Value = Message> {
         (hash(), 0..=limits::FETCH_BLOCKS_MAX).prop_map(|(id, count)| Message::Fetch(Fetch { id, count })),
         vec(signed_header(), 0..5).prop_map(Message::Blocks),
         evidence().prop_map(|evidence| Message::Evidence(Box::new(evidence))),
+        (any::<u64>(), 1..=limits::RANGE_BLOCKS_MAX)
+            .prop_map(|(from, count)| Message::Range(Range { from: Height(from), count })),
+        chain.prop_map(|chain| Message::Chain(Box::new(chain))),
     ]
 }
 
@@ -187,7 +199,20 @@ fn the_largest_messages_fit_and_longer_lists_are_refused() {
         Message::Proposal(Box::new(Proposal { header: header.clone(), signature, certificates }))
     };
     let fetch = |count: u64| Message::Fetch(Fetch { id: B256::ZERO, count });
-    for message in [blocks(limits::FETCH_BLOCKS_MAX), proposal(limits::PROPOSAL_CERTIFICATES_MAX), fetch(64)] {
+    let range = |count: u64| Message::Range(Range { from: Height(u64::MAX), count });
+    let chain = |count: usize, bodies: u64| {
+        let headers = vec![SignedHeader { header: header.clone(), signature }; count];
+        let (from, height) = (Height(u64::MAX), Height(u64::MAX));
+        Message::Chain(Box::new(Chain { from, height, headers, bodies, certificate: Some(certificate) }))
+    };
+    let largest = [
+        blocks(limits::FETCH_BLOCKS_MAX),
+        proposal(limits::PROPOSAL_CERTIFICATES_MAX),
+        fetch(64),
+        range(64),
+        chain(limits::CHAIN_HEADERS_MAX, 64),
+    ];
+    for message in largest {
         let bytes = message.encoded();
         assert_eq!(Message::decode_exact(&bytes), Ok(message), "{} bytes", bytes.len());
     }
@@ -198,12 +223,33 @@ fn the_largest_messages_fit_and_longer_lists_are_refused() {
         ])
     };
     assert!(Message::decode_exact(&small(64).encoded()).is_ok());
-    let long = [small(65), proposal(limits::PROPOSAL_CERTIFICATES_MAX + 1), fetch(65), fetch(u64::MAX)];
+    let mut small_chain = Chain {
+        from: Height(0),
+        height: Height(0),
+        headers: vec![SignedHeader { header: ConsensusHeader::default(), signature: Signature::default() }; 65],
+        bodies: 0,
+        certificate: None,
+    };
+    let long_chain = Message::Chain(Box::new(small_chain.clone()));
+    small_chain.headers.truncate(64);
+    assert!(Message::decode_exact(&Message::Chain(Box::new(small_chain)).encoded()).is_ok());
+    let long = [
+        small(65),
+        proposal(limits::PROPOSAL_CERTIFICATES_MAX + 1),
+        fetch(65),
+        fetch(u64::MAX),
+        range(0),
+        range(65),
+        range(u64::MAX),
+        long_chain,
+        chain(3, 4),
+        chain(0, u64::MAX),
+    ];
     for message in long {
         assert!(Message::decode_exact(&message.encoded()).is_err(), "{:?}", message.tag());
     }
     assert!(Message::decode_exact(&vec![7; limits::MESSAGE_BYTES_MAX + 1]).is_err());
-    for tag in (0..=u8::MAX).filter(|tag| !(1..=8).contains(tag)) {
+    for tag in (0..=u8::MAX).filter(|tag| !(1..=10).contains(tag)) {
         assert!(Message::decode_exact(&[tag, 0xc0]).is_err());
     }
 }
@@ -242,4 +288,17 @@ fn encodings_are_pinned() {
     ];
     let bytes: Vec<u8> = all.iter().flat_map(Message::encoded).collect();
     assert_eq!(keccak256(bytes), b256!("6567d6b5e4bf074ed37471bba41f695423d55216aad667dc2f9ad8869ee9b0cf"));
+}
+
+#[test]
+fn encodings_of_ranges_are_pinned() {
+    let (header, signature, certificate) = largest();
+    let range = Message::Range(Range { from: Height(7), count: 8 }).encoded();
+    assert_eq!(range, hex!("09c20708"));
+    let nothing = Chain { from: Height(1), height: Height(2), headers: Vec::new(), bodies: 0, certificate: None };
+    assert_eq!(Message::Chain(Box::new(nothing.clone())).encoded(), hex!("0ac50102c080c0"));
+    let headers = vec![SignedHeader { header, signature }; 2];
+    let chain = Chain { headers, bodies: 1, certificate: Some(certificate), ..nothing };
+    let bytes = Message::Chain(Box::new(chain)).encoded();
+    assert_eq!(keccak256(bytes), b256!("7a5bf590e926a6a7977e1b61dbfad5ffba7afc4e5f89d52f8c327938fcd0e586"));
 }
