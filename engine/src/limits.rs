@@ -13,6 +13,8 @@
 //! | votes of one validator, slot and kind | 2, in slots up to four windows above the frontier | later ones are not taken |
 //! | messages of the next epoch | [`EARLY_MESSAGES_PER_VALIDATOR`] | the oldest leave |
 //! | final blocks that are being fetched | [`FINALS_MAX`] | the newest but one leaves |
+//! | ranges asked for or not executed yet | [`SYNC_RANGES_MAX`], of [`RANGE_BLOCKS_MAX`] and [`LETTER_BYTES_MAX`] each | nothing more is asked for |
+//! | peers that may be asked | [`PEERS_MAX`] | further ones are not asked |
 //! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
 //! | tail headers that others may ask for | [`TAIL_HEADERS_MAX`] | the oldest leaves |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
@@ -150,6 +152,12 @@ pub const FETCH_BLOCKS_MAX: u64 = 64;
 
 /// Blocks in one answer to a node that is far behind.
 pub const RANGE_BLOCKS_MAX: u64 = 64;
+
+/// Such answers that are under way or not executed yet: 512 blocks, and eight times the bytes of a letter.
+pub const SYNC_RANGES_MAX: usize = 8;
+
+/// Connected peers that ordering knows; more than a network of [`VALIDATORS_MAX`] needs.
+pub const PEERS_MAX: usize = 1_024;
 
 /// Headers in such an answer: those of its blocks, and those that lead from them up to the one that is certified.
 pub const CHAIN_HEADERS_MAX: usize = 64;

@@ -28,6 +28,8 @@ pub(super) struct Known {
     pub(super) mix: Option<B256>,
     /// Its body is on disk with everything below it, or will be with the next sync.
     pub(super) is_kept: bool,
+    /// It is known to be final though it may not be executed yet: it came in a range.
+    pub(super) is_final: bool,
     pub(super) arrived: Duration,
 }
 
@@ -84,6 +86,19 @@ impl Blocks {
     /// The first proposal of every slot, in order.
     pub(super) fn firsts(&self) -> impl Iterator<Item = &Known> {
         self.by_slot.values().filter_map(|ids| ids.first()).filter_map(|id| self.by_id.get(id))
+    }
+
+    /// Forgets headers below this slot whose bodies are not here and are not awaited.
+    pub(super) fn forget_bodiless(&mut self, below: Slot) {
+        let lies_below = self.by_slot.range(..below).flat_map(|(_, ids)| ids).filter_map(|id| self.by_id.get(id));
+        let bodiless = lies_below.filter(|known| known.empty.is_none() && !known.is_final);
+        for (slot, id) in bodiless.map(|known| (known.header.slot(), known.id)).collect::<Vec<_>>() {
+            self.by_id.remove(&id);
+            if let Some(ids) = self.by_slot.get_mut(&slot) {
+                ids.retain(|known| *known != id);
+            }
+        }
+        self.by_slot.retain(|_, ids| !ids.is_empty());
     }
 
     /// Forgets everything up to and with this slot, and says which ids those were.

@@ -81,7 +81,7 @@ impl Machine {
     }
 
     pub(super) fn ask_for_missing(&mut self) {
-        let missing = self.missing();
+        let missing = if self.is_left_to_ranges() { Vec::new() } else { self.missing() };
         self.wants.retain(|id, _| missing.binary_search(id).is_ok());
         for id in missing {
             let now = self.now.monotonic;
@@ -193,8 +193,9 @@ impl Machine {
     }
 
     fn answer(&mut self, peer: u64, status: &Status) {
-        let newest = self.finals.values().next_back().filter(|held| held.statement.slot().0 >= status.final_end);
-        let mut messages: Vec<Message> = newest.into_iter().map(|held| Message::Certificate(Box::new(*held))).collect();
+        let newest = self.finals.values().next_back().map(|known| known.certificate);
+        let newest = newest.filter(|held| held.statement.slot().0 >= status.final_end);
+        let mut messages: Vec<Message> = newest.into_iter().map(|held| Message::Certificate(Box::new(held))).collect();
         let from = status.frontier.max(self.kept_from());
         let end = Slot(status.frontier.0.saturating_add(limits::ANSWER_SLOTS_MAX));
         let lacks = |slot: Slot, bits: u64| {

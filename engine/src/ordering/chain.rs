@@ -13,7 +13,7 @@ use super::{
     event::{Anchor, Output, Source},
     journal::Entry,
     leader::Schedule,
-    machine::Machine,
+    machine::{Final, Machine},
     pacemaker::Pacemaker,
     planted::Bug,
     rules::Record,
@@ -132,9 +132,11 @@ impl Machine {
     /// Hands final blocks that were executed here to the store.
     pub(super) fn commit_final(&mut self) {
         self.judge();
-        // The newest final block may be missing while an earlier one is here.
-        let here = self.finals.values().rev().find_map(|held| Some((*held, self.chain_to(held)?)));
-        let Some((finalization, chain)) = here else { return };
+        // One after the other, so that every block is kept with the nearest certificate that makes it final.
+        let above = self.finals.iter().find(|(slot, _)| self.tip_slot.is_none_or(|tip| **slot > tip));
+        let next = above.or_else(|| self.finals.last_key_value()).map(|(slot, known)| (*slot, *known));
+        let Some((slot, Final { id, certificate: finalization })) = next else { return };
+        let Some(chain) = self.chain_to(slot, id) else { return };
         if let Some(refused) = chain.iter().find(|id| self.blocks.get(id).is_some_and(|at| at.valid == Some(false))) {
             return self.halt(format!("block {refused} is final, and invalid here"));
         }
@@ -149,12 +151,11 @@ impl Machine {
         self.end_epoch(finalization);
     }
 
-    /// The blocks above the newest committed one that a certificate makes final, lowest first.
-    fn chain_to(&self, finalization: &Certificate) -> Option<Vec<B256>> {
-        if self.tip_slot.is_some_and(|tip| finalization.statement.slot() <= tip) {
+    /// The blocks above the newest committed one up to one that is final, lowest first.
+    fn chain_to(&self, slot: Slot, id: B256) -> Option<Vec<B256>> {
+        if self.tip_slot.is_some_and(|tip| slot <= tip) {
             return Some(Vec::new());
         }
-        let id = finalization.statement.id()?;
         let mut chain = self.chain_down(id)?;
         if self.settings.planted.has(Bug::CommitWithoutAncestors) {
             chain.truncate(1);
@@ -170,13 +171,18 @@ impl Machine {
         let slot = top.header.slot();
         self.tip = Anchor { id: top.id, header: top.header, mix: top.mix.unwrap_or_default() };
         (self.tip_slot, self.tip_empty, self.tip_arrived) = (Some(slot), top.empty == Some(true), top.arrived);
-        let newest = self.finals.last_key_value().map(|(slot, _)| *slot);
-        self.finals.retain(|at, _| *at > slot || Some(*at) == newest);
+        self.forget_finals(slot);
         let executing = self.executing();
         if let Some(lost) = self.blocks.prune(slot).into_iter().find(|id| Some(*id) == executing) {
             self.emit(Output::Abandon(lost));
         }
         self.changed = true;
+    }
+
+    /// Forgets what is final up to and with a slot, but for the newest.
+    pub(super) fn forget_finals(&mut self, through: Slot) {
+        let newest = self.finals.last_key_value().map(|(slot, _)| *slot);
+        self.finals.retain(|at, _| *at > through || Some(*at) == newest);
     }
 
     /// Ends the epoch once its last block is committed and the next set is known.
@@ -229,6 +235,7 @@ impl Machine {
         (self.tip, self.base, self.tip_slot) = (base.clone(), base, None);
         (self.lead, self.ready, self.barred, self.fast_skip, self.fast_skips) = (None, None, None, None, 0);
         self.wants.clear();
+        self.sync.begin_epoch();
         self.answered.clear();
         self.changed = true;
         let later = std::mem::take(&mut self.later);

@@ -38,7 +38,11 @@ impl Machine {
         if let Some(heard) = source.validator.and_then(|from| self.heard.get_mut(usize::from(from.0))) {
             *heard = self.now.monotonic;
         }
-        if self.halted || self.is_early(source, &message) {
+        if self.halted {
+            return;
+        }
+        self.hear_epoch(source, &message);
+        if self.is_early(source, &message) {
             return;
         }
         match message {
@@ -49,7 +53,7 @@ impl Machine {
             Message::Highest(highest) => self.highest(source, highest),
             Message::Blocks(blocks) => self.fetched(source, blocks),
             Message::Evidence(evidence) => self.evidence_from(source, *evidence),
-            Message::Chain(_) => {}
+            Message::Chain(chain) => self.chain_from(source, *chain),
             // Whoever holds the bodies answers.
             Message::Fetch(_) | Message::Range(_) => {}
         }
@@ -160,8 +164,8 @@ impl Machine {
     ) {
         let SignedHeader { header, signature } = block;
         let arrived = self.now.monotonic;
-        let known =
-            Known { id, header, signature, parent, empty, valid, is_tail: false, mix: None, is_kept: false, arrived };
+        let (is_tail, mix, is_kept, is_final) = (false, None, false, false);
+        let known = Known { id, header, signature, parent, empty, valid, is_tail, mix, is_kept, is_final, arrived };
         self.blocks.insert(known);
         self.changed = true;
     }
@@ -180,7 +184,8 @@ impl Machine {
     }
 
     pub(super) fn body(&mut self, id: B256, empty: bool) {
-        if let Some(known) = self.blocks.get_mut(&id).filter(|known| known.empty.is_none()) {
+        let is_wanted = self.wants_body(&id);
+        if let Some(known) = self.blocks.get_mut(&id).filter(|_| is_wanted) {
             known.empty = Some(empty);
             self.changed = true;
         }
@@ -366,9 +371,11 @@ impl Machine {
     }
 
     /// Notes who is connected.
-    pub(super) fn peers(&mut self, contacts: Vec<Contact>) {
+    pub(super) fn peers(&mut self, mut contacts: Vec<Contact>) {
+        contacts.truncate(limits::PEERS_MAX);
+        self.sync.peers(&contacts);
         self.contacts = contacts;
-        self.changed |= !self.wants.is_empty();
+        self.changed |= !self.wants.is_empty() || self.is_left_to_ranges();
     }
 
     /// The connection to a validator.

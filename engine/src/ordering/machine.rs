@@ -30,6 +30,7 @@ use super::{
     pacemaker::Pacemaker,
     planted::Bug,
     rules::{Mark, Parent, Record},
+    sync::Sync,
     votes::Votes,
 };
 use crate::{
@@ -53,6 +54,13 @@ pub enum StartError {
     /// What the log holds contradicts what the segments hold.
     #[error("log and chain contradict each other: {0}")]
     Contradiction(String),
+}
+
+/// A block that is final, and a Finalization of it or of a block above it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Final {
+    pub(super) id: B256,
+    pub(super) certificate: Certificate,
 }
 
 /// One validator's or follower's side of the protocol.
@@ -92,8 +100,8 @@ pub struct Machine {
     pub(super) tip_empty: bool,
     /// When it arrived, or this node started.
     pub(super) tip_arrived: Duration,
-    /// Finalizations above it, and the newest one, by slot.
-    pub(super) finals: BTreeMap<Slot, Certificate>,
+    /// What is known to be final above it, and the newest one, by slot.
+    pub(super) finals: BTreeMap<Slot, Final>,
     pub(super) durable: Height,
 
     // Work under way.
@@ -113,6 +121,7 @@ pub struct Machine {
 
     // Catching up.
     pub(super) contacts: Vec<Contact>,
+    pub(super) sync: Sync,
     pub(super) wants: BTreeMap<B256, Want>,
     pub(super) stall: Stall,
     pub(super) answered: BTreeMap<Option<ValidatorIndex>, Duration>,
@@ -183,6 +192,7 @@ impl Machine {
             fast_skips: 0,
             heard: vec![now.monotonic; set.size()],
             contacts: Vec::new(),
+            sync: Sync::default(),
             wants: BTreeMap::new(),
             stall: Stall::default(),
             answered: BTreeMap::new(),
@@ -254,6 +264,9 @@ impl Machine {
             }
         }
         self.certificates = self.certificates.split_off(&(self.kept_from(), Kind::Proposal));
+        if let Some(tip) = self.tip_slot {
+            self.forget_finals(tip);
+        }
         self.later = entries.iter().filter(|entry| entry.epoch() > epoch).cloned().collect();
         if is_marked && !proposes_anew {
             self.barred = Some(self.record.frontier().0 / self.settings.window);
@@ -266,8 +279,8 @@ impl Machine {
         let observed = self.record.observe(statement);
         observed.map_err(|found| StartError::Contradiction(format!("{found:?}")))?;
         self.certificates.insert((statement.slot(), statement.kind()), *certificate);
-        if statement.kind() == Kind::Finalize {
-            self.finals.insert(statement.slot(), *certificate);
+        if let Statement::Finalize { slot, id } = *statement {
+            self.finals.insert(slot, Final { id, certificate: *certificate });
         }
         Ok(())
     }
@@ -331,10 +344,11 @@ impl Machine {
         self.blocks.get(id).filter(|known| known.is_tail).and_then(|_| self.signed(id))
     }
 
-    /// Whether the header of this block is here, and its body is not.
+    /// Whether the header of this block is here, and its body is not and can be used.
     #[must_use]
     pub fn wants_body(&self, id: &B256) -> bool {
-        self.blocks.get(id).is_some_and(|known| known.empty.is_none())
+        let is_taken = |is_final: bool| is_final || !self.is_left_to_ranges();
+        self.blocks.get(id).is_some_and(|known| known.empty.is_none() && is_taken(known.is_final))
     }
 
     /// Where this node stands.
@@ -360,6 +374,7 @@ impl Machine {
             }
         }
         self.execute_next();
+        self.ask_for_ranges();
         self.ask_for_missing();
         self.report_stall();
         self.wake();
@@ -475,20 +490,25 @@ impl Machine {
             if is_mine { self.emit_after_sync(message) } else { self.emit(message) }
         }
         match statement {
-            Statement::Finalize { .. } => self.finalized(certificate),
+            Statement::Finalize { slot, id } => self.finalized(slot, Final { id, certificate }),
             Statement::Skip { .. } => self.skipped(slot),
             Statement::Notarize { .. } => {}
         }
     }
 
-    fn finalized(&mut self, certificate: Certificate) {
-        let (epoch, slot) = (certificate.epoch, certificate.statement.slot());
-        self.finals.insert(slot, certificate);
+    /// Notes a block that is final.
+    pub(super) fn keep_final(&mut self, slot: Slot, known: Final) {
+        self.finals.insert(slot, known);
         if self.finals.len() > limits::FINALS_MAX
             && let Some(second) = self.finals.keys().rev().nth(1).copied()
         {
             self.finals.remove(&second);
         }
+    }
+
+    fn finalized(&mut self, slot: Slot, known: Final) {
+        let epoch = known.certificate.epoch;
+        self.keep_final(slot, known);
         if !self.settings.planted.has(Bug::NeverResetTimers) {
             self.pacemaker.finalized();
         }

@@ -161,6 +161,7 @@ impl Machine {
             self.early_block_at(),
             self.wants.values().filter_map(|want| want.next).min(),
             self.stall.at,
+            self.sync.wake_at(&self.need()),
             self.silence_at(),
         ];
         if let Some(at) = times.into_iter().flatten().min() {

@@ -150,6 +150,23 @@ pub fn proposal(
     domain: &Domain,
     block: &SignedHeader,
 ) -> Result<(), WordError> {
+    author(set, committee, domain, block)?;
+    let header = &block.header;
+    let share = domain.hash(Kind::Seed, header.epoch(), header.slot(), B256::ZERO);
+    signed(committee, header.proposer(), share, &header.seed_share)
+}
+
+/// Whether the proposer that a header names signed it. That is enough for a header that others certified: a quorum has
+/// looked at its share of the seed.
+///
+/// # Errors
+/// [`WordError`].
+pub fn author(
+    set: &ValidatorSet,
+    committee: &dyn Committee,
+    domain: &Domain,
+    block: &SignedHeader,
+) -> Result<(), WordError> {
     let SignedHeader { header, signature } = block;
     let (expected, found) = (domain.chain_id, header.chain_id);
     if found != expected {
@@ -157,9 +174,7 @@ pub fn proposal(
     }
     member(set, header.epoch(), header.proposer())?;
     let hash = domain.hash(Kind::Proposal, header.epoch(), header.slot(), header.id());
-    signed(committee, header.proposer(), hash, signature)?;
-    let share = domain.hash(Kind::Seed, header.epoch(), header.slot(), B256::ZERO);
-    signed(committee, header.proposer(), share, &header.seed_share)
+    signed(committee, header.proposer(), hash, signature)
 }
 
 /// The slot that evidence is about.

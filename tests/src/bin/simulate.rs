@@ -7,6 +7,7 @@
 //! simulate --mode bugs     --seeds N    which bugs that can be planted are seen
 //! simulate --mode crash-points          crashes between signing, writing, syncing, sending and committing
 //! simulate --mode whole                 the pipeline, vm and store of every node, power cuts, partitions, lost logs
+//! simulate --mode sync     --seeds N    who was away comes to a long chain, and all but one lie about it
 //! simulate --mode wide                  how fast between real hosts under load, and at what cost; nothing is faulty
 //! ```
 //!
@@ -23,7 +24,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use engine::ordering::planted::{Bug, Planted};
 use tests::{
-    simulation::{CrashPoint, Faults, Options, Report, World},
+    simulation::{CrashPoint, Faults, Lie, Options, Report, World},
     whole,
 };
 
@@ -36,6 +37,7 @@ enum Mode {
     CrashPoints,
     Whole,
     Wide,
+    Sync,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -142,6 +144,7 @@ fn main() -> ExitCode {
         Mode::CrashPoints => crash_points(&arguments),
         Mode::Whole => whole(&arguments),
         Mode::Wide => wide(&arguments),
+        Mode::Sync => sync(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -301,6 +304,26 @@ fn wide(arguments: &Arguments) -> Result<bool, String> {
     println!("{}", report.json());
     println!("{}", report.pace(seconds));
     Ok(report.violation.is_none())
+}
+
+fn sync(arguments: &Arguments) -> Result<bool, String> {
+    let how = format!("--mode sync --seconds {}", arguments.seconds);
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let lies = Lie::ALL.iter().map(|lie| Some(*lie)).chain([None]);
+        for lie in lies {
+            let options = Options { verbose: arguments.verbose, ..Options::sync(seed, lie, arguments.seconds) };
+            let report = World::new(options).run();
+            let behind: Vec<String> =
+                report.caught_up.iter().map(|(heights, us)| format!("{heights} in {} ms", us / 1_000)).collect();
+            println!("seed {seed}, {lie:?}: {}; height {}", behind.join(", "), report.height);
+            if report.violation.is_some() || report.caught_up.len() < 2 {
+                tell(&report, &how);
+                return Ok(false);
+            }
+        }
+    }
+    println!(r#"{{"mode":"sync","seeds":{},"ok":true}}"#, arguments.seeds);
+    Ok(true)
 }
 
 fn crash_points(arguments: &Arguments) -> Result<bool, String> {

@@ -3,8 +3,8 @@
 use engine::types::{ValidatorIndex, ValidatorSet};
 
 use super::{
-    disk::Disk, faults::FaultKind, keys::set, ledger::Ledger, node::Node, options::Options, watch::Watched,
-    witness::Witness,
+    answers::Lie, disk::Disk, faults::FaultKind, keys::set, ledger::Ledger, node::Node, options::Options,
+    watch::Watched, witness::Witness,
 };
 use crate::rng::Rng;
 
@@ -15,6 +15,9 @@ pub(super) fn secret_of(validator: usize) -> u64 {
 /// Place of a key in an epoch's set.
 pub(super) fn index_of(options: &Options, secret: u64, epoch: u64) -> Option<ValidatorIndex> {
     let size = options.validators as u64;
+    if secret - secret_of(0) >= size {
+        return None;
+    }
     let place = (secret - secret_of(0) + epoch_turn(options, epoch)) % size;
     u16::try_from(place).ok().map(ValidatorIndex)
 }
@@ -95,6 +98,8 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
         watched: Watched::default(),
         executed: std::collections::BTreeSet::new(),
         is_absent: false,
+        is_late: false,
+        lie: None,
         busy_us: 0,
         cpu_us: 0,
         sent_bytes: 0,
@@ -126,6 +131,16 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
         nodes.push(Node { is_jumping, ..node(validator, Some(kind).filter(|_| !is_jumping), rng) });
         if kind == FaultKind::Twins {
             nodes.push(node(validator, Some(kind), rng));
+        }
+    }
+    for follower in options.validators..options.validators + options.followers {
+        nodes.push(Node { is_late: true, ..node(follower, None, rng) });
+    }
+    if let Some(truthful) = options.one_answers {
+        let liars = nodes.iter_mut().enumerate().filter(|(at, node)| *at != truthful && *at > 0 && !node.is_late);
+        for (_, liar) in liars {
+            let draw = usize::try_from(rng.below(Lie::ALL.len() as u64)).expect("small");
+            liar.lie = Some(options.lie.unwrap_or(Lie::ALL[draw]));
         }
     }
     nodes

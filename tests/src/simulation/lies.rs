@@ -4,13 +4,10 @@ use alloy_primitives::B256;
 use engine::{
     crypto::Signer as _,
     testing::MockSigner,
-    types::{
-        Certificate, ConsensusHeader, Epoch, Fetch, Message, Proposal, SignedHeader, Signers, Slot, Statement,
-        ValidatorIndex, Vote,
-    },
+    types::{Certificate, ConsensusHeader, Epoch, Message, Proposal, Signers, Slot, Statement, ValidatorIndex, Vote},
 };
 
-use super::{faults::FaultKind, node::outcome, traffic::Parcel, world::World};
+use super::{faults::FaultKind, node::outcome, world::World};
 
 impl World {
     /// What a faulty validator makes of what it would say.
@@ -109,22 +106,5 @@ impl World {
         let signature = self.signed(node, vote.epoch, statement, voter).signature;
         let certificate = Certificate { epoch: vote.epoch, statement, signers, signature };
         self.tell_all(node, Message::Certificate(Box::new(certificate)));
-    }
-
-    /// Another block than the one that was asked for: an earlier one, and genuine.
-    pub(super) fn answer_wrongly(&mut self, node: usize, from: usize, fetch: &Fetch) {
-        let Some((asked, _)) = self.headers.get(&fetch.id) else { return };
-        let is_near =
-            |it: &ConsensusHeader| it.epoch == asked.epoch && it.slot < asked.slot && it.slot + 8 >= asked.slot;
-        let others = self.headers.iter().filter(|(_, (it, _))| is_near(it));
-        let others: Vec<B256> = others.map(|(id, _)| *id).collect();
-        if others.is_empty() {
-            return;
-        }
-        let id = others[usize::try_from(self.rng.below(others.len() as u64)).expect("small")];
-        let Some((header, empty)) = self.headers.get(&id) else { return };
-        let block = SignedHeader { header: header.clone(), signature: self.signature_of(header, &id) };
-        let bodies = vec![(id, *empty)];
-        self.send(node, from, &Parcel::new(Message::Blocks(vec![block]), bodies));
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Promise: equal options give equal events, and the trace hash says so. No clock and no thread is in here.
 
+mod answers;
 mod cluster;
 mod costs;
 pub mod crashes;
@@ -28,6 +29,7 @@ mod watch;
 mod witness;
 pub mod world;
 
+pub use answers::Lie;
 pub use crashes::CrashPoint;
 pub use faults::{FaultKind, Faults};
 pub use options::Options;

@@ -17,6 +17,7 @@ use engine::{
 };
 
 use super::{
+    answers::Lie,
     costs::{Meter, Metered},
     disk::Disk,
     faults::FaultKind,
@@ -86,6 +87,10 @@ pub struct Node {
     pub executed: BTreeSet<B256>,
     /// It never starts.
     pub is_absent: bool,
+    /// It starts when those who were away come back.
+    pub is_late: bool,
+    /// How it lies to those who are behind.
+    pub lie: Option<Lie>,
     /// Until then it is at something.
     pub busy_us: u64,
     /// Microseconds that its signatures took it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::ordering::{pacemaker::Timing, planted::Planted};
 
-use super::{faults::Faults, network::Delay};
+use super::{answers::Lie, faults::Faults, network::Delay};
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -43,6 +43,16 @@ pub struct Options {
     pub timing: Timing,
     /// Slots of a window.
     pub window: u64,
+    /// Heights of an epoch; chosen by the seed, or as many as in production, if it is not given.
+    pub epoch_heights: Option<u64>,
+    /// Nodes that only follow, beside the validators; they start when those who are away come back.
+    pub followers: usize,
+    /// The first validator goes away at this time, and comes back at that one; in microseconds.
+    pub away_us: Option<(u64, u64)>,
+    /// Everybody who is there all the time lies to those who are behind, all but this one.
+    pub one_answers: Option<usize>,
+    /// How; any of all lies if it is not given.
+    pub lie: Option<Lie>,
     /// Validators that are faulty; `None` for as many as may be.
     pub byzantine: Option<usize>,
     /// A bug that the honest nodes have.
@@ -80,11 +90,42 @@ impl Options {
                 idle_interval: Some(Duration::from_secs(1)),
             },
             window: 4,
+            epoch_heights: None,
+            followers: 0,
+            away_us: None,
+            one_answers: None,
+            lie: None,
             byzantine: None,
             planted: Planted::default(),
             execute_us: 5_000,
             sync_us: 1_000,
             verbose: false,
+        }
+    }
+
+    /// Five validators, of whom the first goes away after two seconds, and a follower; both come to a chain of some
+    /// thousand heights in several epochs, while all others but one lie about it.
+    #[must_use]
+    pub fn sync(seed: u64, lie: Option<Lie>, seconds: u64) -> Self {
+        let timing = Timing {
+            delta: Duration::from_millis(40),
+            slot_time: Duration::from_millis(40),
+            idle_interval: Some(Duration::from_millis(200)),
+        };
+        let length_us = seconds.saturating_mul(1_000_000);
+        Self {
+            length_us,
+            calm_us: 0,
+            delay: Delay { median_us: 8_000, max_us: 40_000, sigma_milli: 400 },
+            timing,
+            execute_us: 1_000,
+            epoch_heights: Some(400),
+            followers: 1,
+            away_us: Some((2_000_000, length_us.saturating_mul(4) / 5)),
+            one_answers: Some(1 + usize::try_from(seed % 4).unwrap_or_default()),
+            lie,
+            byzantine: Some(0),
+            ..Self::cluster(seed, 5, seconds, Faults::parse("epochs").unwrap_or_default())
         }
     }
 

@@ -11,6 +11,14 @@ const JUMP_MS: u64 = 3_600_000;
 impl World {
     /// Plans crashes, copies of disks, jumps of clocks and partitions.
     pub(super) fn plan(&mut self) {
+        if let Some((away, back)) = self.options.away_us {
+            self.at(away, Event::Crash { node: 0 });
+            self.at(back, Event::Restart { node: 0 });
+            let late: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].is_late).collect();
+            for node in late {
+                self.at(back, Event::Restart { node });
+            }
+        }
         if let Some(groups) = self.options.groups.clone() {
             return self.cut(&groups, false);
         }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use engine::{
     ordering::event::{Input, Source},
-    types::{Contact, Fetch, Message, SignedHeader},
+    types::{Contact, Message},
 };
 
 use super::{
     cluster::index_of,
     crashes::CrashPoint,
-    faults::FaultKind,
     keys::public_key,
     world::{Event, World},
 };
@@ -103,42 +102,11 @@ impl World {
     /// Whom a node is connected to.
     pub(super) fn contacts(&self, node: usize) -> Vec<Contact> {
         let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let contact =
-            |other: usize| Contact { peer: other as u64, validator: Some(public_key(self.nodes[other].secret)) };
+        let contact = |other: usize| {
+            let is_validator = other < self.nodes.len() - self.options.followers;
+            let validator = is_validator.then(|| public_key(self.nodes[other].secret));
+            Contact { peer: other as u64, validator }
+        };
         others.map(contact).collect()
-    }
-
-    pub(super) fn ask(&mut self, node: usize, peer: u64, fetch: Fetch) {
-        let Some(to) = usize::try_from(peer).ok().filter(|to| *to < self.nodes.len()) else { return };
-        let leaves = self.nodes[node].busy_us.max(self.now);
-        let tries = if self.options.is_wide { 8 } else { 1 };
-        for at in self.links.arrivals(node, to, leaves, tries, &mut self.rng).into_iter().flatten() {
-            self.at(at, Event::Ask { to, from: node, fetch });
-        }
-    }
-
-    pub(super) fn answer(&mut self, node: usize, from: usize, fetch: &Fetch) {
-        if self.nodes[node].machine.is_none() {
-            return;
-        }
-        if self.nodes[node].fault == Some(FaultKind::WrongBlocks) && self.rng.below(2) == 0 {
-            return self.answer_wrongly(node, from, fetch);
-        }
-        let mut blocks = Vec::new();
-        let mut bodies = Vec::new();
-        let mut next = fetch.id;
-        while blocks.len() < usize::try_from(fetch.count).unwrap_or(64).min(64) {
-            let node = &self.nodes[node];
-            let has = node.disk.bodies.contains_key(&next)
-                || node.executed.contains(&next)
-                || node.disk.tails.contains(&next);
-            let Some((header, empty)) = self.headers.get(&next).filter(|_| has) else { break };
-            blocks.push(SignedHeader { header: header.clone(), signature: self.signature_of(header, &next) });
-            bodies.push((next, *empty));
-            next = header.parent_id;
-        }
-        if !blocks.is_empty() {
-            self.send(node, from, &Parcel::new(Message::Blocks(blocks), bodies));
-        }
     }
 }

@@ -249,8 +249,10 @@ impl World {
     }
 
     pub(super) fn banned_peer(&mut self, node: usize, peer: u64, reason: &str) {
-        let is_honest =
-            usize::try_from(peer).ok().and_then(|at| self.nodes.get(at)).is_none_or(|it| it.fault.is_none());
+        let is_honest = usize::try_from(peer)
+            .ok()
+            .and_then(|at| self.nodes.get(at))
+            .is_none_or(|it| it.fault.is_none() && it.lie.is_none());
         if is_honest {
             self.oracle.violated(format!("node {node} bans node {peer}, which is honest: {reason}"));
         }

@@ -15,7 +15,7 @@ use engine::{
         planted::Planted,
     },
     testing::MockScheme,
-    types::{Certificate, ConsensusHeader, Domain, Epoch, Fetch, Message, Slot},
+    types::{Certificate, ConsensusHeader, Domain, Epoch, Message, Slot},
 };
 
 use super::{
@@ -41,7 +41,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Deliver { to: usize, from: usize, parcel: Arc<Parcel> },
-    Ask { to: usize, from: usize, fetch: Fetch },
+    Ask { to: usize, from: usize, wish: Message },
     Wake { node: usize, wish: u32 },
     Done { node: usize, start: u32 },
     Synced { node: usize, start: u32, token: Option<u64>, batches: u64 },
@@ -105,6 +105,9 @@ pub struct World {
     pub(super) crash_points: [u64; CrashPoint::COUNT],
     /// Slots that passed at some honest node in the first epoch.
     slots_passed: u64,
+    /// Nodes that are behind; and by how many heights those that were so were, and how long they were.
+    pub(super) behind: BTreeMap<usize, (u64, u64)>,
+    caught_up: Vec<(u64, u64)>,
 }
 
 impl std::fmt::Debug for World {
@@ -124,7 +127,8 @@ impl World {
         let mut rng = Rng::new(options.seed.wrapping_mul(2).wrapping_add(1));
         let has = |kind| options.faults.has(kind);
         let stakes = stakes(&options, &mut rng);
-        let epoch_heights = if has(FaultKind::Epochs) { 20 + rng.below(60) } else { 18_000 };
+        let drawn = if has(FaultKind::Epochs) { 20 + rng.below(60) } else { 18_000 };
+        let epoch_heights = options.epoch_heights.unwrap_or(drawn);
         let genesis_header = ConsensusHeader { chain_id: 7, block_hash: B256::with_last_byte(1), ..Default::default() };
         let genesis = Anchor { id: genesis_header.id(), header: genesis_header, mix: B256::with_last_byte(9) };
         let meter = Arc::new(Meter::default());
@@ -172,6 +176,8 @@ impl World {
             final_us: BTreeMap::new(),
             crash_points: [0; CrashPoint::COUNT],
             slots_passed: 0,
+            behind: BTreeMap::new(),
+            caught_up: Vec::new(),
         }
     }
 
@@ -215,7 +221,7 @@ impl World {
         self.headers.insert(self.genesis.id, (self.genesis.header.clone(), true));
         self.choose_absent();
         for node in 0..self.nodes.len() {
-            if !self.nodes[node].is_absent {
+            if !self.nodes[node].is_absent && !self.nodes[node].is_late {
                 self.boot(node);
             }
         }
@@ -252,6 +258,7 @@ impl World {
             final_us: self.final_us,
             skipped,
             slots: self.slots_passed,
+            caught_up: self.caught_up,
         }
     }
 
@@ -324,7 +331,7 @@ impl World {
         }
         match event {
             Event::Deliver { to, from, parcel } => self.deliver(to, from, &parcel),
-            Event::Ask { to, from, fetch } => self.answer(to, from, &fetch),
+            Event::Ask { to, from, wish } => self.answer(to, from, &wish),
             Event::Wake { node, wish } => {
                 if self.nodes[node].wake.1 == wish {
                     self.input(node, Input::Wake);
@@ -344,6 +351,8 @@ impl World {
             Event::Crash { node } => self.crash(node),
             Event::Restart { node } => {
                 if self.nodes[node].machine.is_none() && self.nodes[node].fault != Some(FaultKind::Dead) {
+                    let behind = self.top() - self.nodes[node].durable().0;
+                    self.behind.insert(node, (behind, self.now));
                     self.boot(node);
                 }
             }
@@ -390,6 +399,21 @@ impl World {
         if honest && self.nodes[node].machine.is_some() {
             self.watch_place(node, place);
         }
+        self.see_caught_up(node);
+    }
+
+    /// The highest height that anybody handed to its store.
+    fn top(&self) -> u64 {
+        self.nodes.iter().map(|node| node.committed).max().unwrap_or_default()
+    }
+
+    /// Notes that a node which was behind is not any more.
+    fn see_caught_up(&mut self, node: usize) {
+        let Some((behind, since)) = self.behind.get(&node).copied() else { return };
+        if self.nodes[node].committed + 4 >= self.top() {
+            self.behind.remove(&node);
+            self.caught_up.push((behind, self.now - since));
+        }
     }
 
     /// Does what the machine asks for, in order; a crash in the middle leaves the rest undone.
@@ -421,7 +445,7 @@ impl World {
             Output::Abandon(_) | Output::Tail(_) => {}
             Output::Persist { entries, bodies, token } => self.persist(node, entries, bodies, token, honest),
             Output::Broadcast(message) => self.broadcast(node, message, honest),
-            Output::Send(peer, Message::Fetch(fetch)) => self.ask(node, peer, fetch),
+            Output::Send(peer, wish @ (Message::Fetch(_) | Message::Range(_))) => self.ask(node, peer, wish),
             Output::Send(peer, message) => {
                 self.check_sent(node, &message, honest);
                 let parcel = self.parcel(message);
