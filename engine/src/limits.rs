@@ -128,6 +128,32 @@ pub const CALL_GAS_MAX: u64 = 50_000_000;
 /// RLP size of a block from Osaka on, in bytes (EIP-7934: 10 MiB less 2 MiB for consensus data).
 pub const BLOCK_RLP_BYTES_MAX_OSAKA: usize = 8 * 1024 * 1024;
 
+/// Smallest EIP-2718 encoding of a transaction that any block may hold, in bytes: a legacy one whose fields are as short
+/// as they get, three bytes for the gas.
+pub const TRANSACTION_BYTES_MIN: usize = 12;
+
+/// Encoding of a body that travels ([`crate::types::codec::encode_body`]), in bytes. Legacy transactions are strings in
+/// it, which they are not where a block's size is counted: at most a byte on top of the shortest, and a lesser part of
+/// longer ones.
+pub const BODY_BYTES_MAX: usize = 9 * 1024 * 1024;
+
+/// Encoding of a body that travels whole to every validator, in bytes; a larger one is cut into shares.
+pub const WHOLE_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Chunks that a body is cut into, those that make up for lost ones counted in: with 300 validators, ten for each and
+/// more for those with much stake.
+pub const BODY_CHUNKS_MAX: usize = 4_096;
+
+/// Times its size that all shares of a body have together at most, padding apart. Half as much is enough for equal
+/// stakes; a leader with more than half of all stake would need more than this.
+pub const BODY_EXPANSION_MAX: usize = 4;
+
+/// Hashes on the way from a share to the root over all of them.
+pub const SHARE_PATH_MAX: usize = 9;
+
+/// Encoding of one share, in bytes: a whole body at most, at most two bytes of padding per chunk, and its path.
+pub const SHARE_BYTES_MAX: usize = BODY_BYTES_MAX + 2 * BODY_CHUNKS_MAX + 512;
+
 /// Certificates that come with a proposal; a longer gap is fetched.
 pub const PROPOSAL_CERTIFICATES_MAX: usize = 65;
 
@@ -188,6 +214,10 @@ pub const JOURNAL_ENTRY_BYTES_MAX: usize = 32 * 1024;
 const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);
+const _: () = assert!(BLOCK_RLP_BYTES_MAX_OSAKA / TRANSACTION_BYTES_MIN * (TRANSACTION_BYTES_MIN + 1) < BODY_BYTES_MAX);
+const _: () = assert!(VALIDATORS_MAX <= 1 << SHARE_PATH_MAX && SHARE_PATH_MAX * 32 + 32 <= 512);
+// Every validator has a chunk, rounding included, and the code knows no more than 2^16 of them.
+const _: () = assert!(VALIDATORS_MAX * 2 <= BODY_CHUNKS_MAX && BODY_CHUNKS_MAX * 3 <= 1 << 16);
 // A validator takes 2 bytes of list, 49 of key, 9 of stake and 21 of operator; 100 for the epoch, its base and lists.
 const _: () = assert!(VALIDATORS_MAX * 81 + 100 <= JOURNAL_ENTRY_BYTES_MAX);
 // A simulation is never begun if it could not be paid for.

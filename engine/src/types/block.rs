@@ -46,9 +46,9 @@ pub struct ConsensusHeader {
     pub block_hash: B256,
     /// Hash of the block's access list.
     pub access_list_hash: B256,
-    /// Root over the chunks of a body that travels in chunks; zero when it travels whole.
+    /// Root over the shares of a body that travels in shares ([`crate::dissemination`]); zero when it travels whole.
     pub body_root: B256,
-    /// Bytes of a body that travels in chunks; 0 when it travels whole.
+    /// Bytes of a body that travels in shares; 0 when it travels whole.
     pub body_size_bytes: u64,
     /// keccak256 over the hashes of the certificates that came with the proposal; zero where there are none.
     pub certificates_hash: B256,

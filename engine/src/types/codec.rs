@@ -3,6 +3,7 @@
 //! Everything is RLP. Layouts:
 //!
 //! ```text
+//! body     [Ethereum header, [encoded tx as string, ..], withdrawals or empty string]
 //! block    [consensus header, Ethereum header, [encoded tx as string, ..], senders (20 bytes each),
 //!           withdrawals or empty string]
 //! receipts [[type, success, gas used, cumulative gas, contract or empty, [log, ..]], ..]
@@ -11,7 +12,10 @@
 //! ```
 //!
 //! Accounts are in order of address, slots in order of key, codes in order of hash, so that equal
-//! values have equal bytes. Senders are kept because this node recovered them once already.
+//! values have equal bytes. On disk senders are kept, because this node recovered them once already; a body travels
+//! without them, for nobody believes others about them.
+
+mod body;
 
 use std::sync::Arc;
 
@@ -20,6 +24,7 @@ use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, Bytes, Log, U256, keccak256};
 use alloy_rlp::{BufMut, Decodable, Encodable, Error, Header as ListHeader, Result};
 
+pub use self::body::{BodyError, body_bytes, decode_body, encode_body};
 use super::{
     block::{Block, BlockBody, ConsensusHeader},
     layer::{Account, AccountChange, SlotChange, StateChanges},
