@@ -10,6 +10,7 @@
 //! - [`hints`]: when a waiting transaction is simulated, for those who will build with it.
 //! - [`ordering`]: the pure state machine that decides which block comes next and when it is final.
 //! - [`crypto`]: who signed what.
+//! - [`dissemination`]: a large body in shares, any so many of which give it back.
 //! - [`light`]: finality without a node, for those who trust a validator set alone.
 //! - [`execution`]: which layer lies on which parent.
 //! - [`commit`]: finalized blocks, in order, through the store.
@@ -19,6 +20,7 @@
 pub mod admission;
 pub mod commit;
 pub mod crypto;
+pub mod dissemination;
 pub mod events;
 pub mod execution;
 pub mod genesis;
