@@ -460,7 +460,8 @@ impl Executor for RevmExecutor {
     ) -> Result<BuiltBlock, ExecutionError> {
         let mut header = self.open_header(parent, settings);
         let fork = self.chain.fork_at(header.timestamp);
-        let bytes_max = if fork >= Fork::Osaka { limits::BLOCK_RLP_BYTES_MAX_OSAKA } else { usize::MAX };
+        // Before Osaka a block may be larger, but its body could not travel.
+        let bytes_max = limits::BLOCK_RLP_BYTES_MAX_OSAKA;
         let versions = Versions::new(view);
         let mut run = Run::start(&self.chain, &self.codes, view, &header)?;
         run.keep_pace(Pace::new(*time, self.workers.threads()));

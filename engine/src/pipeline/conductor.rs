@@ -24,6 +24,7 @@ use crossbeam::channel::{Receiver, Sender, never, select_biased};
 
 use super::{Decided, Done, Job, Lines, PipelineError, Stages};
 use crate::{
+    dissemination::Plans,
     execution::Layer,
     ordering::{
         event::{Input, Output, Source},
@@ -98,6 +99,8 @@ pub(super) struct Conductor {
     stages: Arc<Stages>,
     machine: Machine,
     queues: Queues,
+    /// How bodies travel among the validators of the present epoch.
+    plans: Arc<Plans>,
     /// Blocks that are here whole and not executed yet.
     bodies: BTreeMap<B256, Arc<Block>>,
     /// What was built and not adopted yet.
@@ -117,7 +120,8 @@ impl Conductor {
         queues: Queues,
         bodies: BTreeMap<B256, Arc<Block>>,
     ) -> Self {
-        Self { stages, machine, queues, bodies, built: None, wake_at: None, next: VecDeque::new() }
+        let plans = Arc::new(Plans::new(machine.set().clone()));
+        Self { stages, machine, queues, plans, bodies, built: None, wake_at: None, next: VecDeque::new() }
     }
 
     /// When it wants to be woken.
@@ -220,7 +224,8 @@ impl Conductor {
         match output {
             Output::Build(order) => {
                 self.stages.has_been_told(false);
-                return self.queues.jobs.send(Job::Build(order)).map_err(|_| Ended);
+                let plans = self.plans();
+                return self.queues.jobs.send(Job::Build { order, plans }).map_err(|_| Ended);
             }
             Output::Adopt(signed) => return self.adopt(*signed),
             Output::Execute { id, parent } => return self.execute(id, parent),
@@ -269,6 +274,13 @@ impl Conductor {
         Err(Ended)
     }
 
+    fn plans(&mut self) -> Arc<Plans> {
+        if !Arc::ptr_eq(self.plans.set(), self.machine.set()) {
+            self.plans = Arc::new(Plans::new(self.machine.set().clone()));
+        }
+        self.plans.clone()
+    }
+
     /// What was built is proposed under this header.
     fn adopt(&mut self, SignedHeader { header, signature }: SignedHeader) -> Result<(), Ended> {
         let is_it = |built: &ExecutedBlock| built.block.consensus.block_hash == header.block_hash;
@@ -286,7 +298,7 @@ impl Conductor {
         let Some((block, signed)) = block.zip(self.machine.signed(&id)) else {
             return self.stop(PipelineError::Ordering("wants a block executed that is not here"));
         };
-        let job = Job::Execute { id, parent, block, signature: signed.signature };
+        let job = Job::Execute { id, parent, block, signature: signed.signature, plans: self.plans() };
         self.queues.jobs.send(job).map_err(|_| Ended)
     }
 

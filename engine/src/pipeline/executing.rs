@@ -8,6 +8,7 @@ use crossbeam::channel::{Receiver, Sender};
 use super::{PipelineError, Stages, timed};
 use crate::{
     admission::PoolCandidates,
+    dissemination::{self, Commitment, Plans},
     execution::{Ground, Layer},
     limits, metrics,
     ordering::{chain, event::BuildOrder},
@@ -15,12 +16,12 @@ use crate::{
     types::{Block, BuiltBlock, Signature, Transaction},
 };
 
-/// What the execution thread is asked for.
+/// What the execution thread is asked for; with how bodies of the epoch travel.
 pub(super) enum Job {
     /// Build a block.
-    Build(Box<BuildOrder>),
+    Build { order: Box<BuildOrder>, plans: Arc<Plans> },
     /// Execute a block on its parent.
-    Execute { id: B256, parent: B256, block: Arc<Block>, signature: Signature },
+    Execute { id: B256, parent: B256, block: Arc<Block>, signature: Signature, plans: Arc<Plans> },
 }
 
 /// What it answers.
@@ -32,7 +33,7 @@ pub(super) enum Done {
 impl Stages {
     pub(super) fn execute_loop(&self, jobs: &Receiver<Job>, done: &Sender<Done>, fail: &Sender<PipelineError>) {
         for job in jobs {
-            let busy = if matches!(job, Job::Build(_)) { &metrics::BUILD_BUSY } else { &metrics::EXECUTE_BUSY };
+            let busy = if matches!(job, Job::Build { .. }) { &metrics::BUILD_BUSY } else { &metrics::EXECUTE_BUSY };
             let mut result = None;
             timed(busy, &mut || result = Some(self.work(&job)));
             match result {
@@ -53,12 +54,12 @@ impl Stages {
     /// Does one job.
     pub(super) fn work(&self, job: &Job) -> Result<Done, PipelineError> {
         match job {
-            Job::Build(order) => {
-                let (block, more) = self.build(order)?;
+            Job::Build { order, plans } => {
+                let (block, more) = self.build(order, plans)?;
                 Ok(Done::Built { block: Box::new(block), more })
             }
-            Job::Execute { id, parent, block, signature } => {
-                let verdict = self.execute(*id, *parent, block, *signature)?;
+            Job::Execute { id, parent, block, signature, plans } => {
+                let verdict = self.execute(*id, *parent, block, *signature, plans)?;
                 Ok(Done::Executed { id: *id, verdict })
             }
         }
@@ -71,6 +72,7 @@ impl Stages {
         parent: B256,
         block: &Arc<Block>,
         signature: Signature,
+        plans: &Plans,
     ) -> Result<Result<(), String>, PipelineError> {
         let failed = |error: &dyn Display| PipelineError::Execute(error.to_string());
         let Some(ground) = self.pending.ground(parent, &*self.store).map_err(|error| failed(&error))? else {
@@ -80,6 +82,9 @@ impl Stages {
             (block.header.inner().mix_hash, chain::mix(ground.parent.inner().mix_hash, &block.consensus.seed_share));
         if has != expected {
             return Ok(Err(format!("mix_hash is {has}, not {expected}")));
+        }
+        if let Err(refusal) = dissemination::check(plans, block) {
+            return Ok(Err(refusal.to_string()));
         }
         match self.executor.execute(&*ground.view, &ground.parent, block) {
             Ok(executed) => {
@@ -91,11 +96,19 @@ impl Stages {
         }
     }
 
-    fn build(&self, order: &BuildOrder) -> Result<(BuiltBlock, bool), PipelineError> {
+    fn build(&self, order: &BuildOrder, plans: &Plans) -> Result<(BuiltBlock, bool), PipelineError> {
         let failed = |error: &dyn Display| PipelineError::Build(error.to_string());
         let ground = self.pending.ground(order.header.parent_id, &*self.store).map_err(|error| failed(&error))?;
         let Some(ground) = ground else { return Err(failed(&"the parent lost to another block")) };
-        self.build_on(&ground, order).map_err(|error| failed(&error))
+        let (mut built, more) = self.build_on(&ground, order).map_err(|error| failed(&error))?;
+        // If the epoch has ended meanwhile, nobody proposes the block.
+        if plans.set().epoch() == order.header.epoch() {
+            let block = Arc::make_mut(&mut built.0.block);
+            let Commitment { root, size_bytes } =
+                dissemination::commit(plans, block).map_err(|error| failed(&error))?;
+            (block.consensus.body_root, block.consensus.body_size_bytes) = (root, size_bytes);
+        }
+        Ok((built, more))
     }
 
     fn build_on(&self, ground: &Ground, order: &BuildOrder) -> Result<(BuiltBlock, bool), ExecutionError> {

@@ -1,5 +1,6 @@
 //! The whole flow over the toy executor: in, ordered, durable, announced; and what happens when a stage fails.
 
+mod bodies;
 mod cluster;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -27,6 +28,10 @@ fn transaction(index: u64, nonce: u64) -> (Bytes, Address) {
 }
 
 fn transaction_with_gas(index: u64, nonce: u64, gas_limit: u64) -> (Bytes, Address) {
+    transaction_with_input(index, nonce, gas_limit, Bytes::new())
+}
+
+fn transaction_with_input(index: u64, nonce: u64, gas_limit: u64, input: Bytes) -> (Bytes, Address) {
     let tx = TxEip1559 {
         chain_id: 9,
         nonce,
@@ -34,6 +39,7 @@ fn transaction_with_gas(index: u64, nonce: u64, gas_limit: u64) -> (Bytes, Addre
         max_fee_per_gas: 1_000_000_000,
         to: TxKind::Call(Address::repeat_byte(1)),
         value: U256::from(index),
+        input,
         ..TxEip1559::default()
     };
     let envelope: Envelope = tx.into_signed(Signature::test_signature()).into();

@@ -7,10 +7,11 @@ use alloy_primitives::{Address, Bytes};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::RwLock;
 
-use super::{chain, submit, transaction};
+use super::{chain, submit, transaction, transaction_with_input};
 use crate::{
     admission::PoolLimits,
     crypto::bls::{BlsScheme, SecretKey},
+    dissemination::{Plans, check},
     genesis::{ChainSpec, GenesisValidator},
     ordering::event::Identity,
     pipeline::{Config, Inbox, Node, Ports},
@@ -18,7 +19,7 @@ use crate::{
     testing::{MemoryJournal, MemoryStore, ToyExecutor},
     types::{
         Block, CommittedBlock, ConsensusHeader, Contact, Epoch, Height, Incoming, Letter, Message, Proposal, PublicKey,
-        Signature, Transaction,
+        Signature, Transaction, codec,
     },
 };
 
@@ -224,6 +225,38 @@ fn four_nodes_commit_one_chain_with_everything_that_was_admitted_anywhere() {
         (1..=cluster.height(0)).map(|height| cluster.block(0, height).block.consensus.proposer).collect();
     assert!(proposers.len() > 1 || cluster.height(0) <= 4, "leaders take turns: {proposers:?}");
     cluster.agree();
+}
+
+#[test]
+fn the_header_of_a_block_with_a_large_body_commits_to_its_shares_in_every_epoch() {
+    let large = |index| transaction_with_input(index, 0, 2_000_000, vec![0; 100_000].into());
+    let transactions: Vec<_> = (0..12).map(large).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let cluster = Cluster::new(&senders, 10);
+    let (mut blocks, mut sent) = (Vec::new(), 0);
+    while blocks.iter().filter(|block: &&Arc<Block>| block.consensus.body_size_bytes > 0).count() < 4 {
+        // Some in every epoch, so that leaders of each have a large block.
+        if let Some((raw, _)) = transactions.get(sent).filter(|_| blocks.len() >= sent * 3) {
+            submit(cluster.members[sent % 4].node.as_ref().expect("it runs"), raw).expect("valid");
+            sent += 1;
+        }
+        let height = blocks.len() as u64 + 1;
+        assert!(height < 200, "{sent} large transactions are included by then");
+        cluster.reach(&[0, 1, 2, 3], height);
+        blocks.push(cluster.block(0, height).block.clone());
+    }
+    cluster.agree();
+    let epochs: std::collections::BTreeSet<u64> = blocks.iter().map(|block| block.consensus.epoch).collect();
+    assert!(epochs.len() > 1, "{epochs:?}");
+    for block in blocks {
+        let start = cluster.members[0].store.epoch(block.consensus.epoch()).expect("readable");
+        let genesis = || cluster.members[0].store.chain().validator_set().expect("a set");
+        let plans = Plans::new(Arc::new(start.map_or_else(genesis, |start| start.set)));
+        assert_eq!(check(&plans, &block), Ok(()), "block {}", block.height());
+        let is_large = !block.body.transactions.is_empty();
+        let expected = if is_large { codec::encode_body(&block).len() as u64 } else { 0 };
+        assert_eq!(block.consensus.body_size_bytes, expected, "block {}", block.height());
+    }
 }
 
 #[test]
