@@ -20,6 +20,15 @@
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, final blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds and votes no further |
 //! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
+//! | votes to one peer | [`PEER_VOTES_MAX`] | the lowest slot leaves; what is final leaves first |
+//! | words to one peer: certificates, proposals, status | [`PEER_WORDS_MAX`], [`PEER_WORDS_BYTES_MAX`] | the peer is cut |
+//! | shares of bodies to one peer | [`PEER_SHARES_MAX`], [`PEER_SHARES_BYTES_MAX`] | not sent; who lacks one asks |
+//! | requests to one peer | [`PEER_REQUESTS_MAX`] | not sent; asked elsewhere |
+//! | transactions to one peer | [`PEER_TRANSACTIONS_BYTES_MAX`] | not sent, and counted |
+//! | peers that nobody configured | [`PEERS_MAX`], [`PEERS_PER_NETWORK_MAX`] | refused |
+//! | handshakes at once | [`HANDSHAKES_MAX`], [`HANDSHAKES_PER_NETWORK_MAX`] | refused |
+//! | refused identities that are remembered | [`BANS_MAX`] | the one that ends first leaves |
+//! | records of other nodes | [`RECORDS_MAX`], [`RECORDS_PER_NETWORK_MAX`] | not taken |
 //! | Q3, committed blocks to a subscriber | [`HEADS_QUEUE_BLOCKS_MAX`] | the slow reader loses the oldest and is told |
 
 use std::time::Duration;
@@ -198,6 +207,51 @@ pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of the blocks that one letter brings, if there are several: as many as one block may have.
 pub const LETTER_BYTES_MAX: usize = BLOCK_RLP_BYTES_MAX_OSAKA;
+
+/// Votes waiting for one peer: two of a slot in every slot of the horizon.
+pub const PEER_VOTES_MAX: usize = 256;
+
+/// Certificates, proposals, status and evidence waiting for one peer.
+pub const PEER_WORDS_MAX: usize = 1_024;
+
+/// Bytes of those, small bodies among them.
+pub const PEER_WORDS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Shares waiting for one peer.
+pub const PEER_SHARES_MAX: usize = 64;
+
+/// Bytes of those; they lie in memory once for all peers.
+pub const PEER_SHARES_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Requests that one peer is asked at a time, and that it may ask at a time.
+pub const PEER_REQUESTS_MAX: usize = 8;
+
+/// Bytes of transactions waiting for one peer.
+pub const PEER_TRANSACTIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of what one peer is in the middle of sending, beyond which its streams wait for one another.
+pub const PEER_INCOMING_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// Connected peers that are neither validators nor configured.
+pub const PEERS_MAX: usize = 64;
+
+/// Of those in one network: a /24 of IPv4, a /64 of IPv6.
+pub const PEERS_PER_NETWORK_MAX: usize = 8;
+
+/// Handshakes with addresses that nobody configured.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// Of those in one network.
+pub const HANDSHAKES_PER_NETWORK_MAX: usize = 16;
+
+/// Identities that are refused for a while.
+pub const BANS_MAX: usize = 4_096;
+
+/// Records of nodes that are not connected.
+pub const RECORDS_MAX: usize = 1_024;
+
+/// Of those in one network.
+pub const RECORDS_PER_NETWORK_MAX: usize = 16;
 
 /// Headers from a block up to the one whose certificate made it final.
 pub const FINALITY_HEADERS_MAX: usize = 4_096;

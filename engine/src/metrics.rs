@@ -63,6 +63,8 @@ pub const ADMISSION_QUEUE_DEPTH: &str = "engine_admission_queue_depth";
 pub const COMMIT_QUEUE_DEPTH: &str = "engine_commit_queue_depth";
 /// Height of the newest durable block.
 pub const HEIGHT: &str = "engine_height";
+/// Seconds from a proposal's being here, or leaving here, to its block's being durable here.
+pub const FINALITY_SECONDS: &str = "engine_finality_seconds";
 /// Nanoseconds the admission workers were busy.
 pub static ADMISSION_BUSY: Counter = Counter::new("engine_admission_busy_nanoseconds_total");
 /// Nanoseconds the execution thread spent building.

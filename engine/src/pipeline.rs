@@ -69,6 +69,7 @@ use crate::{
     },
     ports::{Delivery, Executor, Journal, Network, Recovered, Store, StoreError},
     query::Query,
+    standing::Standing,
     types::{Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, ValidatorSet},
 };
 
@@ -215,7 +216,8 @@ struct Lines {
 
 /// What the store is to remember.
 enum Decided {
-    Block(Box<FinalizedBlock>),
+    /// A block, and when its proposal was here, by the node's own clock.
+    Block(Box<FinalizedBlock>, Option<Duration>),
     Epoch(Box<EpochStart>),
 }
 
@@ -232,6 +234,7 @@ struct Stages {
     pending: Arc<Pending>,
     tails: Tails,
     progress: Progress,
+    standing: Arc<Standing>,
     clock: Clock,
     /// Bytes of blocks in letters that ordering has not taken yet.
     queued_bytes: AtomicUsize,
@@ -311,6 +314,7 @@ impl Parts {
         let (bell, progress) = bounded(1);
         let (stop, stopped) = bounded::<()>(0);
         let (fail, failure) = bounded(4);
+        let standing = Arc::new(Standing::new(config.identity.is_some()));
         let stages = Arc::new(Stages {
             config,
             store: store.clone(),
@@ -320,6 +324,7 @@ impl Parts {
             pending: pending.clone(),
             tails: Tails::default(),
             progress: Progress::new(bell),
+            standing: standing.clone(),
             clock,
             queued_bytes: AtomicUsize::new(0),
             told: AtomicBool::new(false),
@@ -348,7 +353,7 @@ impl Parts {
             committer: Committer::new(store.clone(), journal.clone(), pending.clone(), events.clone()),
             journal,
             hints,
-            query: Query::new(store, executor, pool, pending),
+            query: Query::new(store, executor, pool, pending, standing),
             inbox: Inbox { letters: ends.letters.0, stages: stages.clone() },
             events,
             stages,
@@ -382,7 +387,7 @@ impl Node {
         let (logging, lines, failing) = (stages.clone(), parts.lines, fail.clone());
         threads.push(spawn("log", &fail, move || log_loop(&logging.progress, &*journal, &lines, &failing))?);
         let (committing, decided, failing) = (stages.clone(), parts.decided, fail.clone());
-        let run = move || commit_loop(&committing.progress, &committer, &decided, &failing);
+        let run = move || committing.commit_loop(&committer, &decided, &failing);
         threads.push(spawn("commit", &fail, run)?);
         if let Some((hints, waiting)) = parts.hints {
             let stopped = sources.stop.clone();
@@ -526,52 +531,68 @@ fn append(journal: &dyn Journal, batches: impl IntoIterator<Item = Lines>) -> Re
     Ok(newest)
 }
 
-/// Makes decided blocks durable and tells how far that is.
-fn commit_loop(progress: &Progress, committer: &Committer, decided: &Receiver<Decided>, fail: &Sender<PipelineError>) {
-    let mut last = None;
-    loop {
-        let mut first = match decided.recv_timeout(STORE_CHECK_INTERVAL) {
-            Ok(first) => Some(first),
-            // An empty group asks the store whether its background work still succeeds.
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let mut result = None;
-        timed(&metrics::COMMIT_BUSY, &mut || result = Some(commit_waiting(committer, first.take(), decided)));
-        match result {
-            Some(Ok(height)) if last != Some(height) => {
-                last = Some(height);
-                progress.committed(height);
+impl Stages {
+    /// Makes decided blocks durable and tells how far that is.
+    fn commit_loop(&self, committer: &Committer, decided: &Receiver<Decided>, fail: &Sender<PipelineError>) {
+        let mut last = None;
+        loop {
+            let mut first = match decided.recv_timeout(STORE_CHECK_INTERVAL) {
+                Ok(first) => Some(first),
+                // An empty group asks the store whether its background work still succeeds.
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut result = None;
+            timed(&metrics::COMMIT_BUSY, &mut || result = Some(self.commit_waiting(committer, first.take(), decided)));
+            match result {
+                Some(Ok(height)) if last != Some(height) => {
+                    last = Some(height);
+                    self.progress.committed(height);
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let _ = fail.try_send(PipelineError::Commit(error.to_string()));
+                    return;
+                }
+                None => return,
             }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => {
-                let _ = fail.try_send(PipelineError::Commit(error.to_string()));
-                return;
-            }
-            None => return,
         }
     }
-}
 
-/// Commits a group: what waits, up to the first start of an epoch.
-fn commit_waiting(
-    committer: &Committer,
-    first: Option<Decided>,
-    decided: &Receiver<Decided>,
-) -> Result<Height, StoreError> {
-    let (mut group, mut epoch) = (Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX), None);
-    for next in first.into_iter().chain(decided.try_iter()).take(limits::COMMIT_QUEUE_BLOCKS_MAX) {
-        match next {
-            Decided::Block(block) => group.push(*block),
-            Decided::Epoch(start) => {
-                epoch = Some(start);
-                break;
+    /// Commits a group: what waits, up to the first start of an epoch.
+    fn commit_waiting(
+        &self,
+        committer: &Committer,
+        first: Option<Decided>,
+        decided: &Receiver<Decided>,
+    ) -> Result<Height, StoreError> {
+        let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
+        let (mut heard, mut epoch) = (Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX), None);
+        for next in first.into_iter().chain(decided.try_iter()).take(limits::COMMIT_QUEUE_BLOCKS_MAX) {
+            match next {
+                Decided::Block(block, since) => {
+                    heard.push((block.executed.block.body.transactions.len(), since));
+                    group.push(*block);
+                }
+                Decided::Epoch(start) => {
+                    epoch = Some(start);
+                    break;
+                }
             }
         }
+        let waiting = metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX));
+        ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(waiting);
+        let height = committer.commit(&group, epoch.as_deref())?;
+        let now = self.now().monotonic;
+        for (transactions, since) in heard {
+            let time = since.map(|since| now.saturating_sub(since));
+            if let Some(time) = time {
+                ::metrics::histogram!(metrics::FINALITY_SECONDS).record(time.as_secs_f64());
+            }
+            self.standing.committed(transactions, time);
+        }
+        Ok(height)
     }
-    let waiting = metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX));
-    ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(waiting);
-    committer.commit(&group, epoch.as_deref())
 }
 
 fn timed(busy: &metrics::Counter, work: &mut dyn FnMut()) {

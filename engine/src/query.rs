@@ -19,6 +19,7 @@ use crate::{
     light::FinalityProof,
     limits,
     ports::{AccountProof, CallError, Executor, StateError, StateView, Store, StoreError},
+    standing::{Standing, StandingNow},
     types::{
         Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, EpochStart, Finality, Height, PooledTransaction,
         ValidatorSet,
@@ -171,6 +172,7 @@ pub struct Query {
     executor: Arc<dyn Executor>,
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
+    standing: Arc<Standing>,
 }
 
 impl std::fmt::Debug for Query {
@@ -182,8 +184,20 @@ impl std::fmt::Debug for Query {
 impl Query {
     /// Joins what answers.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, executor: Arc<dyn Executor>, pool: Arc<Mempool>, pending: Arc<Pending>) -> Self {
-        Self { store, executor, pool, pending }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        executor: Arc<dyn Executor>,
+        pool: Arc<Mempool>,
+        pending: Arc<Pending>,
+        standing: Arc<Standing>,
+    ) -> Self {
+        Self { store, executor, pool, pending, standing }
+    }
+
+    /// How the node stands.
+    #[must_use]
+    pub fn standing(&self) -> StandingNow {
+        self.standing.now()
     }
 
     /// The chain.
@@ -388,6 +402,12 @@ impl Query {
 
     fn call_view(&self, height: Height) -> Result<Arc<dyn StateView>, CallError> {
         self.view(height).map_err(|error| CallError::Refused(error.to_string()))
+    }
+
+    /// A transaction of the pool by its hash.
+    #[must_use]
+    pub fn pooled(&self, hash: B256) -> Option<PooledTransaction> {
+        self.pool.get(hash)
     }
 
     /// Counts of the pool.

@@ -4,11 +4,14 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
 /// Bytes of a seed, and of a public key.
 pub const IDENTITY_BYTES: usize = 32;
+
+/// Bytes of a signature.
+pub const SIGNATURE_BYTES: usize = 64;
 
 /// Why a seed gives no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,11 +44,27 @@ impl NodeKey {
         public
     }
 
+    /// Signs a message.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        let mut signature = [0; SIGNATURE_BYTES];
+        for (to, from) in signature.iter_mut().zip(self.pair.sign(message).as_ref()) {
+            *to = *from;
+        }
+        signature
+    }
+
     /// The secret itself, for whoever makes a certificate of it.
     #[must_use]
     pub fn seed(&self) -> &[u8; IDENTITY_BYTES] {
         &self.seed
     }
+}
+
+/// Whether the holder of this key signed the message.
+#[must_use]
+pub fn verify(key: &[u8; IDENTITY_BYTES], message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+    UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok()
 }
 
 impl fmt::Debug for NodeKey {
@@ -81,6 +100,16 @@ mod tests {
             assert_eq!(key.public_key(), public);
             assert_eq!(*key.seed(), seed);
         }
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_key_and_message_alone() {
+        let (key, other) = (NodeKey::from_seed(&[7; 32]).unwrap(), NodeKey::from_seed(&[8; 32]).unwrap());
+        let signature = key.sign(b"word");
+        assert!(verify(&key.public_key(), b"word", &signature));
+        assert!(!verify(&key.public_key(), b"work", &signature));
+        assert!(!verify(&other.public_key(), b"word", &signature));
+        assert!(!verify(&[0xff; 32], b"word", &signature));
     }
 
     #[test]

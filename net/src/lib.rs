@@ -9,6 +9,8 @@
 //! | module | promise |
 //! |---|---|
 //! | [`rpc`] | JSON-RPC as Ethereum's tools expect it, bounded in every direction |
+//! | [`transport`] | the `Network` port over QUIC: votes, blocks, transactions between nodes that know each other by key |
+//! | [`identity`] | the key by which a node is known |
 //! | [`client`] | a small JSON-RPC client for load generation and tests |
 //! | [`identity`] | the key by which the network knows a node |
 //! | [`solitary`] | the `Network` port of a network of one |
@@ -19,6 +21,7 @@ pub mod identity;
 pub mod metrics;
 pub mod rpc;
 pub mod solitary;
+pub mod transport;
 
 pub use identity::NodeKey;
 pub use solitary::Solitary;

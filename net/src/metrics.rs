@@ -16,6 +16,12 @@ pub const RPC_SUBSCRIPTION: &str = "net_rpc_subscription_level";
 pub const RPC_TURNED_AWAY: &str = "net_rpc_turned_away_total";
 /// Calls waiting for a thread, by `lane`.
 pub const RPC_LANE_DEPTH: &str = "net_rpc_lane_depth";
+/// Peers that were cut off for what they sent.
+pub const PEER_BANNED: &str = "net_peer_banned_total";
+/// Connections that were not taken, by `reason`.
+pub const PEER_REFUSED: &str = "net_peer_refused_total";
+/// Letters, shares, requests and transactions that found no room, by `lane`.
+pub const PEER_DROPPED: &str = "net_peer_dropped_total";
 
 /// Describes every metric of this room to the installed recorder.
 pub fn describe() {
@@ -25,5 +31,8 @@ pub fn describe() {
     describe_gauge!(RPC_SOCKET, "Open client sockets");
     describe_gauge!(RPC_SUBSCRIPTION, "Live subscriptions");
     describe_counter!(RPC_TURNED_AWAY, "Connections, calls and readers turned away, by reason");
+    describe_counter!(PEER_BANNED, "Peers that were cut off for what they sent");
+    describe_counter!(PEER_REFUSED, "Connections that were not taken, by reason");
+    describe_counter!(PEER_DROPPED, "Letters, shares, requests and transactions that found no room, by lane");
     describe_gauge!(RPC_LANE_DEPTH, "Calls waiting for a thread, by lane");
 }

@@ -87,6 +87,8 @@ pub(crate) struct NodeArgs {
     pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) validator: crate::keys::ValidatorArgs,
+    #[command(flatten)]
+    pub(crate) peers: crate::peers::PeerArgs,
     /// Receives the priority fees of the blocks built here; default is the validator's operator, or the zero address.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) fee_recipient: Option<Address>,

@@ -9,6 +9,7 @@ mod inspect;
 mod keys;
 mod load;
 mod node;
+mod peers;
 mod telemetry;
 mod vectors;
 

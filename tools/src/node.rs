@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::Bytes;
 use engine::{
     admission::PoolLimits,
     crypto::bls::BlsScheme,
     genesis::ChainSpec,
     pipeline::{Config, Node, PipelineError, Ports},
-    ports::{Executor, Network},
+    ports::Executor,
 };
 use eyre::WrapErr;
 use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
@@ -25,6 +25,7 @@ use crate::{
     cli::{GenesisArgs, InitArgs, NodeArgs},
     genesis,
     keys::{self, Role},
+    peers::Peers,
     telemetry,
 };
 
@@ -62,12 +63,11 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         [] => None,
         _ => Some(keys::identity(folder.path())?),
     };
-    let network: Arc<dyn Network> = Arc::new(net::Solitary);
+    let peers = Peers::new(&args.peers, node_key, &chain, role.identity.as_ref())?;
     let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
     let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
-    let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: network.clone() };
+    let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: peers.network() };
     let mut lines = vec![role.line.clone()];
-    lines.extend(node_key.map(|key| format!("identity   {}", B256::from(key.public_key()))));
     let node = Arc::new(Node::start(pipeline_config(args, &chain, role), ports, store.take_recovered())?);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -83,9 +83,11 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
             query: node.query.clone(),
             admission: node.admission.clone(),
             events: node.events.clone(),
-            network,
+            network: peers.network(),
+            transport: peers.transport(),
             dev: accounts.clone(),
         };
+        lines.extend(peers.start(&node)?);
         let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
         // Whoever reads that it serves may stop it at once.
         let signals = stop_signals()?;
@@ -98,6 +100,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         };
         tracing::info!("stopping");
         server.stop().await;
+        peers.stop().await;
         eyre::Ok(failure)
     })?;
     node.stop();
@@ -195,6 +198,7 @@ fn rpc_config(args: &NodeArgs) -> RpcConfig {
     RpcConfig {
         http: Some(SocketAddr::new(args.http_addr, args.http_port)),
         ws: Some(SocketAddr::new(args.ws_addr, args.ws_port)),
+        admin: args.peers.admin,
         cors: if args.dev { CorsPolicy::Any } else { CorsPolicy::None },
         hosts: args.http_vhosts.clone(),
         txpool: args.dev,
@@ -226,10 +230,11 @@ fn announce(
         lines.extend(keys.map(|(index, (address, key))| format!("({index}) {address} key {key}")));
         lines.push(String::new());
     }
+    let admin = server.admin_addr().map(|address| format!("admin      http://{address}"));
     let metrics = args.metrics.map(|address| format!("metrics    http://{address}/metrics"));
     let ws = server.ws_addr().map(|address| format!("WebSocket  ws://{address}"));
     let http = server.http_addr().map(|address| format!("JSON-RPC   http://{address}"));
-    lines.extend([metrics, ws, http].into_iter().flatten());
+    lines.extend([admin, metrics, ws, http].into_iter().flatten());
     // Nobody has to listen.
     let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
 }

@@ -17,6 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering as Atomic},
     },
+    time::Duration,
 };
 
 use alloy_primitives::B256;
@@ -103,9 +104,11 @@ pub(super) struct Conductor {
     plans: Arc<Plans>,
     /// Blocks that are here whole and not executed yet.
     bodies: BTreeMap<B256, Arc<Block>>,
+    /// When each proposal that is not decided yet was here.
+    heard: BTreeMap<B256, Duration>,
     /// What was built and not adopted yet.
     built: Option<ExecutedBlock>,
-    wake_at: Option<std::time::Duration>,
+    wake_at: Option<Duration>,
     /// Inputs that an output led to.
     next: VecDeque<Input>,
 }
@@ -121,12 +124,13 @@ impl Conductor {
         bodies: BTreeMap<B256, Arc<Block>>,
     ) -> Self {
         let plans = Arc::new(Plans::new(machine.set().clone()));
-        Self { stages, machine, queues, plans, bodies, built: None, wake_at: None, next: VecDeque::new() }
+        let (heard, next) = (BTreeMap::new(), VecDeque::new());
+        Self { stages, machine, queues, plans, bodies, heard, built: None, wake_at: None, next }
     }
 
     /// When it wants to be woken.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) const fn wake_at(&self) -> Option<std::time::Duration> {
+    pub(super) const fn wake_at(&self) -> Option<Duration> {
         self.wake_at
     }
 
@@ -140,7 +144,7 @@ impl Conductor {
     pub(super) fn run(mut self, first: Vec<Output>, sources: &Sources) {
         let mut state = self.carry_all(first).and_then(|()| self.look_at_peers());
         while state.is_ok() {
-            let wait = |at: std::time::Duration| at.saturating_sub(self.stages.now().monotonic);
+            let wait = |at: Duration| at.saturating_sub(self.stages.now().monotonic);
             let timer = self.wake_at.map_or_else(never, |at| crossbeam::channel::after(wait(at)));
             state = select_biased! {
                 recv(sources.stop) -> _ => return,
@@ -159,6 +163,13 @@ impl Conductor {
     }
 
     pub(super) fn handle(&mut self, input: Input) -> Result<(), Ended> {
+        self.feed(input)?;
+        let place = self.machine.place();
+        self.stages.standing.is_at(place.epoch, place.frontier);
+        Ok(())
+    }
+
+    fn feed(&mut self, input: Input) -> Result<(), Ended> {
         let outputs = self.machine.handle(input, self.stages.now());
         self.carry_all(outputs)?;
         while let Some(next) = self.next.pop_front() {
@@ -203,7 +214,14 @@ impl Conductor {
         let Incoming { peer, validator, letter: Letter { message, blocks } } = incoming;
         let validator = validator.and_then(|key| self.machine.set().index_of(&key));
         let source = Source { peer, validator };
+        let proposed = match &message {
+            Message::Proposal(proposal) => Some((proposal.header.id(), self.stages.now().monotonic)),
+            _ => None,
+        };
         self.handle(Input::Received(source, message))?;
+        if let Some((id, now)) = proposed.filter(|(id, _)| self.machine.signed(id).is_some()) {
+            self.heard.entry(id).or_insert(now);
+        }
         for block in blocks {
             let id = block.consensus.id();
             if self.machine.wants_body(&id) {
@@ -288,6 +306,7 @@ impl Conductor {
             return self.stop(PipelineError::Ordering("adopted a block that was not built"));
         };
         let id = header.id();
+        self.heard.insert(id, self.stages.now().monotonic);
         Arc::make_mut(&mut executed.block).consensus = header;
         self.stages.pending.insert(id, Layer { signature, executed });
         Ok(())
@@ -311,10 +330,12 @@ impl Conductor {
             let base_fee = self.stages.store.chain().base_fee.next(executed.block.header.inner());
             self.stages.pool.advance(&executed.block, &executed.changes, base_fee);
             let finality = Finality { proposal: signature, certificate };
+            let heard = self.heard.remove(&executed.block.consensus.id());
             let block = Box::new(FinalizedBlock { executed, finality });
-            self.queues.decided.send(Decided::Block(block)).map_err(|_| Ended)?;
+            self.queues.decided.send(Decided::Block(block, heard)).map_err(|_| Ended)?;
         }
         self.bodies.retain(|id, _| self.machine.signed(id).is_some());
+        self.heard.retain(|id, _| self.machine.signed(id).is_some());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::TryRecvError;
 
-use super::{Config, Done, Ends, Lines, Parts, PipelineError, Ports, append, commit_waiting, conductor::Ended};
+use super::{Config, Done, Ends, Lines, Parts, PipelineError, Ports, append, conductor::Ended};
 use crate::{
     admission::AdmissionError,
     events::Events,
@@ -194,7 +194,7 @@ impl SteppedNode {
     /// # Errors
     /// As [`Self::wake`].
     pub fn commit(&mut self) -> Result<(), PipelineError> {
-        let committed = commit_waiting(&self.parts.committer, None, &self.parts.decided);
+        let committed = self.parts.stages.commit_waiting(&self.parts.committer, None, &self.parts.decided);
         let height = committed.map_err(|error| PipelineError::Commit(error.to_string()))?;
         self.parts.stages.progress.committed(height);
         self.progress()

@@ -38,6 +38,8 @@ pub enum Kind {
     Finalize = 4,
     /// A share of the seed of a later epoch's schedule.
     Seed = 5,
+    /// The key by which a validator's node is known on the network.
+    Identity = 6,
 }
 
 /// What a validator or a quorum says of one slot.

@@ -11,6 +11,7 @@
 //! transactions from [`Admission`].
 
 mod accounts;
+mod admin;
 mod block_id;
 mod blocks;
 mod call;
@@ -34,6 +35,7 @@ mod params;
 mod revert;
 mod send;
 mod server;
+mod status;
 mod subscribe;
 mod txpool;
 
@@ -57,6 +59,7 @@ pub use self::{
     dev::{ACCOUNTS as DEV_ACCOUNTS, DevAccounts, PHRASE as DEV_PHRASE},
     door::CorsPolicy,
 };
+use crate::transport::Transport;
 
 /// Where and whom to serve. The default serves nobody.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +68,8 @@ pub struct RpcConfig {
     pub http: Option<SocketAddr>,
     /// Address for WebSocket, which serves HTTP too; may equal `http`.
     pub ws: Option<SocketAddr>,
+    /// Address for the operator's own methods, of this machine alone; `None` is off.
+    pub admin: Option<SocketAddr>,
     /// Which web pages may read answers; none by default.
     pub cors: CorsPolicy,
     /// Host names that requests may name besides loopback and plain addresses; `*` is all.
@@ -122,6 +127,8 @@ pub struct RpcNode {
     pub events: Events,
     /// Peers.
     pub network: Arc<dyn Network>,
+    /// The same network, if it is one over QUIC.
+    pub transport: Option<Arc<Transport>>,
     /// Accounts the node signs for; development chains only.
     pub dev: Option<DevAccounts>,
 }
@@ -145,6 +152,9 @@ pub enum RpcError {
         /// What the system said.
         source: io::Error,
     },
+    /// The operator's methods are for this machine alone.
+    #[error("{0} is no loopback address: whoever reaches the operator's methods operates the node")]
+    Admin(SocketAddr),
     /// The system starts no more threads.
     #[error("cannot start a thread for calls: {0}")]
     Thread(io::Error),
@@ -157,6 +167,7 @@ pub enum RpcError {
 pub struct RpcServer {
     http_addr: Option<SocketAddr>,
     ws_addr: Option<SocketAddr>,
+    admin_addr: Option<SocketAddr>,
     listening: Vec<Listening>,
 }
 
@@ -177,6 +188,12 @@ impl RpcServer {
     #[must_use]
     pub const fn ws_addr(&self) -> Option<SocketAddr> {
         self.ws_addr
+    }
+
+    /// Where the operator's methods are served.
+    #[must_use]
+    pub const fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// Stops accepting, lets open calls finish for a few seconds, and closes every connection.
@@ -201,7 +218,7 @@ pub async fn serve(config: RpcConfig, node: RpcNode) -> Result<RpcServer, RpcErr
         node,
         rules: Arc::new(Rules { cors: config.cors, hosts: config.hosts }),
     };
-    let mut server = RpcServer { http_addr: None, ws_addr: None, listening: Vec::new() };
+    let mut server = RpcServer { http_addr: None, ws_addr: None, admin_addr: None, listening: Vec::new() };
     // Port 0 is another one each time.
     let shared = config.ws == config.http && config.ws.is_some_and(|address| address.port() != 0);
     if let Some(address) = config.http {
@@ -213,6 +230,15 @@ pub async fn serve(config: RpcConfig, node: RpcNode) -> Result<RpcServer, RpcErr
             Some(bound) if shared => Some(bound),
             _ => Some(server.listen(address, Speaks::Both, "WebSocket", &service).await?),
         };
+    }
+    if let Some(address) = config.admin {
+        if !address.ip().is_loopback() {
+            return Err(RpcError::Admin(address));
+        }
+        let methods = admin::methods(&service.node)?;
+        let rules = Arc::new(Rules { cors: CorsPolicy::None, hosts: Vec::new() });
+        let service = Service { meters: Arc::new(Meters::new(methods.method_names())), methods, rules, ..service };
+        server.admin_addr = Some(server.listen(address, Speaks::Http, "administration", &service).await?);
     }
     Ok(server)
 }
@@ -239,6 +265,7 @@ fn methods(config: &RpcConfig, node: &Arc<Node>) -> Result<Methods, RegisterMeth
     let mut registry = Registry::new(Arc::clone(node));
     net_web3::register(&mut registry)?;
     finality::register(&mut registry)?;
+    status::register(&mut registry)?;
     blocks::register(&mut registry)?;
     accounts::register(&mut registry)?;
     fees::register(&mut registry)?;
@@ -260,6 +287,7 @@ struct Node {
     query: Query,
     admission: Admission,
     network: Arc<dyn Network>,
+    transport: Option<Arc<Transport>>,
     dev: Option<DevAccounts>,
     txpool: bool,
     limits: RpcLimits,
@@ -284,6 +312,7 @@ impl Node {
             query: node.query,
             admission: node.admission,
             network: node.network,
+            transport: node.transport,
             dev: node.dev,
             txpool: config.txpool,
             limits,

@@ -162,6 +162,7 @@ pub(crate) fn rpc_node(node: &Node, dev: Option<DevAccounts>) -> RpcNode {
         admission: node.admission.clone(),
         events: node.events.clone(),
         network: Arc::new(Solitary),
+        transport: None,
         dev,
     }
 }

@@ -380,7 +380,7 @@ fn errors_come_in_order_of_cost() {
 #[test]
 fn no_signature_means_anything_in_another_domain() {
     let mut hashes = Vec::new();
-    for kind in [Kind::Proposal, Kind::Notarize, Kind::Skip, Kind::Finalize, Kind::Seed] {
+    for kind in [Kind::Proposal, Kind::Notarize, Kind::Skip, Kind::Finalize, Kind::Seed, Kind::Identity] {
         for (chain_id, genesis) in [(7, 9), (8, 9), (7, 10), (9, 7)] {
             let domain = Domain { chain_id, genesis: B256::repeat_byte(genesis) };
             for (epoch, slot) in [(0, 0), (5, 6), (6, 5), (5, 7), (u64::MAX, 0), (0, u64::MAX)] {

@@ -1,0 +1,628 @@
+//! The `Network` port over QUIC: nodes that know each other by key, one connection for each pair.
+//!
+//! ```text
+//!  ordering thread --> Network --> Lanes of every peer --> link (writers) ==QUIC==> link (readers) of a peer
+//!                                                                                      |
+//!  ordering thread <-- Inbox <-------------- opened, checked -------------------------+--> admission
+//! ```
+//!
+//! | file | promise |
+//! |---|---|
+//! | [`record`] | who a node is, signed |
+//! | [`handshake`] | TLS between raw keys |
+//! | [`frame`] | bytes on the wire, bounded before anything is allocated |
+//! | [`lanes`] | what waits for a peer, each lane with its answer to "full" |
+//! | [`peers`] | who is connected, who may be, who may not for a while |
+//! | [`link`] | one connection at work |
+//! | [`quota`] | what one peer may say per second |
+//! | [`dial`] | who is dialled, and who is let in |
+//! | [`relay`] | large bodies in shares: cut, passed on once, put together |
+//!
+//! A node is dialled by its address and known by its key. A validator's vote counts unverified only over a connection
+//! whose record that validator signed. Whoever is no validator may ask, send transactions and pass on what is
+//! certified; it has no vote.
+
+mod dial;
+pub mod frame;
+mod handshake;
+mod lanes;
+mod link;
+mod peers;
+mod quota;
+pub mod record;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use alloy_primitives::{B256, Bytes, map::HashSet};
+use engine::{
+    admission::{Admission, AdmissionError},
+    crypto::{Committee, Scheme as _, bls::BlsScheme},
+    events::{Event, Events},
+    genesis::{ChainSpec, GenesisError},
+    ordering::event::Identity,
+    pipeline::Inbox,
+    ports::{Delivery, Network, Offender},
+    query::Query,
+    types::{
+        Contact, Domain, Incoming, Letter, Message, PooledTransaction, PublicKey, RawTransaction, ValidatorSet,
+        vote::Kind,
+    },
+};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+
+use self::{
+    dial::Book,
+    frame::{FrameError, SealedLetter},
+    link::Close,
+    peers::{Peer, Peers, SCORE_MAX},
+    record::{NodeId, NodeRecord},
+    relay::Relay,
+};
+use crate::{identity::NodeKey, metrics};
+
+/// Answers that are being looked up at a time, whoever asked.
+const ANSWERING_MAX: usize = 4;
+
+/// Hashes of transactions that came from peers, which need not be sent to peers again.
+const HEARD_MAX: usize = 1 << 16;
+
+/// Admitted transactions of this node's own clients that wait to be sent to peers, and that are remembered.
+const OUTGOING_TRANSACTIONS_MAX: usize = 8_192;
+
+/// Transactions that are put into frames at a time.
+const BATCH_TRANSACTIONS_MAX: usize = 512;
+
+/// Transactions of this node's own clients that wait for so long are sent again.
+const SEND_AGAIN_AFTER: Duration = Duration::from_secs(3);
+
+/// A node that is told of by whoever runs this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its key.
+    pub identity: NodeId,
+    /// Where it is: `host:port`.
+    pub address: String,
+}
+
+/// What the transport is told once.
+#[derive(Debug)]
+pub struct TransportConfig {
+    /// Where it listens, over UDP.
+    pub listen: SocketAddr,
+    /// Where others reach it, if that is somewhere else.
+    pub external: Option<SocketAddr>,
+    /// Its own key.
+    pub key: NodeKey,
+    /// Nodes to be connected with, beside the chain's validators. Of a validator they replace the address.
+    pub peers: Vec<PeerAddress>,
+    /// Whether addresses that others tell of may lie on this machine or in private networks.
+    pub may_dial_private: bool,
+}
+
+/// Why there is no transport.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The genesis values make no set of validators.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// A validator's key is none.
+    #[error("the validators' keys make no committee")]
+    Committee,
+    /// The key does not serve TLS.
+    #[error("the node's key is not taken: {0}")]
+    Key(#[from] rustls::Error),
+    /// The socket cannot be opened.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// What peers reach in this node.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    /// For what they say.
+    pub inbox: Inbox,
+    /// For transactions.
+    pub admission: Admission,
+    /// For what is known here.
+    pub query: Query,
+    /// Tells of admitted transactions.
+    pub events: Events,
+}
+
+/// What one node tells of one of its peers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerInfo {
+    /// Its key.
+    pub identity: NodeId,
+    /// The validator behind it.
+    pub validator: Option<PublicKey>,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether this node dialled.
+    pub is_outbound: bool,
+    /// Milliseconds to it and back.
+    pub round_trip_ms: f64,
+    /// Bytes sent to it, headers of packets included.
+    pub sent_bytes: u64,
+    /// Bytes received from it.
+    pub received_bytes: u64,
+    /// Of what was sent, packets that were lost.
+    pub lost_packets: u64,
+    /// What it did wrong; it is refused at 100.
+    pub score: f64,
+}
+
+/// The network as one node sees it.
+#[derive(Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    endpoint: OnceLock<quinn::Endpoint>,
+    config: Mutex<Option<TransportConfig>>,
+}
+
+/// What every task of the transport shares.
+#[derive(Debug)]
+pub(super) struct Shared {
+    domain: Domain,
+    set: Arc<ValidatorSet>,
+    committee: Arc<dyn Committee>,
+    /// This node's own word on who it is.
+    record: NodeRecord,
+    peers: Mutex<Peers>,
+    book: Mutex<Book>,
+    relay: Relay,
+    doors: OnceLock<Doors>,
+    heard: Mutex<Heard>,
+    own: Mutex<VecDeque<(Instant, B256)>>,
+    answering: Semaphore,
+    /// Nobody is dialled any more.
+    is_closed: AtomicBool,
+}
+
+/// Hashes in the order in which they came; the oldest leave.
+#[derive(Debug, Default)]
+struct Heard {
+    known: HashSet<B256>,
+    order: VecDeque<B256>,
+}
+
+impl Heard {
+    fn insert(&mut self, hash: B256) {
+        if self.known.insert(hash) {
+            self.order.push_back(hash);
+            if self.order.len() > HEARD_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Transport {
+    /// Prepares the network of a chain; nobody is connected before [`Self::start`].
+    ///
+    /// # Errors
+    /// [`TransportError::Genesis`] and [`TransportError::Committee`].
+    pub fn new(
+        config: TransportConfig,
+        chain: &ChainSpec,
+        validator: Option<&Identity>,
+    ) -> Result<Arc<Self>, TransportError> {
+        let set = Arc::new(chain.validator_set()?);
+        let committee = BlsScheme.committee(&set).ok_or(TransportError::Committee)?;
+        let domain = chain.domain();
+        let addresses = config.external.or_else(|| {
+            let is_somewhere = !config.listen.ip().is_unspecified() && config.listen.port() != 0;
+            is_somewhere.then_some(config.listen)
+        });
+        let record = NodeRecord::sign(&domain, &config.key, started_ms(), addresses.into_iter().collect(), validator);
+        let own_validator = validator.map(|validator| validator.public_key);
+        let book = Book::new(record.identity, chain, &config.peers, config.may_dial_private);
+        let shared = Shared {
+            domain,
+            relay: Relay::new(set.clone(), own_validator),
+            set,
+            committee,
+            peers: Mutex::new(Peers::new(record.identity)),
+            book: Mutex::new(book),
+            record,
+            doors: OnceLock::new(),
+            heard: Mutex::default(),
+            own: Mutex::default(),
+            answering: Semaphore::new(ANSWERING_MAX),
+            is_closed: AtomicBool::new(false),
+        };
+        Ok(Arc::new(Self { shared: Arc::new(shared), endpoint: OnceLock::new(), config: Mutex::new(Some(config)) }))
+    }
+
+    /// Listens, dials, and lets peers in; to be called once, on the runtime that serves it. Gives the address.
+    ///
+    /// # Errors
+    /// [`TransportError::Key`] and [`TransportError::Listen`].
+    pub fn start(&self, doors: Doors) -> Result<SocketAddr, TransportError> {
+        let Some(config) = self.config.lock().take() else {
+            return Err(TransportError::Key(rustls::Error::General("the transport runs already".to_owned())));
+        };
+        let (server, client) = handshake::configs(&config.key)?;
+        let address = config.listen;
+        let endpoint = dial::endpoint(address, server, client);
+        let failed = |error| TransportError::Listen { address, error };
+        let endpoint = endpoint.map_err(failed)?;
+        let (offered, admitted) = mpsc::channel(OUTGOING_TRANSACTIONS_MAX);
+        doors.events.listen(self.shared.clone().forwarder(offered));
+        let _ = self.shared.doors.set(doors);
+        tokio::spawn(dial::accept(endpoint.clone(), self.shared.clone()));
+        tokio::spawn(dial::dial(endpoint.clone(), self.shared.clone()));
+        tokio::spawn(self.shared.clone().send_transactions(admitted));
+        tokio::spawn(relay::spread(self.shared.clone()));
+        let address = endpoint.local_addr().map_err(failed)?;
+        let _ = self.endpoint.set(endpoint);
+        Ok(address)
+    }
+
+    /// Says goodbye to every peer and waits until that is on its way.
+    pub async fn stop(&self) {
+        self.close();
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.wait_idle().await;
+        }
+    }
+
+    fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::Release);
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.close((Close::Stopping as u32).into(), b"the node stops");
+        }
+    }
+
+    /// This node's own record.
+    #[must_use]
+    pub fn record(&self) -> &NodeRecord {
+        &self.shared.record
+    }
+
+    /// What there is to tell of every peer.
+    #[must_use]
+    pub fn peer_infos(&self) -> Vec<PeerInfo> {
+        let (peers, now) = (self.shared.peers.lock(), Instant::now());
+        let info = |peer: &Peer| {
+            let stats = peer.connection.stats();
+            PeerInfo {
+                identity: peer.identity,
+                validator: peer.validator,
+                address: peer.address,
+                is_outbound: peer.is_outbound,
+                round_trip_ms: stats.path.rtt.as_secs_f64() * 1_000.0,
+                sent_bytes: stats.udp_tx.bytes,
+                received_bytes: stats.udp_rx.bytes,
+                lost_packets: stats.path.lost_packets,
+                score: peers.score(&peer.identity, now),
+            }
+        };
+        peers.iter().map(info).collect()
+    }
+
+    /// Cuts a node off until it is let in again; `false` if it was cut off, or not, already.
+    #[must_use]
+    pub fn block(&self, identity: NodeId, is_blocked: bool) -> bool {
+        let mut peers = self.shared.peers.lock();
+        let has_changed = peers.block(identity, is_blocked);
+        if let Some(peer) = peers.of_identity(&identity).filter(|_| is_blocked) {
+            Close::Blocked.close(&peer.connection, "blocked by the operator");
+        }
+        has_changed
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Network for Transport {
+    fn broadcast(&self, letter: &Letter) -> Delivery {
+        if let Message::Proposal(proposal) = &letter.message
+            && proposal.header.body_size_bytes > 0
+            && let Some(block) = letter.blocks.first()
+        {
+            self.shared.relay.spread(block.clone());
+        }
+        let sending = Sending::new(letter);
+        let peers = self.shared.peers.lock();
+        let sent = peers.iter().filter(|peer| self.shared.send(peer, &sending) == Delivery::Full).count();
+        if sent == 0 { Delivery::Sent } else { Delivery::Full }
+    }
+
+    fn send(&self, peer: u64, letter: &Letter) -> Delivery {
+        let peers = self.shared.peers.lock();
+        peers.get(peer).map_or(Delivery::Full, |peer| self.shared.send(peer, &Sending::new(letter)))
+    }
+
+    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery {
+        let peers = self.shared.peers.lock();
+        peers.of_validator(validator).map_or(Delivery::Full, |peer| self.shared.send(peer, &Sending::new(letter)))
+    }
+
+    fn ban(&self, offender: &Offender, reason: &'static str) {
+        let peer = {
+            let peers = self.shared.peers.lock();
+            match offender {
+                Offender::Peer(id) => peers.get(*id).cloned(),
+                Offender::Validator(key) => peers.of_validator(key).cloned(),
+            }
+        };
+        if let Some(peer) = peer {
+            self.shared.punish(&peer, reason);
+        }
+    }
+
+    fn peers(&self) -> Vec<Contact> {
+        let contact = |peer: &Peer| Contact { peer: peer.id, validator: peer.validator };
+        self.shared.peers.lock().iter().map(contact).collect()
+    }
+
+    fn peer_count(&self) -> usize {
+        self.shared.peers.lock().len()
+    }
+}
+
+/// A letter as it goes to any number of peers.
+enum Sending {
+    Vote(lanes::VoteKey, Bytes),
+    Request(Message),
+    Word { frame: Bytes, final_slot: Option<(engine::types::Epoch, engine::types::Slot)> },
+}
+
+impl Sending {
+    fn new(letter: &Letter) -> Self {
+        match &letter.message {
+            Message::Vote(vote) => {
+                let key = (vote.epoch, vote.statement.slot(), vote.statement.kind());
+                Self::Vote(key, frame::vote_datagram(&letter.message).into())
+            }
+            Message::Fetch(_) | Message::Range(_) => Self::Request(letter.message.clone()),
+            message => {
+                let (with_bodies, final_slot) = match message {
+                    // A large body goes in shares.
+                    Message::Proposal(proposal) => (proposal.header.body_size_bytes == 0, None),
+                    Message::Certificate(certificate) => {
+                        let (statement, epoch) = (certificate.statement, certificate.epoch);
+                        (false, (statement.kind() == Kind::Finalize).then(|| (epoch, statement.slot())))
+                    }
+                    _ => (true, None),
+                };
+                let encode =
+                    |with_bodies| frame::frame(frame::Kind::Letter, &[&frame::encode_letter(letter, with_bodies)]);
+                let whole = encode(with_bodies);
+                // Nobody is sent what its lane does not take; bodies can be asked for.
+                let fits = whole.len() <= frame::Lane::Words.frame_bytes_max();
+                let frame = if fits { whole } else { encode(false) };
+                Self::Word { frame: frame.into(), final_slot }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn send(&self, peer: &Peer, sending: &Sending) -> Delivery {
+        match sending {
+            // Whoever is no validator counts no votes but in certificates.
+            Sending::Vote(..) if peer.validator.is_none() => Delivery::Sent,
+            Sending::Vote(key, datagram) => peer.lanes.vote(*key, datagram.clone()),
+            Sending::Request(message) => peer.lanes.request(message.clone()),
+            Sending::Word { frame, final_slot } => {
+                if let Some((epoch, slot)) = final_slot {
+                    peer.lanes.settle(*epoch, *slot);
+                }
+                let delivery = peer.lanes.word(frame.clone());
+                if delivery == Delivery::Full {
+                    // It would miss what it cannot do without; a new connection begins with where both stand.
+                    Close::Slow.close(&peer.connection, "it does not read what it is sent");
+                }
+                delivery
+            }
+        }
+    }
+
+    /// Ends a connection for what came over it, and refuses the node behind it for a while.
+    fn punish(&self, peer: &Peer, reason: &str) {
+        let banned = self.peers.lock().fault(peer.identity, SCORE_MAX, Instant::now());
+        let seconds = banned.map(|time| time.as_secs());
+        tracing::warn!(peer = %peer.identity, address = %peer.address, reason, seconds, "a peer is refused");
+        ::metrics::counter!(metrics::PEER_BANNED).increment(1);
+        Close::Misbehaviour.close(&peer.connection, reason);
+    }
+
+    fn deliver(&self, peer: &Peer, letter: Letter) {
+        let Some(doors) = self.doors.get() else { return };
+        match doors.inbox.deliver(Incoming { peer: peer.id, validator: peer.validator, letter }) {
+            Ok(Delivery::Sent) => {}
+            Ok(Delivery::Full) => ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "inbox").increment(1),
+            Err(reason) => self.punish(peer, reason),
+        }
+    }
+
+    fn take_vote(&self, peer: &Peer, vote: Message) {
+        self.deliver(peer, Letter::of(vote));
+    }
+
+    fn peers_changed(&self) {
+        if let Some(doors) = self.doors.get() {
+            doors.inbox.peers_changed();
+        }
+    }
+
+    /// Opens a letter and hands it on.
+    async fn take_letter(self: &Arc<Self>, peer: &Peer, payload: &[u8]) -> Result<(), FrameError> {
+        let sealed = SealedLetter::decode(payload)?;
+        match &sealed.message {
+            // These have lanes of their own.
+            Message::Vote(_) | Message::Fetch(_) | Message::Range(_) => {
+                return Err(FrameError::Kind(sealed.message.tag()));
+            }
+            Message::Proposal(proposal) => self.relay.open(self, peer, proposal),
+            _ => {}
+        }
+        let letter = self.open(sealed).await?;
+        self.deliver(peer, letter);
+        Ok(())
+    }
+
+    /// Decodes bodies where nobody else waits for it.
+    async fn open(self: &Arc<Self>, sealed: SealedLetter) -> Result<Letter, FrameError> {
+        if !sealed.has_bodies() {
+            return Ok(Letter::of(sealed.message));
+        }
+        let shared = self.clone();
+        let opened = tokio::task::spawn_blocking(move || sealed.open(&|hash| shared.known_transaction(*hash)));
+        opened.await.unwrap_or(Err(FrameError::Gone))
+    }
+
+    fn known_transaction(&self, hash: B256) -> Option<Arc<engine::types::Transaction>> {
+        self.doors.get().and_then(|doors| doors.query.pooled(hash)).map(|pooled| pooled.shared().clone())
+    }
+
+    async fn take_share(self: &Arc<Self>, peer: &Peer, payload: Bytes) -> Result<(), FrameError> {
+        self.relay.take(self, peer, payload).await
+    }
+
+    fn take_records(&self, payload: &[u8]) -> Result<(), FrameError> {
+        for record in frame::decode_records(payload)? {
+            // A record that does not hold may be somebody else's fault; it is only not kept.
+            if let Ok(validator) = record.check(&self.domain, &self.set, &*self.committee) {
+                self.book.lock().learn(record, validator);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_transaction(self: &Arc<Self>, peer: &Peer, raw: Bytes) {
+        let Some(doors) = self.doors.get() else { return };
+        self.heard.lock().insert(alloy_primitives::keccak256(&raw));
+        let (shared, peer) = (self.clone(), peer.clone());
+        let answer = Box::new(move |admitted: Result<B256, AdmissionError>| {
+            // Nonces and balances change while a transaction is on its way; a signature does not.
+            if let Err(AdmissionError::Malformed(error)) = admitted {
+                shared.punish(&peer, &error.to_string());
+            }
+        });
+        doors.admission.submit(RawTransaction(raw), answer);
+    }
+
+    /// The frame that answers a request.
+    async fn answer(self: &Arc<Self>, request: Message) -> Result<Vec<u8>, FrameError> {
+        if !matches!(request, Message::Fetch(_) | Message::Range(_)) {
+            return Err(FrameError::Kind(request.tag()));
+        }
+        let Ok(_permit) = self.answering.try_acquire() else {
+            ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "requests").increment(1);
+            return Ok(frame::frame(frame::Kind::Busy, &[]));
+        };
+        let shared = self.clone();
+        let looked_up = tokio::task::spawn_blocking(move || {
+            let letter = shared.doors.get()?.inbox.answer(&request)?;
+            Some(frame::frame(frame::Kind::Letter, &[&frame::encode_letter(&letter, true)]))
+        });
+        Ok(looked_up.await.ok().flatten().unwrap_or_else(|| frame::frame(frame::Kind::Nothing, &[])))
+    }
+
+    /// Hands admitted transactions of this node's own clients on to be sent to peers.
+    fn forwarder(self: Arc<Self>, offered: mpsc::Sender<PooledTransaction>) -> Box<dyn Fn(&Event) + Send + Sync> {
+        Box::new(move |event| {
+            let Event::Admitted(transaction) = event else { return };
+            let hash = transaction.hash();
+            if self.heard.lock().known.contains(&hash) {
+                return;
+            }
+            let mut own = self.own.lock();
+            if own.len() == OUTGOING_TRANSACTIONS_MAX {
+                own.pop_front();
+            }
+            own.push_back((Instant::now(), hash));
+            // What finds no room is sent with those that wait for long.
+            let _ = offered.try_send(transaction.clone());
+        })
+    }
+
+    /// Transactions of this node's own clients that still wait `after` so long, as far as one round sends them.
+    fn waiting(&self, after: Duration, now: Instant) -> Vec<PooledTransaction> {
+        let Some(doors) = self.doors.get() else { return Vec::new() };
+        let (mut own, mut waiting) = (self.own.lock(), Vec::new());
+        own.retain(|(since, hash)| {
+            let pooled = doors.query.pooled(*hash);
+            let is_old = now.saturating_duration_since(*since) >= after;
+            let is_there = pooled.is_some();
+            waiting.extend(pooled.filter(|_| is_old));
+            is_there
+        });
+        waiting
+    }
+
+    /// Sends every admitted transaction to every validator, in batches of what waits; again what waits for long, for
+    /// it may have been lost on its way.
+    async fn send_transactions(self: Arc<Self>, mut admitted: mpsc::Receiver<PooledTransaction>) {
+        let mut again = tokio::time::interval(SEND_AGAIN_AFTER);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let mut batch = tokio::select! {
+                first = admitted.recv() => match first {
+                    Some(first) => vec![first],
+                    None => return,
+                },
+                _ = again.tick() => self.waiting(SEND_AGAIN_AFTER, Instant::now()),
+            };
+            while batch.len() < BATCH_TRANSACTIONS_MAX
+                && let Ok(next) = admitted.try_recv()
+            {
+                batch.push(next);
+            }
+            self.send_batches(&batch, |peer| peer.validator.is_some());
+        }
+    }
+
+    /// Sends transactions to some peers, in frames that their lane allows.
+    fn send_batches(&self, transactions: &[PooledTransaction], to: impl Fn(&Peer) -> bool) {
+        for frame in frame::batches(transactions.iter().map(|transaction| transaction.encoded().as_ref())) {
+            let frame = Bytes::from(frame);
+            let peers = self.peers.lock();
+            let asked = peers.iter().filter(|peer| to(peer));
+            let full = asked.filter(|peer| peer.lanes.transactions(frame.clone()) == Delivery::Full).count();
+            if full > 0 {
+                let full = u64::try_from(full).unwrap_or(u64::MAX);
+                ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "transactions").increment(full);
+            }
+        }
+    }
+
+    /// A validator that was just connected gets what it may have missed.
+    fn welcome(&self, peer: &Peer) {
+        if peer.validator.is_some() {
+            self.send_batches(&self.waiting(Duration::ZERO, Instant::now()), |other| other.id == peer.id);
+        }
+    }
+}
+
+fn started_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

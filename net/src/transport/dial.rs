@@ -1,0 +1,532 @@
+//! Who is dialled, who is let in, and how two nodes come to know each other.
+//!
+//! ```text
+//!  Book: validators, configured nodes, records --> dial --+
+//!                                                         +--> TLS --> records exchanged --> Peers --> link::run
+//!  Initial packets --> doorkeeper: places, proof of address --+
+//! ```
+//!
+//! A node dials every validator and every configured node until it is connected, and a few of those that records tell
+//! of. Others are let in as long as there are places. Before an address is proven it gets at most three times the bytes
+//! that it sent (RFC 9000, section 8); as soon as handshakes pile up it must prove itself before anything is computed.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use alloy_primitives::Bytes;
+use engine::{genesis::ChainSpec, limits, types::PublicKey};
+use parking_lot::Mutex;
+use quinn::{
+    ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig,
+    TransportConfig as QuicConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    PeerAddress, Shared,
+    frame::{self, Kind},
+    handshake,
+    lanes::Lanes,
+    link::{self, Close},
+    peers::{NetworkGroup, Peer},
+    record::{NodeId, NodeRecord},
+};
+use crate::metrics;
+
+/// How long a handshake, records included, may take.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Handshakes in progress from which on an address must be proven before anything is computed for it.
+const HANDSHAKES_UNPROVEN_MAX: usize = 16;
+
+/// Handshakes of configured addresses, which have places of their own.
+const HANDSHAKES_RESERVED_MAX: usize = 64;
+
+/// A connection that is silent for this long is gone.
+const IDLE_MAX: Duration = Duration::from_secs(8);
+
+/// Something is sent at least this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Receive window of one stream: a share is read in one go within a window of it.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// Receive window of a connection, whatever its streams.
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Bytes that are sent and not acknowledged, at most.
+const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Streams that a peer may have open: its lanes, and shares.
+const STREAMS_MAX: u32 = 64;
+
+/// Bytes of datagrams that wait on either side; a vote takes under 200.
+const DATAGRAM_BYTES: usize = 64 * 1024;
+
+/// Packets of handshakes that nobody has looked at.
+const INCOMING_MAX: usize = 256;
+
+/// How often is looked for somebody to dial.
+const DIAL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The wait after the first failure to reach a node, and the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Nodes that are dialled at a time.
+const DIALLING_MAX: usize = 32;
+
+/// Nodes that are neither validators nor configured and that this node wants to be connected with by its own choice.
+const OUTBOUND_MAX: usize = 8;
+
+/// How often peers are told of the records known here.
+const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A node that may be dialled.
+#[derive(Clone, Debug)]
+struct Target {
+    address: String,
+    is_reserved: bool,
+    record: Option<NodeRecord>,
+    failures: u32,
+    next: Option<Instant>,
+    is_dialling: bool,
+}
+
+impl Target {
+    const fn at(address: String, is_reserved: bool) -> Self {
+        Self { address, is_reserved, record: None, failures: 0, next: None, is_dialling: false }
+    }
+}
+
+/// Where nodes are, as far as this one knows.
+#[derive(Debug)]
+pub(super) struct Book {
+    own: NodeId,
+    targets: BTreeMap<NodeId, Target>,
+    /// Keys of validators, by which a validator's newer record is told from anybody's.
+    validators: BTreeMap<NodeId, PublicKey>,
+    may_dial_private: bool,
+}
+
+impl Book {
+    pub(super) fn new(own: NodeId, chain: &ChainSpec, peers: &[PeerAddress], may_dial_private: bool) -> Self {
+        let (mut targets, mut validators) = (BTreeMap::new(), BTreeMap::new());
+        for validator in &chain.ordering.validators {
+            let Ok(identity) = NodeId::try_from(validator.identity.as_ref()) else { continue };
+            if let Some(key) = validator.bls_pubkey.as_ref().try_into().ok().map(PublicKey) {
+                validators.insert(identity, key);
+            }
+            if let Some(address) = validator.addresses.first() {
+                targets.insert(identity, Target::at(address.clone(), true));
+            }
+        }
+        for PeerAddress { identity, address } in peers {
+            targets.insert(*identity, Target::at(address.clone(), true));
+        }
+        targets.remove(&own);
+        Self { own, targets, validators, may_dial_private }
+    }
+
+    /// Whether a node has a place of its own here.
+    fn is_reserved(&self, identity: &NodeId) -> bool {
+        self.targets.get(identity).is_some_and(|target| target.is_reserved) || self.validators.contains_key(identity)
+    }
+
+    /// Whether an address is one of a node that has a place of its own.
+    fn is_reserved_address(&self, address: IpAddr) -> bool {
+        let of = |target: &Target| target.address.parse::<SocketAddr>().map(|address| address.ip().to_canonical());
+        let reserved = self.targets.values().filter(|target| target.is_reserved);
+        reserved.map(of).any(|known| known == Ok(address.to_canonical()))
+    }
+
+    /// Takes what a node says of where it is. An operator's word on a configured node stays.
+    pub(super) fn learn(&mut self, record: NodeRecord, validator: Option<PublicKey>) {
+        let identity = record.identity;
+        let Some(address) = record.addresses.iter().find(|address| self.may_dial(address)).copied() else { return };
+        if identity == self.own {
+            return;
+        }
+        if let Some(known) = self.targets.get_mut(&identity) {
+            let is_newer = known.record.as_ref().is_none_or(|held| held.sequence < record.sequence);
+            if is_newer && !known.is_reserved {
+                known.address = address.to_string();
+            }
+            if is_newer {
+                known.record = Some(record);
+            }
+            return;
+        }
+        let is_reserved = validator.is_some();
+        if !is_reserved && !self.has_room(address) {
+            return;
+        }
+        let target = Target { record: Some(record), ..Target::at(address.to_string(), is_reserved) };
+        self.targets.insert(identity, target);
+    }
+
+    fn has_room(&self, address: SocketAddr) -> bool {
+        let group = NetworkGroup::of(address.ip());
+        let learned = || self.targets.values().filter(|target| !target.is_reserved);
+        let in_group = |target: &&Target| {
+            target.address.parse::<SocketAddr>().is_ok_and(|address| NetworkGroup::of(address.ip()) == group)
+        };
+        learned().count() < limits::RECORDS_MAX && learned().filter(in_group).count() < limits::RECORDS_PER_NETWORK_MAX
+    }
+
+    /// Whether an address that somebody else named may be dialled.
+    fn may_dial(&self, address: &SocketAddr) -> bool {
+        address.port() != 0 && (self.may_dial_private || is_public(address.ip()))
+    }
+
+    /// Who is to be dialled now: everybody with a place of its own who is not connected, and others as long as few are.
+    fn due(&mut self, is_connected: &dyn Fn(&NodeId) -> bool, outbound: usize, now: Instant) -> Vec<(NodeId, String)> {
+        let dialling = self.targets.values().filter(|target| target.is_dialling).count();
+        let mut room = DIALLING_MAX.saturating_sub(dialling);
+        let mut wanted = OUTBOUND_MAX.saturating_sub(outbound);
+        let mut due = Vec::new();
+        for (identity, target) in &mut self.targets {
+            if room == 0 {
+                break;
+            }
+            let is_time = target.next.is_none_or(|next| next <= now) && !target.is_dialling;
+            if !is_time || is_connected(identity) || (!target.is_reserved && wanted == 0) {
+                continue;
+            }
+            if !target.is_reserved {
+                wanted = wanted.saturating_sub(1);
+            }
+            room = room.saturating_sub(1);
+            target.is_dialling = true;
+            due.push((*identity, target.address.clone()));
+        }
+        due
+    }
+
+    fn dialled(&mut self, identity: &NodeId, is_reached: bool, now: Instant) {
+        let Some(target) = self.targets.get_mut(identity) else { return };
+        target.is_dialling = false;
+        target.failures = if is_reached { 0 } else { target.failures.saturating_add(1) };
+        let mut wait = RETRY_FIRST;
+        for _ in 0..target.failures.min(16) {
+            wait = wait.saturating_add(wait / 2).min(RETRY_MAX);
+        }
+        // Two nodes that dial each other again and again should not do so in step.
+        let spread = u32::from(identity.0[0]).saturating_add(256);
+        target.next = now.checked_add(wait.saturating_mul(spread) / 384);
+        if target.failures > 16 && !target.is_reserved {
+            self.targets.remove(identity);
+        }
+    }
+
+    fn records(&self) -> impl Iterator<Item = &NodeRecord> {
+        self.targets.values().filter_map(|target| target.record.as_ref())
+    }
+}
+
+/// Whether an address is neither of this machine nor of a private network.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            let is_shared = first == 100 && (second & 0xc0) == 64;
+            let is_reserved = first == 0 || first >= 240 || address.is_multicast() || address.is_documentation();
+            let is_near = address.is_loopback() || address.is_private() || address.is_link_local() || is_shared;
+            !is_near && !is_reserved
+        }
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.segments();
+            let is_documentation = first == 0x2001 && second == 0xdb8;
+            // Global unicast is 2000::/3.
+            (first & 0xe000) == 0x2000 && !is_documentation
+        }
+    }
+}
+
+/// A socket with both sides of QUIC on it.
+pub(super) fn endpoint(
+    address: SocketAddr,
+    server: QuicServerConfig,
+    client: QuicClientConfig,
+) -> io::Result<Endpoint> {
+    let transport = Arc::new(quic_config());
+    let mut server = ServerConfig::with_crypto(Arc::new(server));
+    server.transport_config(transport.clone());
+    server.migration(false);
+    server.max_incoming(INCOMING_MAX);
+    server.incoming_buffer_size(16 * 1024);
+    server.incoming_buffer_size_total(1024 * 1024);
+    let mut client = ClientConfig::new(Arc::new(client));
+    client.transport_config(transport);
+    let socket = UdpSocket::bind(address)?;
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
+    let mut endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
+    endpoint.set_default_client_config(client);
+    Ok(endpoint)
+}
+
+fn quic_config() -> QuicConfig {
+    let mut config = QuicConfig::default();
+    config.max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
+    config.max_concurrent_bidi_streams(VarInt::from_u32(u32::try_from(limits::PEER_REQUESTS_MAX).unwrap_or(1)));
+    config.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES));
+    config.receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    config.send_window(SEND_WINDOW_BYTES);
+    config.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
+    config.keep_alive_interval(Some(KEEP_ALIVE));
+    config.datagram_receive_buffer_size(Some(DATAGRAM_BYTES));
+    config.datagram_send_buffer_size(DATAGRAM_BYTES);
+    config
+}
+
+/// Places for handshakes, by network.
+#[derive(Debug)]
+struct Doorkeeper {
+    reserved: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+    by_network: Mutex<BTreeMap<NetworkGroup, usize>>,
+}
+
+/// A place for one handshake; free again when it is dropped.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    keeper: Arc<Doorkeeper>,
+    group: Option<NetworkGroup>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(group) = self.group else { return };
+        let mut by_network = self.keeper.by_network.lock();
+        if let Some(count) = by_network.get_mut(&group) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                by_network.remove(&group);
+            }
+        }
+    }
+}
+
+impl Doorkeeper {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            reserved: Arc::new(Semaphore::new(HANDSHAKES_RESERVED_MAX)),
+            others: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
+            by_network: Mutex::default(),
+        })
+    }
+
+    /// Handshakes of addresses without a place of their own, now.
+    fn busy(&self) -> usize {
+        limits::HANDSHAKES_MAX.saturating_sub(self.others.available_permits())
+    }
+
+    fn place(self: &Arc<Self>, address: IpAddr, is_reserved: bool) -> Option<Place> {
+        if is_reserved && let Ok(permit) = self.reserved.clone().try_acquire_owned() {
+            return Some(Place { _permit: permit, keeper: self.clone(), group: None });
+        }
+        let permit = self.others.clone().try_acquire_owned().ok()?;
+        let group = NetworkGroup::of(address);
+        let mut by_network = self.by_network.lock();
+        let count = by_network.entry(group).or_default();
+        if *count >= limits::HANDSHAKES_PER_NETWORK_MAX {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        Some(Place { _permit: permit, keeper: self.clone(), group: Some(group) })
+    }
+}
+
+/// Lets peers in until the endpoint is closed.
+pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+    let keeper = Doorkeeper::new();
+    while let Some(incoming) = endpoint.accept().await {
+        if let Some((connecting, place)) = let_in(incoming, &keeper, &shared) {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let met = timeout(HANDSHAKE_TIME_MAX, meet(connecting, None, &shared)).await;
+                drop(place);
+                serve(met.unwrap_or(Err("the handshake took too long")), &shared).await;
+            });
+        }
+    }
+}
+
+fn let_in(incoming: Incoming, keeper: &Arc<Doorkeeper>, shared: &Shared) -> Option<(Connecting, Place)> {
+    let address = incoming.remote_address().ip();
+    if !incoming.remote_address_validated() && keeper.busy() >= HANDSHAKES_UNPROVEN_MAX {
+        // Costs a packet no larger than the one that came; one that cannot be asked for it is dropped.
+        let _ = incoming.retry();
+        return None;
+    }
+    let is_reserved = shared.book.lock().is_reserved_address(address);
+    let Some(place) = keeper.place(address, is_reserved) else {
+        ::metrics::counter!(metrics::PEER_REFUSED, "reason" => "handshakes").increment(1);
+        incoming.ignore();
+        return None;
+    };
+    incoming.accept().ok().map(|connecting| (connecting, place))
+}
+
+/// Dials whoever should be connected and is not, until the endpoint is closed.
+pub(super) async fn dial(endpoint: Endpoint, shared: Arc<Shared>) {
+    let mut dialling = JoinSet::new();
+    let mut ticks = tokio::time::interval(DIAL_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut gossiped = Instant::now();
+    while !shared.is_closed.load(Ordering::Acquire) {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(_) = dialling.join_next() => continue,
+        }
+        let now = Instant::now();
+        for (identity, address) in due(&shared, now) {
+            let (endpoint, shared) = (endpoint.clone(), shared.clone());
+            dialling.spawn(async move {
+                let met = timeout(HANDSHAKE_TIME_MAX, reach(&endpoint, &identity, &address, &shared)).await;
+                let met = met.unwrap_or(Err("nobody answered in time"));
+                shared.book.lock().dialled(&identity, met.is_ok(), Instant::now());
+                tokio::spawn(async move { serve(met, &shared).await });
+            });
+        }
+        if now.saturating_duration_since(gossiped) >= GOSSIP_INTERVAL {
+            gossiped = now;
+            gossip(&shared);
+        }
+    }
+}
+
+fn due(shared: &Shared, now: Instant) -> Vec<(NodeId, String)> {
+    let peers = shared.peers.lock();
+    let outbound = peers.iter().filter(|peer| peer.is_outbound && !peer.is_reserved).count();
+    let is_connected = |identity: &NodeId| peers.of_identity(identity).is_some() || peers.check(identity, now).is_err();
+    shared.book.lock().due(&is_connected, outbound, now)
+}
+
+async fn reach(
+    endpoint: &Endpoint,
+    identity: &NodeId,
+    address: &str,
+    shared: &Arc<Shared>,
+) -> Result<Peer, &'static str> {
+    let mut found = tokio::net::lookup_host(address).await.map_err(|_| "its name has no address")?;
+    let found = found.next().ok_or("its name has no address")?;
+    let connecting = endpoint.connect(found, handshake::SERVER_NAME).map_err(|_| "its address cannot be dialled")?;
+    meet(connecting, Some(identity), shared).await
+}
+
+/// Finishes the handshake and exchanges records; the peer is in the table then.
+async fn meet(connecting: Connecting, expected: Option<&NodeId>, shared: &Arc<Shared>) -> Result<Peer, &'static str> {
+    let connection = connecting.await.map_err(|_| "the handshake failed")?;
+    let identity = identity_of(&connection).ok_or("it showed no key")?;
+    let refuse = |close: Close, reason| {
+        close.close(&connection, reason);
+        Err(reason)
+    };
+    if expected.is_some_and(|expected| *expected != identity) {
+        return refuse(Close::Record, "another node answers there");
+    }
+    if shared.peers.lock().check(&identity, Instant::now()).is_err() {
+        return refuse(Close::Blocked, "it is refused here");
+    }
+    let record = match hello(&connection, expected.is_some(), shared).await {
+        Some(record) if record.identity == identity => record,
+        Some(_) => return refuse(Close::Record, "a record of another identity"),
+        None => return refuse(Close::Record, "no record, or one that is not known here"),
+    };
+    let Ok(validator) = record.check(&shared.domain, &shared.set, &*shared.committee) else {
+        return refuse(Close::Record, "a record that does not hold, or of another chain");
+    };
+    let is_reserved = validator.is_some() || shared.book.lock().is_reserved(&identity);
+    let peer = Peer {
+        id: 0,
+        identity,
+        validator,
+        address: connection.remote_address(),
+        is_outbound: expected.is_some(),
+        sequence: record.sequence,
+        is_reserved,
+        lanes: Arc::new(Lanes::default()),
+        connection: connection.clone(),
+    };
+    let inserted = shared.peers.lock().insert(peer, Instant::now());
+    match inserted {
+        Ok((peer, old)) => {
+            if let Some(old) = old {
+                Close::Duplicate.close(&old.connection, "a newer connection of the same node");
+            }
+            shared.book.lock().learn(record, validator);
+            Ok(peer)
+        }
+        Err(refusal) => {
+            ::metrics::counter!(metrics::PEER_REFUSED, "reason" => "places").increment(1);
+            tracing::debug!(peer = %identity, %refusal, "a connection is not taken");
+            refuse(Close::Full, "no place for it here")
+        }
+    }
+}
+
+/// Each side tells who it is; whoever dialled begins.
+async fn hello(connection: &Connection, is_dialler: bool, shared: &Shared) -> Option<NodeRecord> {
+    let own = frame::frame(Kind::Record, &[&shared.record.encoded()]);
+    let streams = if is_dialler { connection.open_bi().await } else { connection.accept_bi().await };
+    let (mut send, mut receive) = streams.ok()?;
+    send.write_all(&own).await.ok()?;
+    let _ = send.finish();
+    let room = Arc::new(Semaphore::new(frame::HELLO_BYTES_MAX));
+    let frame = frame::read_frame(&mut receive, frame::HELLO_BYTES_MAX, &room).await.ok()??;
+    let mut bytes = frame.payload.as_slice();
+    let record = (frame.kind == Kind::Record).then(|| NodeRecord::decode(&mut bytes).ok()).flatten();
+    record.filter(|_| bytes.is_empty())
+}
+
+fn identity_of(connection: &Connection) -> Option<NodeId> {
+    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    handshake::node_id(shown.first()?)
+}
+
+/// Serves a peer until it is gone.
+async fn serve(met: Result<Peer, &'static str>, shared: &Arc<Shared>) {
+    let peer = match met {
+        Ok(peer) => peer,
+        Err(reason) => return tracing::debug!(reason, "no connection"),
+    };
+    let (id, validator) = (peer.id, peer.validator.and_then(|key| shared.set.index_of(&key)));
+    tracing::info!(peer = %peer.identity, address = %peer.address, ?validator, "a peer is connected");
+    shared.peers_changed();
+    gossip_to(&peer, shared);
+    shared.welcome(&peer);
+    link::run(peer, shared.clone()).await;
+    shared.peers.lock().remove(id);
+    shared.peers_changed();
+}
+
+/// Tells everybody of some records.
+fn gossip(shared: &Arc<Shared>) {
+    let peers: Vec<Peer> = shared.peers.lock().iter().cloned().collect();
+    peers.iter().for_each(|peer| gossip_to(peer, shared));
+}
+
+/// Tells a peer of records, its own apart; validators' first.
+fn gossip_to(peer: &Peer, shared: &Shared) {
+    let book = shared.book.lock();
+    let mut records: Vec<&NodeRecord> = book.records().filter(|record| record.identity != peer.identity).collect();
+    records.sort_by_key(|record| record.validator.is_none());
+    let encoded: Vec<Vec<u8>> =
+        records.into_iter().take(frame::RECORDS_PER_FRAME_MAX).map(NodeRecord::encoded).collect();
+    if !encoded.is_empty() {
+        let parts: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
+        let _ = peer.lanes.word(Bytes::from(frame::frame(Kind::Records, &parts)));
+    }
+}

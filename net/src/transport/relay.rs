@@ -1,0 +1,247 @@
+//! Large bodies: the leader sends every validator its share once, each passes its own on to everybody, and whoever has
+//! enough shares has the body.
+//!
+//! ```text
+//!  leader: Proposal (header) --> everybody                    own connection: the header is believed for now
+//!          share i ------------> validator i --> everybody    once, checked against the header's root
+//!  anybody: header + enough shares --> body --> Inbox
+//! ```
+//!
+//! How a body is cut and what a share proves says `engine::dissemination`. Nothing here decides what is valid: the root
+//! is checked again where the block is executed, and who could not put a body together asks somebody who has it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use alloy_primitives::{B256, Bytes, map::HashMap};
+use engine::{
+    dissemination::{Assembly, Plan, Plans, Share, ShareError},
+    limits,
+    types::{Block, ConsensusHeader, Letter, Message, Proposal, PublicKey, ValidatorIndex, ValidatorSet, codec},
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    Shared,
+    frame::{self, FrameError},
+    lanes,
+    peers::Peer,
+};
+use crate::metrics;
+
+/// Bodies of one leader that are put together at a time: two windows.
+const ASSEMBLIES_PER_LEADER_MAX: usize = 8;
+
+/// Shares of one peer that came before their header.
+const EARLY_PER_PEER_MAX: usize = 16;
+
+/// Bytes of those: what one leader's window may bring before its headers.
+const EARLY_BYTES_PER_PEER_MAX: usize = 4 * 1024 * 1024;
+
+/// Peers that such shares are kept of.
+const EARLY_PEERS_MAX: usize = limits::VALIDATORS_MAX;
+
+/// Blocks of this node's own that wait to be cut.
+const SPREAD_MAX: usize = 8;
+
+/// Bodies on their way in and out.
+#[derive(Debug)]
+pub(super) struct Relay {
+    me: Option<ValidatorIndex>,
+    plans: Plans,
+    state: Mutex<State>,
+    outgoing: Mutex<VecDeque<Arc<Block>>>,
+    filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the block's id.
+    open: HashMap<B256, Open>,
+    /// Ids by leader, oldest first.
+    of_leader: BTreeMap<ValidatorIndex, VecDeque<B256>>,
+    /// Shares whose header is not here, by the connection that brought them.
+    early: BTreeMap<u64, VecDeque<(B256, Share)>>,
+}
+
+/// A body that is put together.
+#[derive(Clone, Debug)]
+struct Open {
+    header: Arc<ConsensusHeader>,
+    plan: Arc<Plan>,
+    assembly: Arc<Mutex<Assembly>>,
+}
+
+impl Relay {
+    pub(super) fn new(set: Arc<ValidatorSet>, own: Option<PublicKey>) -> Self {
+        let me = own.and_then(|own| set.index_of(&own));
+        Self { me, plans: Plans::new(set), state: Mutex::default(), outgoing: Mutex::default(), filled: Notify::new() }
+    }
+
+    fn key(&self, index: ValidatorIndex) -> Option<PublicKey> {
+        self.plans.set().get(index).map(|validator| validator.public_key)
+    }
+
+    /// A block of this node's own is to be cut and sent; the oldest that waits makes way.
+    pub(super) fn spread(&self, block: Arc<Block>) {
+        let mut outgoing = self.outgoing.lock();
+        if outgoing.len() >= SPREAD_MAX {
+            outgoing.pop_front();
+            ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "shares").increment(1);
+        }
+        outgoing.push_back(block);
+        self.filled.notify_one();
+    }
+
+    /// A leader's own connection brought this header: from now on its shares are taken.
+    pub(super) fn open(&self, shared: &Arc<Shared>, peer: &Peer, proposal: &Proposal) {
+        let header = &proposal.header;
+        let leader = header.proposer();
+        let is_its_own = peer.validator.is_some() && peer.validator == self.key(leader);
+        if header.body_size_bytes == 0 || !is_its_own {
+            return;
+        }
+        let Some(plan) = self.plans.of(leader).cloned() else { return };
+        let Ok(assembly) = Assembly::new(plan.clone(), header.body_root, header.body_size_bytes) else { return };
+        let id = header.id();
+        let open = Open { header: Arc::new(header.clone()), plan, assembly: Arc::new(Mutex::new(assembly)) };
+        let early = self.state.lock().open(id, leader, open);
+        for (from, share) in early {
+            let Some(from) = shared.peers.lock().get(from).cloned() else { continue };
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                if let Err(error) = shared.relay.add(&shared, &from, id, share).await {
+                    shared.punish(&from, &error.to_string());
+                }
+            });
+        }
+    }
+
+    /// Takes a share that a peer sent.
+    pub(super) async fn take(&self, shared: &Arc<Shared>, peer: &Peer, payload: Bytes) -> Result<(), FrameError> {
+        let (id, share) = frame::decode_share(&payload)?;
+        if self.state.lock().open.contains_key(&id) {
+            return self.add(shared, peer, id, share).await;
+        }
+        self.state.lock().keep_early(peer.id, id, share);
+        Ok(())
+    }
+
+    async fn add(&self, shared: &Arc<Shared>, peer: &Peer, id: B256, share: Share) -> Result<(), FrameError> {
+        let Some(open) = self.state.lock().open.get(&id).cloned() else { return Ok(()) };
+        let header = &open.header;
+        if open.assembly.lock().has(share.index) {
+            return Ok(());
+        }
+        if Some(share.index) == self.me {
+            if !share.verify(&open.plan, &header.body_root, header.body_size_bytes) {
+                return Err(alloy_rlp::Error::Custom("a share that is not its header's").into());
+            }
+            self.pass_on(shared, header, id, &share);
+        }
+        let (working, looking) = (open.clone(), shared.clone());
+        let worked = tokio::task::spawn_blocking(move || working.add(share, &looking)).await;
+        if let Some(block) = worked.unwrap_or(Ok(None))? {
+            shared.deliver(peer, Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(block)] });
+        }
+        Ok(())
+    }
+
+    /// Sends this node's own share to everybody but the leader, who has them all.
+    fn pass_on(&self, shared: &Shared, header: &ConsensusHeader, id: B256, share: &Share) {
+        let frame = Bytes::from(frame::share_frame(id, share));
+        let leader = self.key(header.proposer());
+        let peers = shared.peers.lock();
+        for peer in peers.iter().filter(|peer| peer.validator.is_none() || peer.validator != leader) {
+            let _ = peer.lanes.share(lanes::Share { slot: header.slot(), frame: frame.clone() });
+        }
+    }
+}
+
+impl State {
+    /// Gives back the shares that wait for it.
+    fn open(&mut self, id: B256, leader: ValidatorIndex, open: Open) -> Vec<(u64, Share)> {
+        if self.open.contains_key(&id) {
+            return Vec::new();
+        }
+        self.open.insert(id, open);
+        let of_leader = self.of_leader.entry(leader).or_default();
+        of_leader.push_back(id);
+        if of_leader.len() > ASSEMBLIES_PER_LEADER_MAX
+            && let Some(oldest) = of_leader.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        let mut found = Vec::new();
+        for (from, waiting) in &mut self.early {
+            while let Some(at) = waiting.iter().position(|(of, _)| *of == id) {
+                found.extend(waiting.remove(at).map(|(_, share)| (*from, share)));
+            }
+        }
+        self.early.retain(|_, waiting| !waiting.is_empty());
+        found
+    }
+
+    fn keep_early(&mut self, from: u64, id: B256, share: Share) {
+        if !self.early.contains_key(&from) && self.early.len() >= EARLY_PEERS_MAX {
+            self.early.pop_first();
+        }
+        let waiting = self.early.entry(from).or_default();
+        waiting.push_back((id, share));
+        let bytes =
+            |waiting: &VecDeque<(B256, Share)>| waiting.iter().map(|(_, share)| share.chunks.len()).sum::<usize>();
+        while waiting.len() > EARLY_PER_PEER_MAX || (waiting.len() > 1 && bytes(waiting) > EARLY_BYTES_PER_PEER_MAX) {
+            waiting.pop_front();
+        }
+    }
+}
+
+impl Open {
+    /// Adds a share, and gives the block once it is there and is what its header says.
+    fn add(&self, share: Share, shared: &Shared) -> Result<Option<Block>, FrameError> {
+        let body = match self.assembly.lock().add(share) {
+            Ok(Some(body)) => body,
+            Ok(None) | Err(ShareError::Twice(_)) => return Ok(None),
+            Err(ShareError::Foreign(_)) => {
+                return Err(alloy_rlp::Error::Custom("a share that is not its header's").into());
+            }
+            Err(error) => {
+                tracing::warn!(slot = self.header.slot, proposer = self.header.proposer, %error, "a leader is faulty");
+                return Ok(None);
+            }
+        };
+        let header = (*self.header).clone();
+        match frame::open_body(header, &body, &|hash| shared.known_transaction(*hash)) {
+            Ok(block) if block.is_whole() => Ok(Some(block)),
+            // Whoever sent the share did nothing wrong: the leader did.
+            _ => {
+                tracing::warn!(slot = self.header.slot, proposer = self.header.proposer, "shares of no block");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Cuts this node's own blocks and sends everybody its share, for the life of the node.
+pub(super) async fn spread(shared: Arc<Shared>) {
+    loop {
+        let filled = shared.relay.filled.notified();
+        let Some(block) = shared.relay.outgoing.lock().pop_front() else {
+            filled.await;
+            continue;
+        };
+        let (slot, id) = (block.consensus.slot(), block.consensus.id());
+        let Some(plan) = shared.relay.plans.of(block.consensus.proposer()).cloned() else { continue };
+        let cut = tokio::task::spawn_blocking(move || plan.split(&codec::encode_body(&block)).shares);
+        let Ok(shares) = cut.await else { continue };
+        let peers = shared.peers.lock();
+        for share in shares {
+            if let Some(peer) = shared.relay.key(share.index).and_then(|key| peers.of_validator(&key)) {
+                let _ = peer.lanes.share(lanes::Share { slot, frame: frame::share_frame(id, &share).into() });
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The bytes of every frame, pinned: a change here is a new version of the wire format.
+
+use std::sync::Arc;
+
+use alloy_primitives::{B256, Bytes, FixedBytes, hex, keccak256};
+use engine::{
+    dissemination::Share,
+    types::{
+        Block, ConsensusHeader, Domain, Epoch, Letter, Message, Signature, SignedHeader, Slot, Statement, Status,
+        ValidatorIndex, Vote,
+    },
+};
+
+use super::kit::{node_key, secret, transaction};
+use crate::transport::{
+    frame::{self, FrameError, SealedLetter},
+    record::NodeRecord,
+};
+
+fn vote() -> Message {
+    let statement = Statement::Notarize { slot: Slot(7), id: B256::repeat_byte(3) };
+    Message::Vote(Vote { epoch: Epoch(2), statement, voter: ValidatorIndex(5), signature: Signature::default() })
+}
+
+/// Two headers, of which the second has its body beside it.
+fn letter() -> Letter {
+    let raw = transaction(1, 3).0;
+    let body = engine::types::BlockBody {
+        transactions: vec![Arc::new(engine::types::Transaction::decode(raw).expect("a transaction"))],
+        withdrawals: Some(Default::default()),
+    };
+    let envelopes = [body.transactions[0].envelope()];
+    let header = alloy_consensus::Header {
+        number: 9,
+        transactions_root: alloy_consensus::proofs::calculate_transaction_root(&envelopes),
+        withdrawals_root: Some(alloy_consensus::proofs::calculate_withdrawals_root(&[])),
+        ..Default::default()
+    };
+    let header = alloy_consensus::Sealable::seal_slow(header);
+    let consensus = ConsensusHeader { height: 9, block_hash: header.seal(), ..ConsensusHeader::default() };
+    let signed = |header| SignedHeader { header, signature: Signature(FixedBytes::repeat_byte(1)) };
+    let headers = vec![signed(ConsensusHeader::default()), signed(consensus.clone())];
+    Letter { message: Message::Blocks(headers), blocks: vec![Arc::new(Block { consensus, header, body })] }
+}
+
+fn record() -> NodeRecord {
+    let domain = Domain { chain_id: 9, genesis: B256::repeat_byte(7) };
+    let identity = engine::ordering::event::Identity::new(secret(3));
+    let addresses = vec!["203.0.113.7:30303".parse().expect("an address"), "[2001:db8::1]:9".parse().expect("another")];
+    NodeRecord::sign(&domain, &node_key(3), 1_700_000_000_000, addresses, Some(&identity))
+}
+
+fn share() -> Share {
+    Share {
+        index: ValidatorIndex(2),
+        chunks: Bytes::from_static(&[1, 2, 3, 4]),
+        path: vec![B256::repeat_byte(8), B256::repeat_byte(9)],
+    }
+}
+
+#[test]
+fn every_frame_has_the_bytes_that_it_had() {
+    let frames = [
+        ("vote", frame::vote_datagram(&vote())),
+        ("letter", frame::frame(frame::Kind::Letter, &[&frame::encode_letter(&letter(), true)])),
+        ("share", frame::share_frame(B256::repeat_byte(6), &share())),
+        ("transactions", frame::batches([&b"one"[..], b"three"].into_iter()).concat()),
+        ("record", frame::frame(frame::Kind::Record, &[&record().encoded()])),
+        ("nothing", frame::frame(frame::Kind::Nothing, &[])),
+    ];
+    let digests: Vec<(&str, usize, B256)> =
+        frames.iter().map(|(name, bytes)| (*name, bytes.len(), keccak256(bytes))).collect();
+    let expected: Vec<(&str, usize, B256)> =
+        GOLDEN.iter().map(|(name, size, digest)| (*name, *size, B256::from(*digest))).collect();
+    assert_eq!(digests, expected);
+}
+
+const GOLDEN: [(&str, usize, [u8; 32]); 6] = [
+    ("vote", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+    ("letter", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+    ("share", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+    ("transactions", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+    ("record", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+    ("nothing", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+];
+
+#[test]
+fn what_is_encoded_is_decoded() {
+    assert_eq!(frame::read_datagram(&frame::vote_datagram(&vote())).expect("a vote"), vote());
+    let encoded = frame::encode_letter(&letter(), true);
+    let sealed = SealedLetter::decode(&encoded).expect("a letter");
+    assert!(sealed.has_bodies());
+    assert_eq!(sealed.open(&|_| None).expect("bodies"), letter());
+    let bare = SealedLetter::decode(&frame::encode_letter(&letter(), false)).expect("a letter");
+    assert!(!bare.has_bodies());
+    assert_eq!(frame::decode_records(&record().encoded().repeat(3)).expect("records"), vec![record(); 3]);
+    let share_bytes = Bytes::from(frame::share_frame(B256::repeat_byte(6), &share())).slice(6..);
+    assert_eq!(frame::decode_share(&share_bytes).expect("a share"), (B256::repeat_byte(6), share()));
+    let batch = frame::batches([&b"one"[..], b"three"].into_iter()).concat();
+    assert_eq!(
+        frame::decode_batch(&batch[6..]).expect("two"),
+        vec![Bytes::from_static(b"one"), Bytes::from_static(b"three")]
+    );
+}
+
+#[test]
+fn what_was_cut_or_changed_is_refused_and_never_panics() {
+    let encoded = frame::encode_letter(&letter(), true);
+    for end in 0..encoded.len() {
+        let cut = SealedLetter::decode(&encoded[..end]).and_then(|sealed| sealed.open(&|_| None));
+        assert!(cut.is_err() || cut.is_ok_and(|letter| letter.blocks.is_empty()), "cut at {end}");
+    }
+    for at in 0..encoded.len() {
+        let mut changed = encoded.clone();
+        changed[at] ^= 0x41;
+        let opened = SealedLetter::decode(&changed).and_then(|sealed| sealed.open(&|_| None));
+        assert!(opened.is_err() || opened.is_ok_and(|other| other != letter()), "changed at {at}");
+    }
+    // A body of a header that is not there, and the same one twice.
+    let bare = frame::encode_letter(&letter(), false);
+    let body = &encoded[bare.len()..];
+    let twice = [encoded.as_slice(), body].concat();
+    assert!(matches!(SealedLetter::decode(&twice), Err(FrameError::Content(_))));
+    let nowhere = [bare.as_slice(), &[0, 9], &body[2..]].concat();
+    assert!(matches!(SealedLetter::decode(&nowhere), Err(FrameError::Content(_))));
+    let first = [bare.as_slice(), &[0, 0], &body[2..]].concat();
+    assert!(matches!(SealedLetter::decode(&first).and_then(|sealed| sealed.open(&|_| None)), Err(FrameError::Body(_))));
+    let words = Message::Status(Status {
+        epoch: Epoch(0),
+        final_end: 0,
+        frontier: Slot(0),
+        notarized: 0,
+        skipped: 0,
+        nonce: 0,
+    });
+    let not_a_vote = [&[frame::Kind::Letter as u8, 1], words.encoded().as_slice()].concat();
+    assert!(matches!(frame::read_datagram(&not_a_vote), Err(FrameError::Kind(4))));
+}
