@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod node;
+pub mod relay;
 pub mod rng;
 pub mod rpc;
 pub mod simulation;
