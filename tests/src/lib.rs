@@ -3,6 +3,8 @@
 //! Everything random prints its seed and takes it back through `SLUICE_SEED`.
 
 pub mod client;
+pub mod machine;
+pub mod namespaces;
 pub mod node;
 pub mod relay;
 pub mod rng;

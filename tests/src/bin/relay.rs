@@ -23,8 +23,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
 use ::tests::relay::{Conditions, Options, Relay};
+use clap::Parser;
 
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
