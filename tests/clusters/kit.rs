@@ -10,9 +10,16 @@ use std::{
 };
 
 use tests::{
+    cluster::{
+        traffic::Traffic,
+        until,
+        watch::{Figures, Watch, latencies},
+    },
     machine::{Cgroup, Usage, shifted_clock, slow_syncs},
     namespaces::{HUB, NETWORK, Namespaces, Place},
+    node::Node,
     relay::{Conditions, Options, Relay},
+    wallet::CHAIN_ID,
 };
 
 use crate::skipped;
@@ -233,4 +240,33 @@ fn a_shifted_clock_is_off_by_what_was_asked_for() {
         assert!(range.contains(&shown), "{shown} is not in {range:?} at an offset of {offset_ms} ms");
     }
     println!("shifted clocks: by 500 ms and by an hour, ahead and behind");
+}
+
+#[test]
+fn traffic_is_sent_once_and_seen_with_its_times() {
+    if skipped("traffic") {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::dev(&home.path().join("data"), &[]);
+    let watch = Watch::start(&node.http, 0);
+    let traffic = Traffic::start(CHAIN_ID, &[(0, node.http.clone()), (1, node.http.clone())], 400);
+    let begun = Instant::now();
+    until("1,000 transfers in blocks", Duration::from_secs(30), || {
+        let seen = watch.seen();
+        (seen.iter().map(|block| block.transactions.len()).sum::<usize>() >= 1_000).then_some(())
+    });
+    let took = begun.elapsed();
+    let sent = traffic.sent();
+    drop(traffic);
+    let figures = Figures::of(&watch.seen(), begun, begun + took);
+    assert!(took >= Duration::from_millis(2_300), "the pace was not kept: 1,000 in {took:?}");
+    let hashes: Vec<_> = watch.seen().iter().flat_map(|block| block.transactions.clone()).collect();
+    let once: std::collections::BTreeSet<_> = hashes.iter().collect();
+    assert_eq!(once.len(), hashes.len(), "a transfer is in two blocks");
+    assert!(hashes.iter().take(900).all(|hash| sent.contains_key(hash)), "somebody else's transfers");
+    let latency = latencies(&sent, &watch.seen());
+    assert!(latency.count >= 1_000 && latency.p50 > 0 && latency.p50 < 5_000, "{latency}");
+    assert!(watch.seen().iter().all(|block| block.signers == [0]), "one validator signs alone");
+    println!("traffic: {figures}; sent to final {latency}");
 }

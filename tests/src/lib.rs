@@ -1,8 +1,10 @@
-//! What the tests in `it/` stand on: real nodes as child processes, a JSON-RPC client, signed transactions.
+//! What the tests in `it/` and `clusters/` stand on: real nodes as child processes, alone and as clusters with networks
+//! and machines that fail, a JSON-RPC client, signed transactions.
 //!
 //! Everything random prints its seed and takes it back through `SLUICE_SEED`.
 
 pub mod client;
+pub mod cluster;
 pub mod machine;
 pub mod namespaces;
 pub mod node;

@@ -5,13 +5,19 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::rpc::Rpc;
+
+/// Longest until a node serves; one that takes longer is killed.
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// A running node; killed when dropped.
 #[derive(Debug)]
@@ -89,6 +95,7 @@ impl Node {
         let stderr = File::options().create(true).append(true).open(log).expect("a log file");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("it starts");
         let stdout = child.stdout.take().expect("piped");
+        let _watchdog = Watchdog::new(child.id());
         let mut ws = String::new();
         for line in BufReader::new(stdout).lines() {
             let line = line.expect("text");
@@ -96,7 +103,7 @@ impl Node {
                 url.clone_into(&mut ws);
             }
             if let Some(http) = line.strip_prefix("JSON-RPC   ") {
-                let (http, rpc, process) = (http.to_owned(), Rpc::new(http), process_of(&child));
+                let (http, rpc, process) = (http.to_owned(), Rpc::new(http), process_of(child.id()));
                 return Ok(Self { child, process, http, ws, rpc, started_in: begun.elapsed() });
             }
         }
@@ -108,6 +115,15 @@ impl Node {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Process id of the node itself, which differs if it is traced.
+    ///
+    /// # Panics
+    /// Never: a process has a positive id.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.process.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Kills it at once, as a power cut would.
@@ -165,11 +181,32 @@ impl Drop for Node {
     }
 }
 
+/// Kills a process that does not serve in time, so that whoever reads its output is not kept waiting.
+struct Watchdog(Option<SyncSender<()>>);
+
+impl Watchdog {
+    fn new(started: u32) -> Self {
+        let (called_off, waiting) = sync_channel(1);
+        std::thread::spawn(move || {
+            if waiting.recv_timeout(START_MAX) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill_process(process_of(started), Signal::KILL);
+            }
+        });
+        Self(Some(called_off))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
 /// The node's own process: the child of a tracer, else the process that was started.
-fn process_of(started: &Child) -> Pid {
-    let pid = started.id();
-    let traced = std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "strace");
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+fn process_of(started: u32) -> Pid {
+    let traced = std::fs::read_to_string(format!("/proc/{started}/comm")).is_ok_and(|name| name.trim() == "strace");
+    let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap_or_default();
     let child = children.split_whitespace().next().and_then(|child| child.parse().ok()).and_then(Pid::from_raw);
-    child.filter(|_| traced).unwrap_or_else(|| Pid::from_child(started))
+    let itself = || Pid::from_raw(i32::try_from(started).expect("a process id")).expect("a process id");
+    child.filter(|_| traced).unwrap_or_else(itself)
 }
