@@ -19,7 +19,6 @@ use tests::{
     namespaces::{HUB, NETWORK, Namespaces, Place},
     node::Node,
     relay::{Conditions, Options, Relay},
-    wallet::CHAIN_ID,
 };
 
 use crate::skipped;
@@ -250,7 +249,7 @@ fn traffic_is_sent_once_and_seen_with_its_times() {
     let home = tempfile::tempdir().expect("a folder");
     let node = Node::dev(&home.path().join("data"), &[]);
     let watch = Watch::start(&node.http, 0);
-    let traffic = Traffic::start(CHAIN_ID, &[(0, node.http.clone()), (1, node.http.clone())], 400);
+    let traffic = Traffic::start(&[(0, node.http.clone()), (1, node.http.clone())], 400);
     let begun = Instant::now();
     until("1,000 transfers in blocks", Duration::from_secs(30), || {
         let seen = watch.seen();

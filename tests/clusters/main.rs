@@ -1,11 +1,38 @@
 //! Clusters of real node processes, with everything that networks and machines do to them.
 //!
 //! They need root, network namespaces, nftables, strace and libfaketime, and minutes; they run when
-//! `SLUICE_CLUSTERS=1`, one at a time (`--test-threads 1`), and say plainly when they do not.
+//! `SLUICE_CLUSTERS=1`, one at a time (`--test-threads 1`), and say plainly when they do not. Each prints what it
+//! measured; chance follows from `SLUICE_SEED`. More of each: `SLUICE_CLUSTERS_SECONDS`, `SLUICE_CLUSTERS_KILLS`,
+//! `SLUICE_CLUSTERS_BLOCKS`, `SLUICE_CLUSTERS_WIDE=1`; `SLUICE_CLUSTERS_KEEP=1` keeps the folders of a run that failed.
 
 #![allow(clippy::print_stdout, reason = "a long test tells what it did and measured")]
 
+mod crashes;
+mod followers;
 mod kit;
+mod machines;
+mod networks;
+mod steady;
+
+use std::time::{Duration, Instant};
+
+use tests::{
+    cluster::{
+        Cluster, Plan, throughout,
+        traffic::Traffic,
+        watch::{Figures, Watch},
+    },
+    rng::Rng,
+};
+
+/// A cluster that starts, or comes back, makes blocks within this time.
+const ALIVE: Duration = Duration::from_secs(20);
+
+/// All nodes come to the same height within this time, once nothing is wrong with them.
+const TOGETHER: Duration = Duration::from_secs(20);
+
+/// Transfers per second, all together, unless a scenario says otherwise: a load that two cores bear easily.
+const PACE: u64 = 200;
 
 /// Whether a test does not run here; it says so.
 fn skipped(test: &str) -> bool {
@@ -14,4 +41,57 @@ fn skipped(test: &str) -> bool {
         println!("{test}: SKIPPED, set SLUICE_CLUSTERS=1 as root with nftables, strace and faketime installed");
     }
     skip
+}
+
+/// A number that the environment may raise.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// How long each measurement takes.
+fn span() -> Duration {
+    Duration::from_secs(setting("SLUICE_CLUSTERS_SECONDS", 8))
+}
+
+/// A scenario's chance.
+fn rng(test: &str) -> Rng {
+    Rng::seeded(test, 5)
+}
+
+/// A cluster whose validators all run and make blocks, under traffic to all of them, looked at from node 0.
+struct Scene {
+    cluster: Cluster,
+    watch: Watch,
+    traffic: Traffic,
+}
+
+impl Scene {
+    fn new(plan: &Plan) -> Self {
+        let mut cluster = Cluster::new(plan);
+        let validators: Vec<usize> = (0..plan.stakes.len()).collect();
+        cluster.start_these(&validators);
+        let watch = Watch::start(&cluster.members[0].url, 0);
+        let traffic = Traffic::start(&cluster.urls(&validators), PACE);
+        let took = cluster.reach(&validators, 5, ALIVE);
+        println!("  {} validators made 5 blocks in {took:?}", validators.len());
+        Self { cluster, watch, traffic }
+    }
+
+    /// What a stretch of time is like from here on.
+    fn measure(&self, what: &str) -> Figures {
+        let (begun, span) = (Instant::now(), span());
+        throughout(span, || ());
+        let figures = Figures::of(&self.watch.seen(), begun, begun + span);
+        println!("  {what}: {figures}");
+        figures
+    }
+
+    /// Ends it: every oracle, over all nodes.
+    fn finish(self) {
+        let Self { mut cluster, watch, traffic } = self;
+        drop(traffic);
+        cluster.remember(0, &watch);
+        drop(watch);
+        println!("  oracles: {}", cluster.finish(TOGETHER));
+    }
 }

@@ -1,7 +1,7 @@
 //! A cluster of real node processes, each in a network namespace of its own.
 //!
 //! ```text
-//! Plan -> sluice localnet --init-only -> genesis edited -> a namespace, a command line and a folder for each node
+//! Plan -> sluice keys, sluice genesis -> a namespace, a folder and a command line for each node
 //!      -> start, kill, stop, restart                        watched by threads, loaded by threads
 //!      -> finish: every oracle of the ledger over all nodes
 //! ```
@@ -9,28 +9,31 @@
 //! what is waited for is asked for until it is there or a limit has passed.
 
 pub mod ledger;
+mod make;
 pub mod traffic;
 pub mod watch;
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
 
-use alloy_primitives::hex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use self::ledger::Ledger;
+use self::{
+    ledger::Ledger,
+    make::{Home, make},
+    watch::Watch,
+};
 use crate::{
     machine::{Usage, shifted_clock, slow_syncs},
     namespaces::{HUB, NETWORK, Namespaces, Place, Stay},
     node::{Node, binary},
     relay::{Conditions, Options, Relay},
     rpc::quantity,
-    wallet::account,
 };
 
 /// Ports of every node: it has its address for itself.
@@ -45,12 +48,6 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// Blocks asked for in one request.
 const BATCH_BLOCKS: u64 = 50;
-
-/// Accounts that hold something in block 0: the payer of `sluice load`, and one for each node.
-const FUNDED: u32 = 33;
-
-/// Ten million ether, in wei.
-const FUNDS: &str = "0x84595161401484a000000";
 
 /// What lies between nodes.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +96,6 @@ pub enum Ailment {
 pub struct Member {
     /// Its process, if it runs.
     pub node: Option<Node>,
-    /// Identity, hex.
-    pub identity: String,
     /// Where it answers.
     pub url: String,
     /// What is wrong with its machine from its next start on.
@@ -111,14 +106,6 @@ pub struct Member {
     log: PathBuf,
 }
 
-/// Where `sluice localnet` put what belongs to a node.
-#[derive(Clone, Debug)]
-struct Home {
-    datadir: PathBuf,
-    /// Keystores and the file of their password, of a validator.
-    keys: Option<(PathBuf, PathBuf)>,
-}
-
 /// Times that follow from the chain's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -126,8 +113,8 @@ pub struct Timing {
     pub slot: Duration,
     /// Slots of one leader.
     pub window: u64,
-    /// How long a busy chain waits for a leader's first block: 3 Delta, execution and relay (a slot and a Delta), and the
-    /// slot itself.
+    /// How long a busy chain waits for a leader's first block: 3 Delta, execution and relay (a slot and a Delta), and
+    /// the slot itself.
     pub timer: Duration,
     /// The same of an idle chain.
     pub idle_timer: Duration,
@@ -144,8 +131,6 @@ pub struct Cluster {
     pub relay: Option<Relay>,
     /// Where the nodes live.
     pub spaces: Namespaces,
-    /// Chain id.
-    pub chain_id: u64,
     /// Times of the chain.
     pub timing: Timing,
     validators: usize,
@@ -159,14 +144,12 @@ impl Cluster {
     /// here on, until the cluster is dropped.
     ///
     /// # Panics
-    /// If the machine lacks something, or `sluice localnet` fails.
+    /// If the machine lacks something, or a command fails.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let count = plan.stakes.len() + plan.followers;
         let mut spaces = Namespaces::new(count).unwrap_or_else(|why| panic!("{why}"));
         let home = tempfile::Builder::new().prefix("sluice-cluster-").tempdir().expect("a folder");
-        let net = home.path().join("net");
-        localnet(plan, &net);
         let stay = spaces.enter(Place::Hub);
         let addresses: Vec<SocketAddr> = (0..count).map(|node| (spaces.address(node), P2P_PORT).into()).collect();
         let relay = match plan.between {
@@ -182,18 +165,15 @@ impl Cluster {
                 Some(Relay::start(&options).expect("a relay"))
             }
         };
-        let genesis = net.join("genesis.json");
-        let chain = edit(&genesis, plan, &addresses);
-        let members = homes(&net).into_iter().enumerate().map(|(index, (identity, home))| {
+        let (genesis, chain, homes) = make(home.path(), plan, &addresses);
+        let members = homes.into_iter().enumerate().map(|(index, place)| {
             let url = format!("http://{}:{HTTP_PORT}", spaces.address(index));
-            let log = net.join(format!("node{index}.out"));
-            Member { node: None, identity, url, ailment: Ailment::None, flags: Vec::new(), home, log }
+            let log = home.path().join(format!("node{index}.log"));
+            Member { node: None, url, ailment: Ailment::None, flags: Vec::new(), home: place, log }
         });
-        let members: Vec<Member> = members.collect();
-        assert_eq!(members.len(), count, "sluice localnet made another number of nodes");
-        let (chain_id, timing) = (chain["config"]["chainId"].as_u64().expect("a number"), Timing::of(&chain));
+        let (members, timing) = (members.collect(), Timing::of(&chain));
         let (validators, ledger) = (plan.stakes.len(), Ledger::default());
-        Self { members, ledger, relay, spaces, chain_id, timing, validators, genesis, _stay: stay, home }
+        Self { members, ledger, relay, spaces, timing, validators, genesis, _stay: stay, home }
     }
 
     /// The command line that runs a node.
@@ -222,7 +202,7 @@ impl Cluster {
         for (other, peer) in self.members.iter().enumerate().filter(|(other, _)| *other != index) {
             let door = self.relay.as_ref().map(|relay| relay.address(index, other));
             let there = door.unwrap_or_else(|| (self.spaces.address(other), P2P_PORT).into());
-            command.arg(format!("--p2p.peers={}@{there}", peer.identity));
+            command.arg(format!("--p2p.peers={}@{there}", peer.home.identity));
         }
         command.args(&member.flags);
         command
@@ -245,6 +225,14 @@ impl Cluster {
     /// If one does not serve.
     pub fn start_all(&mut self) {
         let away: Vec<usize> = (0..self.members.len()).filter(|index| self.members[*index].node.is_none()).collect();
+        self.start_these(&away);
+    }
+
+    /// Starts some nodes, all at once.
+    ///
+    /// # Panics
+    /// If one does not serve.
+    pub fn start_these(&mut self, away: &[usize]) {
         let commands: Vec<_> =
             away.iter().map(|index| (self.command(*index), self.members[*index].log.clone())).collect();
         let nodes: Vec<_> = std::thread::scope(|scope| {
@@ -252,9 +240,9 @@ impl Cluster {
             let started: Vec<_> = started.collect();
             started.into_iter().map(|thread| thread.join().expect("it starts")).collect()
         });
-        for (index, node) in away.into_iter().zip(nodes) {
+        for (index, node) in away.iter().zip(nodes) {
             let node = node.unwrap_or_else(|(status, log)| panic!("node {index} ended with {status}: {}", tail(&log)));
-            self.members[index].node = Some(node);
+            self.members[*index].node = Some(node);
         }
     }
 
@@ -406,18 +394,16 @@ impl Cluster {
         }
     }
 
-    /// Takes what a watch saw at a node as reported by it: it may not be lost again.
+    /// Takes what a watch was told by a node as reported: it may not be lost again.
     ///
     /// # Panics
     /// If it contradicts what was reported before.
-    pub fn remember(&mut self, index: usize, seen: &[watch::Seen]) {
-        for block in seen {
+    pub fn remember(&mut self, index: usize, watch: &Watch) {
+        for block in watch.seen() {
             self.ledger.block(index, block.reported).unwrap_or_else(|what| panic!("a fork: {what}"));
         }
-        if let Some(last) = seen.last() {
-            let height = last.reported.height.max(self.ledger.highest(index));
-            self.ledger.height(index, height).expect("it does not fall");
-        }
+        let height = watch.told().max(self.ledger.highest(index));
+        self.ledger.height(index, height).expect("it does not fall");
     }
 
     /// Every node that runs comes to the highest height that any node reported, holds the same blocks and states, and
@@ -533,48 +519,4 @@ fn tail(text: &str) -> String {
 
 fn line_with(text: &str, word: &str) -> String {
     text.lines().find(|line| line.contains(word)).unwrap_or_default().to_owned()
-}
-
-/// Runs `sluice localnet` for keys, genesis file and folders alone.
-fn localnet(plan: &Plan, folder: &Path) {
-    let stakes: Vec<String> = plan.stakes.iter().map(u64::to_string).collect();
-    let mut command = Command::new(binary());
-    command.args(["localnet", "--init-only", "--validators", &plan.stakes.len().to_string()]);
-    command.args(["--stake", &stakes.join(","), "--followers", &plan.followers.to_string(), "--dir"]).arg(folder);
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "sluice localnet: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Puts the nodes' addresses, the plan's parameters and funded accounts into a genesis file.
-fn edit(file: &Path, plan: &Plan, addresses: &[SocketAddr]) -> Value {
-    let mut chain: Value = serde_json::from_slice(&std::fs::read(file).expect("a genesis file")).expect("JSON");
-    for index in 0..FUNDED {
-        chain["alloc"][account(index).address().to_string()] = json!({"balance": FUNDS});
-    }
-    let sluice = &mut chain["config"]["sluice"];
-    let validators = sluice["validators"].as_array_mut().expect("validators");
-    for (validator, address) in validators.iter_mut().zip(addresses) {
-        // Behind a relay nobody is to be found at a place of its own.
-        let direct = matches!(plan.between, Between::Bridge);
-        validator["addresses"] = if direct { json!([address.to_string()]) } else { json!([]) };
-    }
-    for (name, value) in plan.sluice.as_object().expect("an object") {
-        sluice[name] = value.clone();
-    }
-    std::fs::write(file, chain.to_string()).expect("written");
-    chain
-}
-
-/// Identity and home of every node that `sluice localnet` made, validators first.
-fn homes(folder: &Path) -> Vec<(String, Home)> {
-    let listed = std::fs::read(folder.join("localnet.json")).expect("a list of nodes");
-    let listed: Value = serde_json::from_slice(&listed).expect("JSON");
-    let path = |value: &Value| value.as_str().map(|path| folder.join(path));
-    let home = |node: &Value| {
-        let identity = node["identity"].as_str().expect("hex").trim_start_matches("0x").to_owned();
-        assert!(hex::decode(&identity).is_ok_and(|bytes| bytes.len() == 32), "{node}");
-        let keys = path(&node["keys"]).zip(path(&node["password_file"]));
-        (identity, Home { datadir: path(&node["datadir"]).expect("a folder"), keys })
-    };
-    listed["nodes"].as_array().expect("nodes").iter().map(home).collect()
 }

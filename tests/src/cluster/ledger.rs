@@ -208,6 +208,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// The last slot for which a validator is known to have signed something.
+    #[must_use]
+    pub fn last_signed(&self, validator: usize) -> Option<Slot> {
+        self.signed.keys().filter(|(signer, _)| *signer == validator).map(|(_, slot)| *slot).max()
+    }
+
     /// Slots for which a validator is known to have signed something.
     #[must_use]
     pub fn slots_signed(&self, validator: usize) -> usize {

@@ -13,15 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy_consensus::TxEip1559;
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_signer_local::PrivateKeySigner;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
     rpc::{Rpc, quantity},
-    wallet::{account, hash, hex_of, sign, template},
+    wallet::{account, hash, hex_of, transfer},
 };
 
 /// Time between two bursts.
@@ -58,14 +57,14 @@ impl Traffic {
     /// # Panics
     /// If the machine has no threads for it.
     #[must_use]
-    pub fn start(chain_id: u64, nodes: &[(usize, String)], per_second: u64) -> Self {
+    pub fn start(nodes: &[(usize, String)], per_second: u64) -> Self {
         let shared = Arc::<Shared>::default();
         let bursts = 1_000 / u64::try_from(BURST_EVERY.as_millis()).unwrap_or(1);
         let burst = per_second.div_ceil(bursts * nodes.len().max(1) as u64);
         let start = |(node, url): &(usize, String)| {
             let index = FIRST_ACCOUNT + u32::try_from(*node).expect("few nodes");
             let (url, shared) = (url.clone(), shared.clone());
-            let run = move || Sender::new(chain_id, index, &url, shared).run(burst);
+            let run = move || Sender::new(index, &url, shared).run(burst);
             std::thread::Builder::new().name("traffic".to_owned()).spawn(run).expect("a thread")
         };
         let threads = nodes.iter().map(start).collect();
@@ -102,7 +101,6 @@ impl Drop for Traffic {
 }
 
 struct Sender {
-    chain_id: u64,
     key: PrivateKeySigner,
     rpc: Rpc,
     shared: Arc<Shared>,
@@ -115,9 +113,9 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(chain_id: u64, index: u32, url: &str, shared: Arc<Shared>) -> Self {
+    fn new(index: u32, url: &str, shared: Arc<Shared>) -> Self {
         let settled = (0, Instant::now());
-        Self { chain_id, key: account(index), rpc: Rpc::new(url), shared, next: None, fresh: 0, settled }
+        Self { key: account(index), rpc: Rpc::new(url), shared, next: None, fresh: 0, settled }
     }
 
     fn run(mut self, burst: u64) {
@@ -166,8 +164,7 @@ impl Sender {
 
     fn transfer(&self, nonce: u64) -> Bytes {
         let to = Address::from_word(B256::from(U256::from(nonce) << 8 | U256::from(0x51)));
-        let transfer = TxEip1559 { to: TxKind::Call(to), value: U256::from(1), ..template(nonce) };
-        sign(&self.key, TxEip1559 { chain_id: self.chain_id, ..transfer })
+        transfer(&self.key, nonce, to)
     }
 
     fn send(&mut self, batch: &[Bytes]) -> Option<()> {

@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -21,7 +21,7 @@ use engine::types::{Certificate, ConsensusHeader};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::ledger::Reported;
+use super::ledger::{Reported, Slot};
 use crate::rpc::{Rpc, quantity};
 
 /// Time between two looks.
@@ -42,16 +42,19 @@ pub struct Seen {
     pub header: ConsensusHeader,
     /// Id of that.
     pub id: B256,
+    /// Slot of the proposal, with its epoch.
+    pub slot: Slot,
     /// Validators in the certificate that made it final.
     pub signers: Vec<usize>,
-    /// Slot of that certificate.
-    pub certified_slot: u64,
+    /// Slot of that certificate, with its epoch.
+    pub certified: Slot,
 }
 
 /// A thread that looks at one node; ends when dropped.
 #[derive(Debug)]
 pub struct Watch {
     seen: Arc<Mutex<Vec<Seen>>>,
+    told: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,13 +67,15 @@ impl Watch {
     #[must_use]
     pub fn start(url: &str, height: u64) -> Self {
         let (seen, stop) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::new(AtomicBool::new(false)));
-        let (url, shared, stopped) = (url.to_owned(), seen.clone(), stop.clone());
+        let told = Arc::new(AtomicU64::new(height));
+        let (url, shared, highest, stopped) = (url.to_owned(), seen.clone(), told.clone(), stop.clone());
         let run = move || {
             let rpc = Rpc::new(&url);
             let mut next = height + 1;
             while !stopped.load(Ordering::Relaxed) {
                 // A node that is away says nothing, which is no news.
                 if let Some(tip) = tip(&rpc) {
+                    highest.fetch_max(tip, Ordering::Relaxed);
                     while next <= tip && !stopped.load(Ordering::Relaxed) {
                         let Some(block) = look(&rpc, next) else { break };
                         shared.lock().push(block);
@@ -81,13 +86,19 @@ impl Watch {
             }
         };
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(run).expect("a thread");
-        Self { seen, stop, thread: Some(thread) }
+        Self { seen, told, stop, thread: Some(thread) }
     }
 
     /// Everything seen up to this moment.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().clone()
+    }
+
+    /// The highest height that the node told, whether or not it then lived long enough to show the block.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// The last block seen.
@@ -145,10 +156,11 @@ fn look(rpc: &Rpc, height: u64) -> Option<Seen> {
         at,
         finality_ms: now.saturating_sub(header.timestamp_ms),
         transactions,
+        slot: (header.epoch, header.slot),
         header,
         id,
         signers: certificate.signers.iter().map(|index| usize::from(index.0)).collect(),
-        certified_slot: certificate.statement.slot().0,
+        certified: (certificate.epoch.0, certificate.statement.slot().0),
     })
 }
 
@@ -291,8 +303,9 @@ mod tests {
             transactions: vec![B256::with_last_byte(number); 10],
             header: ConsensusHeader::default(),
             id: B256::ZERO,
+            slot: (0, 0),
             signers: Vec::new(),
-            certified_slot: 0,
+            certified: (0, 0),
         };
         let seen: Vec<Seen> = (0..30).map(block).collect();
         let figures = Figures::of(&seen, begun + Duration::from_secs(1), begun + Duration::from_secs(2));
