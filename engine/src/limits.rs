@@ -25,7 +25,7 @@
 //! | shares of bodies to one peer | [`PEER_SHARES_MAX`], [`PEER_SHARES_BYTES_MAX`] | not sent; who lacks one asks |
 //! | requests to one peer | [`PEER_REQUESTS_MAX`] | not sent; asked elsewhere |
 //! | transactions to one peer | [`PEER_TRANSACTIONS_BYTES_MAX`] | not sent, and counted |
-//! | peers that nobody configured | [`PEERS_MAX`], [`PEERS_PER_NETWORK_MAX`] | refused |
+//! | peers that nobody configured | [`STRANGERS_MAX`], [`STRANGERS_PER_NETWORK_MAX`] | refused |
 //! | handshakes at once | [`HANDSHAKES_MAX`], [`HANDSHAKES_PER_NETWORK_MAX`] | refused |
 //! | refused identities that are remembered | [`BANS_MAX`] | the one that ends first leaves |
 //! | records of other nodes | [`RECORDS_MAX`], [`RECORDS_PER_NETWORK_MAX`] | not taken |
@@ -233,10 +233,10 @@ pub const PEER_TRANSACTIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PEER_INCOMING_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// Connected peers that are neither validators nor configured.
-pub const PEERS_MAX: usize = 64;
+pub const STRANGERS_MAX: usize = 64;
 
 /// Of those in one network: a /24 of IPv4, a /64 of IPv6.
-pub const PEERS_PER_NETWORK_MAX: usize = 8;
+pub const STRANGERS_PER_NETWORK_MAX: usize = 8;
 
 /// Handshakes with addresses that nobody configured.
 pub const HANDSHAKES_MAX: usize = 64;

@@ -1,6 +1,6 @@
 //! Who is connected, who may connect, and who may not for a while.
 //!
-//! Promise: one connection per identity; at most [`limits::PEERS_MAX`] peers that are neither validators nor
+//! Promise: one connection per identity; at most [`limits::STRANGERS_MAX`] peers that are neither validators nor
 //! configured, and few of them from one network, so that nobody can buy all places with addresses of one block. What
 //! a peer does wrong adds up and fades; beyond a bound its identity is refused for a time that grows with every time.
 //! Validators and configured peers keep their places whoever else comes.
@@ -198,12 +198,12 @@ impl Peers {
 
     fn check_room(&self, address: IpAddr) -> Result<(), Refusal> {
         let others = || self.by_id.values().filter(|peer| !peer.is_reserved);
-        if others().count() >= limits::PEERS_MAX {
+        if others().count() >= limits::STRANGERS_MAX {
             return Err(Refusal::Full);
         }
         let group = NetworkGroup::of(address);
         let near = others().filter(|peer| NetworkGroup::of(peer.address.ip()) == group).count();
-        if near >= limits::PEERS_PER_NETWORK_MAX { Err(Refusal::NetworkFull) } else { Ok(()) }
+        if near >= limits::STRANGERS_PER_NETWORK_MAX { Err(Refusal::NetworkFull) } else { Ok(()) }
     }
 
     /// Takes a peer out; a later connection of the same node stays.

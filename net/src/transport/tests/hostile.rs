@@ -147,7 +147,7 @@ async fn strangers_get_only_so_many_places_and_validators_get_theirs() {
         }
         held.push((endpoint, connection));
     }
-    assert_eq!(held.len() - refused, engine::limits::PEERS_PER_NETWORK_MAX, "{refused} refused");
+    assert_eq!(held.len() - refused, engine::limits::STRANGERS_PER_NETWORK_MAX, "{refused} refused");
     // The other validator comes back although all places of its network are taken.
     cluster.start(1).await;
     cluster.reach(&[0, 1], cluster.height(0) + 3).await;

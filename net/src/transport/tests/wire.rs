@@ -32,6 +32,7 @@ fn letter() -> Letter {
     let envelopes = [body.transactions[0].envelope()];
     let header = alloy_consensus::Header {
         number: 9,
+        base_fee_per_gas: Some(7),
         transactions_root: alloy_consensus::proofs::calculate_transaction_root(&envelopes),
         withdrawals_root: Some(alloy_consensus::proofs::calculate_withdrawals_root(&[])),
         ..Default::default()
@@ -76,12 +77,12 @@ fn every_frame_has_the_bytes_that_it_had() {
 }
 
 const GOLDEN: [(&str, usize, [u8; 32]); 6] = [
-    ("vote", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
-    ("letter", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
-    ("share", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
-    ("transactions", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
-    ("record", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
-    ("nothing", 0, hex!("0000000000000000000000000000000000000000000000000000000000000000")),
+    ("vote", 141, hex!("a60e37f19f0310ddcaaac2a2f18de8141435173d41ecfcc6f75b51920af66d8a")),
+    ("letter", 1482, hex!("e765f7b1689e1256ee66e929048eb263f4c40fb7df168eedeb7a20df04af6b85")),
+    ("share", 112, hex!("1ba25eccf3efdb72f99dec671020c1eb7fcec1eb41067b616b8c13fe99046be3")),
+    ("transactions", 22, hex!("4edc436a839339e3f3308df3627f6a1c70d5254534d2b8db743541f2a80f9117")),
+    ("record", 334, hex!("d0f94758977852c4de93bdd6a48441db9c7b1ff258498b7decf27196598a2e77")),
+    ("nothing", 6, hex!("15827f3613f4b07fe9494ca1dee2fa24620a5914cfb99d87c3148b9493f101ed")),
 ];
 
 #[test]
