@@ -13,12 +13,14 @@
 //! | [`identity`] | the key by which a node is known |
 //! | [`client`] | a small JSON-RPC client for load generation and tests |
 //! | [`identity`] | the key by which the network knows a node |
+//! | [`ports`] | ports of this machine that nobody has |
 //! | [`solitary`] | the `Network` port of a network of one |
 //! | [`metrics`] | names of this room's metrics |
 
 pub mod client;
 pub mod identity;
 pub mod metrics;
+pub mod ports;
 pub mod rpc;
 pub mod solitary;
 pub mod transport;

@@ -46,6 +46,11 @@ pub(crate) enum Command {
     /// Show what a validator signed, or take it to another data folder; no node may use the folder.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Run a network of nodes on this machine: keys, genesis, processes, one live table.
+    ///
+    /// Stops on Ctrl-C and prints a line of JSON with what it came to; exit 1 if a node ended by accident. Run it again
+    /// on its folder, and the network goes on.
+    Localnet(Box<crate::localnet::LocalnetArgs>),
     /// Drive any Ethereum node with DeFi load and check every receipt.
     Load(Box<crate::load::LoadArgs>),
     /// Run Ethereum's test vectors through this chain's own code.

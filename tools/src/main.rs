@@ -8,6 +8,7 @@ mod history;
 mod inspect;
 mod keys;
 mod load;
+mod localnet;
 mod node;
 mod peers;
 mod telemetry;
@@ -44,6 +45,7 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
         Command::ExportFinality(args) => return finality::export(args),
         Command::VerifyFinality(args) => return finality::verify(args),
         Command::Log(command) => history::run(command)?,
+        Command::Localnet(args) => return localnet::run(args),
         Command::Load(args) => return load::run(args),
         Command::Vectors(args) => {
             let (threads, rounds) = (usize::from(args.threads), usize::from(args.rounds));
