@@ -1,9 +1,19 @@
 //! What a local network is made of, how it goes on, and that nobody else's process is touched.
 
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _, process::Child, sync::Barrier, thread};
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    process::Child,
+    sync::Barrier,
+    thread,
+};
 
+use alloy_primitives::B256;
 use clap::Parser;
 use engine::genesis::ChainSpec;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{
@@ -157,7 +167,7 @@ fn what_makes_no_network_is_refused() {
     assert!(refuse("--validators 3 --base-port 65510").starts_with("3 nodes need 10 ports each"));
     assert!(refuse("--base-port 0 --chain-id 0").contains("config.chainId"));
     let held = net::ports::free(&[net::ports::Carrier::Tcp]).unwrap()[0];
-    let listener = std::net::TcpListener::bind(("127.0.0.1", held)).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", held)).unwrap();
     let said = refuse(&format!("--base-port {held}"));
     assert_eq!(said, format!("port {held} is taken; another --base-port, or 0 for any free ones"));
     drop(listener);
@@ -285,6 +295,115 @@ fn a_stale_record_touches_no_process() {
     assert_eq!(control::stop(&folder, &[0]).unwrap()[0].pid, child.as_ref().map(Child::id));
     for mut child in children.drain(..).chain(child) {
         child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Answers so many requests over HTTP, each with its text, and gives what was asked.
+fn answering(results: Vec<String>) -> (String, thread::JoinHandle<Vec<Value>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serve = move || {
+        let mut asked = Vec::new();
+        while asked.len() < results.len() {
+            let mut connection = BufReader::new(listener.accept().unwrap().0);
+            while let Some(request) = results.get(asked.len()).and_then(|_| request(&mut connection)) {
+                let (id, result) = (&request["id"], &results[asked.len()]);
+                let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                connection.get_mut().write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+                asked.push(request);
+            }
+        }
+        asked
+    };
+    (url, thread::spawn(serve))
+}
+
+/// The next request of a connection; `None` at its end.
+fn request(connection: &mut impl BufRead) -> Option<Value> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        connection.read_line(&mut line).ok()?;
+        match line.trim_end().to_lowercase().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            Some(_) => {}
+            None if line.is_empty() => return None,
+            None if line.trim_end().is_empty() => break,
+            None => {}
+        }
+    }
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body).unwrap();
+    Some(serde_json::from_slice(&body).unwrap())
+}
+
+#[test]
+fn a_cut_is_told_to_both_sides() {
+    let (_home, folder, mut children) = sleepers(4);
+    let identity = |number: u8| B256::with_last_byte(number);
+    let expected: [&[u8]; 4] = [&[2, 3], &[2, 3], &[0, 1], &[0, 1]];
+    for (heal, method, did) in [(false, "admin_block", "cut"), (true, "admin_unblock", "healed")] {
+        let (urls, servers): (Vec<_>, Vec<_>) = (0..4).map(|_| answering(vec!["true".to_owned(); 2])).unzip();
+        let name = |network: &mut Network| {
+            for ((number, node), url) in (0..).zip(&mut network.nodes).zip(&urls) {
+                (node.identity, node.admin) = (identity(number), url.clone());
+            }
+            Ok(())
+        };
+        folder.edit(name).unwrap();
+        let done = control::partition(&folder, &[2, 3], heal).unwrap();
+        assert_eq!(
+            done.iter().map(|done| (done.node, done.did)).collect::<Vec<_>>(),
+            [0, 1, 2, 3].map(|node| (node, did))
+        );
+        for (server, beyond) in servers.into_iter().zip(expected) {
+            let asked = server.join().unwrap();
+            assert!(asked.iter().all(|request| request["method"] == method), "{asked:?}");
+            let told: Vec<_> = asked.iter().map(|request| request["params"].clone()).collect();
+            assert_eq!(told, beyond.iter().map(|number| json!([identity(*number)])).collect::<Vec<_>>());
+        }
+    }
+    assert_eq!(said(control::partition(&folder, &[4], false)), "there is no node 4: this network has 0 to 3");
+    control::kill(&folder, &[0, 1, 2, 3]).unwrap();
+    for child in &mut children {
+        child.wait().unwrap();
+    }
+}
+
+/// Each look is one request to each node that has a process.
+#[test]
+fn the_table_shows_what_nodes_answer() {
+    let (_home, folder, mut children) = sleepers(2);
+    let answer = |transactions: &str| {
+        format!(
+            r#"{{"height":"0x7","epoch":"0x0","slot":"0x9","peers":"0x1","validator":true,"finality":null,
+                "transactions":"{transactions}"}}"#
+        )
+    };
+    let (url, server) = answering(vec![answer("0x10"), answer("0x30")]);
+    folder.edit(|network| network.node(0).map(|node| node.rpc.clone_from(&url))).unwrap();
+    let network = folder.read().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut watched = Vec::new();
+    runtime.block_on(watch::look(&network, &mut watched));
+    runtime.block_on(watch::look(&network, &mut watched));
+    let asked = server.join().unwrap();
+    assert!(asked.iter().all(|request| request["method"] == "sluice_status" && request["params"] == json!([])));
+    let rows: Vec<_> = network.nodes.iter().zip(&watched).map(|(node, watched)| watched.row(node)).collect();
+    assert_eq!((rows[0].state, rows[0].height, rows[0].slot, rows[0].peers), ("up", Some(7), Some(9), Some(1)));
+    assert!(rows[0].rate.is_some_and(|rate| rate > 0.0) && rows[0].finality_p50.is_none());
+    // Nobody listens there.
+    assert_eq!((rows[1].state, rows[1].height), ("starting", None));
+    let summary = serde_json::to_value(watched[0].summary(&network.nodes[0], 2.0)).unwrap();
+    assert_eq!((&summary["transactions"], &summary["transactions_per_second"]), (&json!(0x20), &json!(16.0)));
+
+    control::kill(&folder, &[0, 1]).unwrap();
+    let network = folder.read().unwrap();
+    runtime.block_on(watch::look(&network, &mut watched));
+    assert!(network.nodes.iter().zip(&watched).all(|(node, watched)| watched.row(node).state == "down"));
+    for child in &mut children {
         child.wait().unwrap();
     }
 }
