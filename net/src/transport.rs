@@ -56,8 +56,8 @@ use engine::{
     ports::{Delivery, Network, Offender},
     query::Query,
     types::{
-        Contact, Domain, Incoming, Letter, Message, PooledTransaction, PublicKey, RawTransaction, ValidatorSet,
-        vote::Kind,
+        ConsensusHeader, Contact, Domain, Incoming, Letter, Message, PooledTransaction, PublicKey, RawTransaction,
+        ValidatorSet, vote::Kind,
     },
 };
 use parking_lot::Mutex;
@@ -73,8 +73,11 @@ use self::{
 };
 use crate::{identity::NodeKey, metrics};
 
-/// Answers that are being looked up at a time, whoever asked.
+/// Answers that are being looked up at a time for validators and configured nodes.
 const ANSWERING_MAX: usize = 4;
+
+/// Answers that are being looked up at a time for all others.
+const ANSWERING_OTHERS_MAX: usize = 2;
 
 /// Hashes of transactions that came from peers, which need not be sent to peers again.
 const HEARD_MAX: usize = 1 << 16;
@@ -193,6 +196,7 @@ pub(super) struct Shared {
     heard: Mutex<Heard>,
     own: Mutex<VecDeque<(Instant, B256)>>,
     answering: Semaphore,
+    answering_others: Semaphore,
     /// Nobody is dialled any more.
     is_closed: AtomicBool,
 }
@@ -249,6 +253,7 @@ impl Transport {
             heard: Mutex::default(),
             own: Mutex::default(),
             answering: Semaphore::new(ANSWERING_MAX),
+            answering_others: Semaphore::new(ANSWERING_OTHERS_MAX),
             is_closed: AtomicBool::new(false),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared), endpoint: OnceLock::new(), config: Mutex::new(Some(config)) }))
@@ -480,12 +485,26 @@ impl Shared {
             Message::Vote(_) | Message::Fetch(_) | Message::Range(_) => {
                 return Err(FrameError::Kind(sealed.message.tag()));
             }
-            Message::Proposal(proposal) => self.relay.open(self, peer, proposal),
+            Message::Proposal(proposal) if self.is_near(&proposal.header) => self.relay.open(self, peer, proposal),
             _ => {}
         }
         let letter = self.open(sealed).await?;
         self.deliver(peer, letter);
         Ok(())
+    }
+
+    /// Whether a block is of a slot that may be decided soon.
+    fn is_near(&self, header: &ConsensusHeader) -> bool {
+        let Some(standing) = self.doors.get().map(|doors| doors.query.standing()) else { return false };
+        header.epoch() == standing.epoch
+            && header.slot >= standing.slot.0
+            && header.slot <= self.horizon(standing.slot.0)
+    }
+
+    /// The last slot that ordering looks at: four windows above the least that nothing has decided.
+    fn horizon(&self, slot: u64) -> u64 {
+        let window = self.doors.get().map_or(1, |doors| doors.query.chain().ordering.window);
+        slot.saturating_add(window.saturating_mul(4))
     }
 
     /// Decodes bodies where nobody else waits for it.
@@ -506,14 +525,13 @@ impl Shared {
         self.relay.take(self, peer, payload).await
     }
 
-    fn take_records(&self, payload: &[u8]) -> Result<(), FrameError> {
-        for record in frame::decode_records(payload)? {
-            // A record that does not hold may be somebody else's fault; it is only not kept.
-            if let Ok(validator) = record.check(&self.domain, &self.set, &*self.committee) {
-                self.book.lock().learn(record, validator);
-            }
+    /// A record that does not hold may be somebody else's fault; it is only not kept.
+    fn take_record(&self, record: NodeRecord) {
+        if self.book.lock().is_news(&record)
+            && let Ok(validator) = record.check(&self.domain, &self.set, &*self.committee)
+        {
+            self.book.lock().learn(record, validator);
         }
-        Ok(())
     }
 
     fn take_transaction(self: &Arc<Self>, peer: &Peer, raw: Bytes) {
@@ -530,11 +548,12 @@ impl Shared {
     }
 
     /// The frame that answers a request.
-    async fn answer(self: &Arc<Self>, request: Message) -> Result<Vec<u8>, FrameError> {
+    async fn answer(self: &Arc<Self>, peer: &Peer, request: Message) -> Result<Vec<u8>, FrameError> {
         if !matches!(request, Message::Fetch(_) | Message::Range(_)) {
             return Err(FrameError::Kind(request.tag()));
         }
-        let Ok(_permit) = self.answering.try_acquire() else {
+        let places = if peer.is_reserved { &self.answering } else { &self.answering_others };
+        let Ok(_permit) = places.try_acquire() else {
             ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "requests").increment(1);
             return Ok(frame::frame(frame::Kind::Busy, &[]));
         };

@@ -151,6 +151,12 @@ impl Book {
         reserved.map(of).any(|known| known == Ok(address.to_canonical()))
     }
 
+    /// Whether a record says anything that is not known.
+    pub(super) fn is_news(&self, record: &NodeRecord) -> bool {
+        let known = self.targets.get(&record.identity).and_then(|target| target.record.as_ref());
+        record.identity != self.own && known.is_none_or(|known| known.sequence < record.sequence)
+    }
+
     /// Takes what a node says of where it is. An operator's word on a configured node stays.
     pub(super) fn learn(&mut self, record: NodeRecord, validator: Option<PublicKey>) {
         let identity = record.identity;

@@ -22,16 +22,9 @@ pub(super) type VoteKey = (Epoch, Slot, Kind);
 pub(super) struct Lanes {
     votes: Lane<BTreeMap<VoteKey, Bytes>>,
     words: Lane<Waiting<Bytes>>,
-    shares: Lane<Waiting<Share>>,
+    shares: Lane<Waiting<Bytes>>,
     requests: Lane<VecDeque<Message>>,
     transactions: Lane<Waiting<Bytes>>,
-}
-
-/// A share on its way.
-#[derive(Clone, Debug)]
-pub(super) struct Share {
-    pub(super) slot: Slot,
-    pub(super) frame: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -114,10 +107,10 @@ impl Lanes {
     }
 
     /// A share; `Full` means that it is not sent.
-    pub(super) fn share(&self, share: Share) -> Delivery {
+    pub(super) fn share(&self, frame: Bytes) -> Delivery {
         let bounds = (limits::PEER_SHARES_MAX, limits::PEER_SHARES_BYTES_MAX);
-        let size = share.frame.len();
-        self.shares.put(|shares| shares.push(share, size, bounds))
+        let size = frame.len();
+        self.shares.put(|shares| shares.push(frame, size, bounds))
     }
 
     /// A request; `Full` means that it is not sent.
@@ -146,8 +139,8 @@ impl Lanes {
         self.words.take(|words| take_first(words, |word| word.len())).await
     }
 
-    pub(super) async fn next_share(&self) -> Share {
-        self.shares.take(|shares| take_first(shares, |share| share.frame.len())).await
+    pub(super) async fn next_share(&self) -> Bytes {
+        self.shares.take(|shares| take_first(shares, |share| share.len())).await
     }
 
     pub(super) async fn next_request(&self) -> Message {
@@ -211,11 +204,10 @@ mod tests {
     #[tokio::test]
     async fn one_share_alone_always_fits() {
         let lanes = Lanes::default();
-        let share = |size| Share { slot: Slot(1), frame: bytes(size) };
-        assert_eq!(lanes.share(share(limits::PEER_SHARES_BYTES_MAX + 1)), Delivery::Sent);
-        assert_eq!(lanes.share(share(1)), Delivery::Full);
-        assert_eq!(lanes.next_share().await.frame.len(), limits::PEER_SHARES_BYTES_MAX + 1);
-        assert_eq!(lanes.share(share(1)), Delivery::Sent);
+        assert_eq!(lanes.share(bytes(limits::PEER_SHARES_BYTES_MAX + 1)), Delivery::Sent);
+        assert_eq!(lanes.share(bytes(1)), Delivery::Full);
+        assert_eq!(lanes.next_share().await.len(), limits::PEER_SHARES_BYTES_MAX + 1);
+        assert_eq!(lanes.share(bytes(1)), Delivery::Sent);
     }
 
     #[tokio::test]

@@ -151,14 +151,11 @@ async fn write_shares(link: Arc<Link>) {
         }
         let link = link.clone();
         writing.spawn(async move {
-            let write = async {
-                let mut stream = open(&link, Lane::Share, SHARE_PRIORITY).await?;
-                stream.write_chunk(share.frame.0).await.ok()?;
-                stream.finish().ok()
-            };
-            // Whoever lacks it asks.
-            if timeout(SHARE_TIME_MAX, write).await.is_err() {
-                tracing::debug!(peer = %link.peer.identity, slot = share.slot.0, "a share could not be written in time");
+            let Some(mut stream) = open(&link, Lane::Share, SHARE_PRIORITY).await else { return };
+            match timeout(SHARE_TIME_MAX, stream.write_chunk(share.0)).await {
+                Ok(_) => drop(stream.finish()),
+                // What is dropped half written would look whole; and whoever lacks it asks.
+                Err(_) => drop(stream.reset(VarInt::from_u32(0))),
             }
         });
     }
@@ -246,7 +243,12 @@ async fn read_words(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), Fra
         link.quota.word().await;
         match frame.kind {
             Kind::Letter => link.shared.take_letter(&link.peer, &frame.payload).await?,
-            Kind::Records => link.shared.take_records(&frame.payload)?,
+            Kind::Records => {
+                for record in frame::decode_records(&frame.payload)? {
+                    link.quota.record().await;
+                    link.shared.take_record(record);
+                }
+            }
             kind => return Err(FrameError::Kind(kind as u8)),
         }
     }
@@ -288,9 +290,11 @@ async fn read_requests(link: Arc<Link>) {
         let Ok((mut send, mut receive)) = streams else { return };
         let link = link.clone();
         answering.spawn(async move {
-            let served = timeout(ANSWER_TIME_MAX, answer(&link, &mut send, &mut receive));
-            if let Ok(Err(error)) = served.await {
-                link.refuse(&error);
+            match timeout(ANSWER_TIME_MAX, answer(&link, &mut send, &mut receive)).await {
+                Ok(Ok(())) => drop(send.finish()),
+                Ok(Err(error)) => link.refuse(&error),
+                // What is dropped half written would look whole.
+                Err(_) => drop(send.reset(VarInt::from_u32(0))),
             }
         });
     }
@@ -304,9 +308,8 @@ async fn answer(link: &Arc<Link>, send: &mut SendStream, receive: &mut RecvStrea
     }
     let request = frame::SealedLetter::decode(&frame.payload)?.message;
     let _ = send.set_priority(REQUEST_PRIORITY);
-    let frame = link.shared.answer(request).await?;
+    let frame = link.shared.answer(&link.peer, request).await?;
     // A peer that went away needs no answer.
     let _ = send.write_chunk(frame.into()).await;
-    let _ = send.finish();
     Ok(())
 }

@@ -20,6 +20,9 @@ const WORDS_PER_SECOND_OF_OTHERS: f64 = 100.0;
 /// Transactions per second of one peer; one core recovers some 30,000 senders.
 const TRANSACTIONS_PER_SECOND: f64 = 20_000.0;
 
+/// Records of other nodes per second of one peer; each may cost a millisecond.
+const RECORDS_PER_SECOND: f64 = 32.0;
+
 /// Seconds of its rate that a bucket saves up.
 const BURST_SECONDS: f64 = 2.0;
 
@@ -54,6 +57,7 @@ pub(super) struct Quota {
     votes: Bucket,
     words: Bucket,
     transactions: Bucket,
+    records: Bucket,
 }
 
 impl Quota {
@@ -65,6 +69,7 @@ impl Quota {
             votes: Bucket::new(VOTES_PER_SECOND, now),
             words: Bucket::new(words, now),
             transactions: Bucket::new(TRANSACTIONS_PER_SECOND, now),
+            records: Bucket::new(RECORDS_PER_SECOND, now),
         }
     }
 
@@ -75,6 +80,10 @@ impl Quota {
 
     pub(super) async fn word(&self) {
         wait(self.words.take(Instant::now(), true)).await;
+    }
+
+    pub(super) async fn record(&self) {
+        wait(self.records.take(Instant::now(), true)).await;
     }
 
     pub(super) async fn transaction(&self) {

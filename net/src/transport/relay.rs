@@ -11,15 +11,14 @@
 //! is checked again where the block is executed, and who could not put a body together asks somebody who has it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use alloy_primitives::{B256, Bytes, map::HashMap};
 use engine::{
     dissemination::{Assembly, Plan, Plans, Share, ShareError},
-    limits,
-    types::{Block, ConsensusHeader, Letter, Message, Proposal, PublicKey, ValidatorIndex, ValidatorSet, codec},
+    types::{Block, ConsensusHeader, Letter, Message, Proposal, PublicKey, Slot, ValidatorIndex, ValidatorSet, codec},
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -27,22 +26,24 @@ use tokio::sync::Notify;
 use super::{
     Shared,
     frame::{self, FrameError},
-    lanes,
     peers::Peer,
 };
 use crate::metrics;
 
-/// Bodies of one leader that are put together at a time: two windows.
+/// Bodies that are put together at a time, those that came out among them; the one of the lowest slot makes way.
+const ASSEMBLIES_MAX: usize = 32;
+
+/// Of one leader: two windows.
 const ASSEMBLIES_PER_LEADER_MAX: usize = 8;
 
 /// Shares of one peer that came before their header.
 const EARLY_PER_PEER_MAX: usize = 16;
 
-/// Bytes of those: what one leader's window may bring before its headers.
+/// Bytes of those.
 const EARLY_BYTES_PER_PEER_MAX: usize = 4 * 1024 * 1024;
 
-/// Peers that such shares are kept of.
-const EARLY_PEERS_MAX: usize = limits::VALIDATORS_MAX;
+/// Bytes of those of all peers.
+const EARLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Blocks of this node's own that wait to be cut.
 const SPREAD_MAX: usize = 8;
@@ -61,8 +62,8 @@ pub(super) struct Relay {
 struct State {
     /// By the block's id.
     open: HashMap<B256, Open>,
-    /// Ids by leader, oldest first.
-    of_leader: BTreeMap<ValidatorIndex, VecDeque<B256>>,
+    /// Ids by slot and leader.
+    by_slot: BTreeSet<(Slot, ValidatorIndex, B256)>,
     /// Shares whose header is not here, by the connection that brought them.
     early: BTreeMap<u64, VecDeque<(B256, Share)>>,
 }
@@ -123,6 +124,10 @@ impl Relay {
     /// Takes a share that a peer sent.
     pub(super) async fn take(&self, shared: &Arc<Shared>, peer: &Peer, payload: Bytes) -> Result<(), FrameError> {
         let (id, share) = frame::decode_share(&payload)?;
+        // Nobody else has a share to pass on.
+        if peer.validator.is_none() {
+            return Ok(());
+        }
         if self.state.lock().open.contains_key(&id) {
             return self.add(shared, peer, id, share).await;
         }
@@ -156,7 +161,7 @@ impl Relay {
         let leader = self.key(header.proposer());
         let peers = shared.peers.lock();
         for peer in peers.iter().filter(|peer| peer.validator.is_none() || peer.validator != leader) {
-            let _ = peer.lanes.share(lanes::Share { slot: header.slot(), frame: frame.clone() });
+            let _ = peer.lanes.share(frame.clone());
         }
     }
 }
@@ -167,13 +172,19 @@ impl State {
         if self.open.contains_key(&id) {
             return Vec::new();
         }
+        self.by_slot.insert((open.header.slot(), leader, id));
         self.open.insert(id, open);
-        let of_leader = self.of_leader.entry(leader).or_default();
-        of_leader.push_back(id);
-        if of_leader.len() > ASSEMBLIES_PER_LEADER_MAX
-            && let Some(oldest) = of_leader.pop_front()
-        {
-            self.open.remove(&oldest);
+        let of_leader = self.by_slot.iter().filter(|(_, of, _)| *of == leader);
+        let lowest = if of_leader.count() > ASSEMBLIES_PER_LEADER_MAX {
+            self.by_slot.iter().find(|(_, of, _)| *of == leader).copied()
+        } else if self.by_slot.len() > ASSEMBLIES_MAX {
+            self.by_slot.first().copied()
+        } else {
+            None
+        };
+        if let Some(lowest) = lowest {
+            self.by_slot.remove(&lowest);
+            self.open.remove(&lowest.2);
         }
         let mut found = Vec::new();
         for (from, waiting) in &mut self.early {
@@ -186,15 +197,16 @@ impl State {
     }
 
     fn keep_early(&mut self, from: u64, id: B256, share: Share) {
-        if !self.early.contains_key(&from) && self.early.len() >= EARLY_PEERS_MAX {
-            self.early.pop_first();
-        }
-        let waiting = self.early.entry(from).or_default();
-        waiting.push_back((id, share));
         let bytes =
             |waiting: &VecDeque<(B256, Share)>| waiting.iter().map(|(_, share)| share.chunks.len()).sum::<usize>();
+        let waiting = self.early.entry(from).or_default();
+        waiting.push_back((id, share));
         while waiting.len() > EARLY_PER_PEER_MAX || (waiting.len() > 1 && bytes(waiting) > EARLY_BYTES_PER_PEER_MAX) {
             waiting.pop_front();
+        }
+        // Connections are numbered, so the oldest of them makes way.
+        while self.early.len() > 1 && self.early.values().map(bytes).sum::<usize>() > EARLY_BYTES_MAX {
+            self.early.pop_first();
         }
     }
 }
@@ -233,14 +245,14 @@ pub(super) async fn spread(shared: Arc<Shared>) {
             filled.await;
             continue;
         };
-        let (slot, id) = (block.consensus.slot(), block.consensus.id());
+        let id = block.consensus.id();
         let Some(plan) = shared.relay.plans.of(block.consensus.proposer()).cloned() else { continue };
         let cut = tokio::task::spawn_blocking(move || plan.split(&codec::encode_body(&block)).shares);
         let Ok(shares) = cut.await else { continue };
         let peers = shared.peers.lock();
         for share in shares {
             if let Some(peer) = shared.relay.key(share.index).and_then(|key| peers.of_validator(&key)) {
-                let _ = peer.lanes.share(lanes::Share { slot, frame: frame::share_frame(id, &share).into() });
+                let _ = peer.lanes.share(frame::share_frame(id, &share).into());
             }
         }
     }
