@@ -142,22 +142,27 @@ impl Plan {
 
     /// All chunks of a body, one behind the other.
     fn encode(&self, body: &[u8]) -> Vec<u8> {
-        let (data, total) = (self.data_chunks(), self.total_chunks());
         let chunk_bytes = self.chunk_bytes(body.len());
-        let mut codeword = Vec::with_capacity(total.saturating_mul(chunk_bytes));
+        let mut codeword = Vec::with_capacity(self.total_chunks().saturating_mul(chunk_bytes));
         codeword.extend_from_slice(body);
-        codeword.resize(data.saturating_mul(chunk_bytes), 0);
+        codeword.resize(self.data_chunks().saturating_mul(chunk_bytes), 0);
+        self.complete(&mut codeword, chunk_bytes);
+        codeword
+    }
+
+    /// Puts behind the data chunks what makes up for lost ones.
+    fn complete(&self, codeword: &mut Vec<u8>, chunk_bytes: usize) {
+        let (data, total) = (self.data_chunks(), self.total_chunks());
         if total == data {
-            return codeword;
+            return;
         }
-        let added = || -> Result<Vec<u8>, reed_solomon_simd::Error> {
+        let mut add = || -> Result<(), reed_solomon_simd::Error> {
             let mut encoder = ReedSolomonEncoder::new(data, total.saturating_sub(data), chunk_bytes)?;
             codeword.chunks_exact(chunk_bytes).try_for_each(|chunk| encoder.add_original_shard(chunk))?;
-            Ok(encoder.encode()?.recovery_iter().flatten().copied().collect())
+            encoder.encode()?.recovery_iter().for_each(|chunk| codeword.extend_from_slice(chunk));
+            Ok(())
         };
-        let added = added().expect("the code knows every number of chunks up to the limit, and even sizes");
-        codeword.extend_from_slice(&added);
-        codeword
+        add().expect("the code knows every number of chunks up to the limit, and even sizes");
     }
 
     fn byte_range(&self, index: ValidatorIndex, chunk_bytes: usize) -> std::ops::Range<usize> {

@@ -119,22 +119,26 @@ impl Assembly {
     /// The body, if all shares of it make up the root.
     fn body(&self) -> Option<Vec<u8>> {
         let chunk_bytes = self.plan.chunk_bytes(self.size);
-        let mut body = self.data(chunk_bytes)?;
-        // What fills the last chunk up counts: the root is compared as if it were zeros.
-        body.truncate(self.size);
-        let codeword = self.plan.encode(&body);
+        let mut codeword = self.data(chunk_bytes)?;
+        // What fills the last chunk up is nothing else than zeros.
+        if codeword.get(self.size..)?.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        self.plan.complete(&mut codeword, chunk_bytes);
         let known = |index, chunks: &[u8]| {
             let held = self.held.iter().find(|held| held.index == index)?;
             (*held.chunks == *chunks).then_some(held.leaf)
         };
         let root = Tree::new(self.plan.leaves(&codeword, chunk_bytes, known)).root();
-        (root == self.root).then_some(body)
+        codeword.truncate(self.size);
+        (root == self.root).then_some(codeword)
     }
 
-    /// The data chunks, of those held or found from them.
+    /// The data chunks, of those held or found from them, with room for the others.
     fn data(&self, chunk_bytes: usize) -> Option<Vec<u8>> {
         let (data, total) = (self.plan.data_chunks(), self.plan.total_chunks());
-        let mut bytes = vec![0; data.saturating_mul(chunk_bytes)];
+        let mut bytes = Vec::with_capacity(total.saturating_mul(chunk_bytes));
+        bytes.resize(data.saturating_mul(chunk_bytes), 0);
         let mut is_here = vec![false; data];
         let held: Vec<(usize, &[u8])> = self
             .held
