@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use engine::ordering::planted::{Bug, Planted};
-use tests::simulation::{Faults, Options, World};
+use tests::simulation::{Faults, Lie, Options, World};
 
 /// A change of ordering or of the simulator moves the seed that finds a bug; so many are looked at from there on.
 const SEEDS: u64 = 60;
@@ -16,10 +16,12 @@ struct Case {
     crash_points_per_mille: u64,
     seed: u64,
     says: &'static str,
+    /// The run is one of those in which somebody is far behind.
+    is_sync: bool,
 }
 
 const fn case(bug: Bug, faults: &'static str, seed: u64, says: &'static str) -> Case {
-    Case { bug, faults, validators: 4, crash_points_per_mille: 0, seed, says }
+    Case { bug, faults, validators: 4, crash_points_per_mille: 0, seed, says, is_sync: false }
 }
 
 /// The same with crashes between signing and sending.
@@ -27,7 +29,7 @@ const fn struck(bug: Bug, faults: &'static str, seed: u64, says: &'static str) -
     Case { crash_points_per_mille: 40, ..case(bug, faults, seed, says) }
 }
 
-const SIMULATED: [Case; 30] = [
+const SIMULATED: [Case; 31] = [
     case(Bug::NotarizeAfterSkip, "partition", 1, "in a window that it skipped"),
     case(Bug::NotarizeOnUncertifiedParent, "all", 1, "on a parent without a certificate"),
     case(Bug::NotarizeOverGap, "withhold,partition", 1, "which was not skipped"),
@@ -55,6 +57,7 @@ const SIMULATED: [Case; 30] = [
     case(Bug::KeepBadShare, "bad-shares", 1, "the aggregate signature does not hold"),
     case(Bug::FinalizeUnfetched, "loss", 1, "that it did not execute"),
     case(Bug::AcceptWrongBlock, "wrong-blocks,partition", 1, ""),
+    Case { validators: 5, is_sync: true, ..case(Bug::TakeUnproven, "epochs", 2, "that nobody made") },
     case(Bug::NeverResetTimers, "dead", 1, "lasts"),
     case(Bug::AccuseHonest, "partition", 1, "is honest and accused"),
     case(Bug::DropEvidence, "equivocate", 1, "and no evidence"),
@@ -75,6 +78,9 @@ impl Case {
     fn violation(&self, seed: u64, planted: Planted) -> Option<String> {
         let faults = Faults::parse(self.faults).expect("names of faults");
         let crash_points_per_mille = self.crash_points_per_mille;
+        if self.is_sync {
+            return World::new(Options { planted, ..Options::sync(seed, Some(Lie::WrongBlocks), 40) }).run().violation;
+        }
         let cluster = Options::cluster(seed, self.validators, 60, faults);
         World::new(Options { planted, crash_points_per_mille, ..cluster }).run().violation
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tests::{
-    simulation::{CrashPoint, Faults, Options, Report, World},
+    simulation::{CrashPoint, Faults, Lie, Options, Report, World},
     whole,
 };
 
@@ -39,8 +39,64 @@ fn crashes_between_signing_writing_sending_and_committing_give_no_double_sign() 
     }
 }
 
+/// A validator that was away and a follower that begins with nothing, both behind a chain of which this many seconds
+/// passed; how long they took to be there, at most, in microseconds.
+fn caught_up(options: Options, heights_min: u64) -> u64 {
+    let (seed, lie) = (options.seed, options.lie);
+    let report = World::new(options).run();
+    assert_eq!(report.violation, None, "seed {seed}, {lie:?}");
+    assert_eq!(report.caught_up.len(), 2, "seed {seed}, {lie:?}: {:?}", report.caught_up);
+    println!("seed {seed}, {lie:?}: heights and us {:?}", report.caught_up);
+    assert!(report.caught_up.iter().all(|(heights, _)| *heights >= heights_min), "{:?}", report.caught_up);
+    report.caught_up.iter().map(|(_, us)| *us).max().expect("two")
+}
+
+#[test]
+fn who_was_away_comes_to_the_tip_at_ten_times_the_pace_of_the_chain_though_all_but_one_lie() {
+    for seed in 1..=3 {
+        for lie in Lie::ALL.into_iter().map(Some).chain([None]) {
+            let options = Options::sync(seed, lie, 100);
+            let (away, back) = options.away_us.expect("somebody is away");
+            let took = caught_up(options, 900);
+            assert!(took * 10 <= back - away, "seed {seed}, {lie:?}: {took} us");
+        }
+    }
+}
+
+#[test]
+fn thousands_of_heights_and_many_epochs_are_caught_up_at_that_pace() {
+    for seed in [4, 6] {
+        let options = Options::sync(seed, Some(Lie::Mixed), 600);
+        let (away, back) = options.away_us.expect("somebody is away");
+        let took = caught_up(options, 6_000);
+        assert!(took * 10 <= back - away, "seed {seed}: {took} us");
+    }
+}
+
+/// More blocks became final at once than fit one answer, at every peer and everywhere in the chain.
+#[test]
+fn where_no_range_can_be_proven_blocks_are_fetched_by_hash_from_the_nearest_certificate() {
+    for seed in [2, 4] {
+        let options = Options { truthful: None, ..Options::sync(seed, Some(Lie::Bare), 100) };
+        let (away, back) = options.away_us.expect("somebody is away");
+        let took = caught_up(options, 900);
+        assert!(took * 2 <= back - away, "seed {seed}: {took} us");
+    }
+}
+
 fn whole_nodes(seed: u64, has_faults: bool, is_forgetful: bool) -> Report {
-    whole::World::new(whole::Options { seed, validators: 4, seconds: 40, has_faults, is_forgetful }).run()
+    let is_away = false;
+    whole::World::new(whole::Options { seed, validators: 4, seconds: 40, has_faults, is_forgetful, is_away }).run()
+}
+
+#[test]
+fn a_whole_node_that_was_away_comes_back_by_ranges_over_many_epochs() {
+    let options =
+        whole::Options { seed: 5, validators: 4, seconds: 60, has_faults: false, is_forgetful: false, is_away: true };
+    let report = whole::World::new(options).run();
+    assert_eq!(report.violation, None);
+    let (behind, blocks) = report.caught_up.first().copied().expect("the node that was away");
+    assert!(behind >= 100 && blocks >= behind, "{blocks} blocks came in ranges to a node {behind} heights behind");
 }
 
 /// Nobody served the tail headers of an epoch that had ended, so who had missed them stayed in it for ever.

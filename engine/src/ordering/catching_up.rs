@@ -81,7 +81,11 @@ impl Machine {
     }
 
     pub(super) fn ask_for_missing(&mut self) {
-        let missing = if self.is_left_to_ranges() { Vec::new() } else { self.missing() };
+        let missing = match self.is_far() {
+            false => self.missing(),
+            true if self.is_left_to_ranges() => Vec::new(),
+            true => self.missing_below_final().into_iter().map(|(id, _)| id).collect(),
+        };
         self.wants.retain(|id, _| missing.binary_search(id).is_ok());
         for id in missing {
             let now = self.now.monotonic;
@@ -115,9 +119,11 @@ impl Machine {
 
     /// How many blocks may be missing below one that a certificate names.
     fn gap_below(&self, id: &B256) -> u64 {
-        let slot = self.certificates.values().find(|held| held.statement.id() == Some(*id));
+        let held = self.certificates.values().find(|held| held.statement.id() == Some(*id));
+        let certified = held.map(|held| held.statement.slot());
+        let below_final = || self.missing_below_final().filter(|(missing, _)| missing == id).map(|(_, slot)| slot);
         let tip = self.tip_slot.map_or(0, |tip| tip.0.saturating_add(1));
-        let gap = slot.map_or(1, |held| held.statement.slot().0.saturating_sub(tip).saturating_add(1));
+        let gap = certified.or_else(below_final).map_or(1, |slot| slot.0.saturating_sub(tip).saturating_add(1));
         if gap <= self.settings.window { 1 } else { gap.min(limits::FETCH_BLOCKS_MAX) }
     }
 
@@ -172,11 +178,11 @@ impl Machine {
     /// Answers a peer that is behind with the certificates it lacks and with this node's own votes.
     pub(super) fn status(&mut self, source: Source, status: Status) {
         let now = self.now.monotonic;
-        let last = self.answered.get(&source.validator);
-        if last.is_some_and(|last| now < last.saturating_add(ANSWER_INTERVAL)) {
+        self.answered.retain(|_, last| now < last.saturating_add(ANSWER_INTERVAL));
+        if self.answered.contains_key(&source.peer) {
             return;
         }
-        self.answered.insert(source.validator, now);
+        self.answered.insert(source.peer, now);
         if status.nonce != 0 && self.amnesia.is_none() {
             let (epoch, slot) = self.highest_slot();
             let highest = Highest { nonce: status.nonce, epoch, slot };

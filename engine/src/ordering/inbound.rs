@@ -367,6 +367,11 @@ impl Machine {
             if !self.header_from(source, id, block) {
                 return;
             }
+            // Far from the tip nothing is asked for but what leads down from a final block.
+            let is_final = self.is_far();
+            if let Some(known) = self.blocks.get_mut(&id) {
+                known.is_final |= is_final;
+            }
         }
     }
 

@@ -124,7 +124,7 @@ pub struct Machine {
     pub(super) sync: Sync,
     pub(super) wants: BTreeMap<B256, Want>,
     pub(super) stall: Stall,
-    pub(super) answered: BTreeMap<Option<ValidatorIndex>, Duration>,
+    pub(super) answered: BTreeMap<u64, Duration>,
     pub(super) amnesia: Option<Amnesia>,
 
     // Persistence.
@@ -347,8 +347,14 @@ impl Machine {
     /// Whether the header of this block is here, and its body is not and can be used.
     #[must_use]
     pub fn wants_body(&self, id: &B256) -> bool {
-        let is_taken = |is_final: bool| is_final || !self.is_left_to_ranges();
+        let is_taken = |is_final: bool| is_final || !self.is_far();
         self.blocks.get(id).is_some_and(|known| known.empty.is_none() && is_taken(known.is_final))
+    }
+
+    /// Blocks above the newest committed one whose bodies are here.
+    #[must_use]
+    pub fn blocks_held(&self) -> usize {
+        self.blocks.iter().filter(|known| known.empty.is_some() && !known.is_tail).count()
     }
 
     /// Where this node stands.

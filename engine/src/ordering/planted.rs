@@ -71,6 +71,8 @@ pub enum Bug {
     FinalizeUnfetched,
     /// Take a fetched block for the one asked for, whatever its id.
     AcceptWrongBlock,
+    /// Take a range of blocks without looking at what makes it final.
+    TakeUnproven,
     /// Let a timer run on after a finalization.
     NeverResetTimers,
     /// Call an honest validator faulty for Notarize with Skip.
@@ -81,7 +83,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::NotarizeTwice,
         Self::NotarizeAfterSkip,
         Self::NotarizeOnUncertifiedParent,
@@ -115,6 +117,7 @@ impl Bug {
         Self::KeepBadShare,
         Self::FinalizeUnfetched,
         Self::AcceptWrongBlock,
+        Self::TakeUnproven,
         Self::NeverResetTimers,
         Self::AccuseHonest,
         Self::DropEvidence,

@@ -4,14 +4,18 @@
 //! headers below it are final, though nothing of what lies below them has come. What they stand on is found out when it
 //! has; for then a block is executed on the one below, and committed.
 //!
-//! As long as ranges bring the node on, it takes no bodies of other blocks, which it could not execute: what it holds is
-//! bounded by [`limits::SYNC_RANGES_MAX`].
+//! A node that is far behind takes no bodies but of blocks that are known to be final, lowest first: others it could not
+//! execute. So what it holds is bounded by [`crate::limits::SYNC_RANGES_MAX`].
+//!
+//! Where more blocks than fit an answer became final by one certificate, and where nobody gives ranges, what lies below
+//! the nearest block known to be final is fetched by hash, from that one down.
 
 use alloy_primitives::B256;
 
 use super::{
     event::{Output, Source},
     machine::{Final, Machine},
+    planted::Bug,
     sync::{Asked, Need},
     verify,
 };
@@ -31,13 +35,13 @@ struct Proven {
 
 impl Machine {
     /// Whether a Finalization far above the tip is held.
-    fn is_far(&self) -> bool {
+    pub(super) fn is_far(&self) -> bool {
         let tip = self.tip_slot.map_or(0, |tip| tip.0);
         let newest = self.record.last_final().map_or(0, |(slot, _)| slot.0);
         newest.saturating_sub(tip) > self.settings.window.saturating_mul(FAR_WINDOWS)
     }
 
-    /// Whether nothing but ranges is fetched.
+    /// Whether ranges are all that is asked for.
     pub(super) fn is_left_to_ranges(&self) -> bool {
         self.is_far() && self.sync.is_of_use(self.now.monotonic, self.tip.header.height)
     }
@@ -61,7 +65,7 @@ impl Machine {
         while let Some((peer, range)) = self.sync.next(&need) {
             self.emit(Output::Send(peer, Message::Range(range)));
         }
-        if self.is_left_to_ranges() {
+        if self.is_far() {
             let newest = self.record.last_final().map_or(Slot(0), |(slot, _)| slot);
             self.blocks.forget_bodiless(newest);
         }
@@ -90,11 +94,11 @@ impl Machine {
         let (peer, now) = (source.peer, self.now.monotonic);
         let Some(asked) = self.sync.answered(peer, chain.from, chain.height) else { return };
         self.changed = true;
-        match self.prove(&chain, &asked) {
+        match self.prove(&chain) {
             Ok(Some(proven)) => self.take(chain.headers, proven, peer, &asked),
             Ok(None) => match chain.certificate {
                 Some(certificate) => {
-                    self.learn_final(certificate);
+                    self.take_certificate(certificate);
                     self.sync.block(peer, &asked, now);
                 }
                 None => self.sync.had_nothing(peer, &asked, now),
@@ -107,7 +111,7 @@ impl Machine {
     }
 
     /// Whether a chain is what was asked for, and final; `None` if it has no blocks.
-    fn prove(&self, chain: &Chain, asked: &Asked) -> Result<Option<Proven>, &'static str> {
+    fn prove(&self, chain: &Chain) -> Result<Option<Proven>, &'static str> {
         if let Some(certificate) = &chain.certificate {
             let is_final = matches!(certificate.statement, Statement::Finalize { .. });
             if !is_final || certificate.epoch != self.record.epoch() {
@@ -124,11 +128,13 @@ impl Machine {
         let bodies = usize::try_from(chain.bodies).unwrap_or(usize::MAX);
         let is_linked = self.is_linked(chain, &ids);
         let top = ids.last().copied();
-        let certificate = chain.certificate.filter(|certificate| certificate.statement.id() == top);
-        let Some(certificate) = certificate.filter(|_| is_linked && bodies > 0 && chain.bodies <= asked.count) else {
+        let is_unproven_taken = self.settings.planted.has(Bug::TakeUnproven);
+        let is_of_top = |certificate: &Certificate| certificate.statement.id() == top || is_unproven_taken;
+        let certificate = chain.certificate.filter(is_of_top);
+        let Some(certificate) = certificate.filter(|_| is_linked && bodies > 0) else {
             return Err("a chain of other blocks than it was asked for");
         };
-        if !self.holds(&certificate) {
+        if !is_unproven_taken && !self.holds(&certificate) {
             return Err("a certificate that does not hold");
         }
         let is_led_up = bodies.checked_sub(1).and_then(|last| chain.headers.get(last));
@@ -170,10 +176,34 @@ impl Machine {
         }
     }
 
+    /// Takes a certificate of a block so far up that what leads to it does not fit an answer.
+    fn take_certificate(&mut self, certificate: Certificate) {
+        self.learn_final(certificate);
+        if let Statement::Finalize { slot, id } = certificate.statement
+            && self.tip_slot.is_none_or(|tip| slot > tip)
+        {
+            self.keep_final(slot, Final { id, certificate });
+        }
+    }
+
+    /// The first block that is missing on the way from the nearest one known to be final down to the tip, and its slot.
+    pub(super) fn missing_below_final(&self) -> Option<(B256, Slot)> {
+        let mut above = self.finals.iter().filter(|(slot, _)| self.tip_slot.is_none_or(|tip| **slot > tip));
+        let (mut slot, mut next) = above.next().map(|(slot, known)| (*slot, known.id))?;
+        while next != self.tip.id {
+            let Some(known) = self.blocks.get(&next).filter(|known| known.empty.is_some()) else {
+                return Some((next, slot));
+            };
+            (slot, next) = (known.parent.slot?, known.parent.id);
+        }
+        None
+    }
+
     /// Takes the headers of a chain that was proven; bodies follow.
     fn take(&mut self, headers: Vec<SignedHeader>, proven: Proven, peer: u64, asked: &Asked) {
         let Proven { ids, taken, certificate } = proven;
-        self.sync.served(peer, asked, self.now.monotonic);
+        let blocks = u64::try_from(taken).unwrap_or(u64::MAX);
+        self.sync.served(peer, asked, blocks, self.now.monotonic);
         let Some(first) = headers.first().map(|first| first.header.clone()) else { return };
         if first.height == self.tip.header.height.saturating_add(1) && first.parent_id != self.tip.id {
             return self.halt(format!("a block on {} is final, and {} is final here", first.parent_id, self.tip.id));

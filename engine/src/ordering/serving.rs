@@ -8,6 +8,9 @@
 //! Most blocks have a Finalization of their own, or one of a block a few heights above. Where blocks end before it, for
 //! lack of room, headers lead up to it; at the end of an epoch these are tail headers.
 
+#[cfg(test)]
+mod tests;
+
 use alloy_primitives::B256;
 
 use crate::{

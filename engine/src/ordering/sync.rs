@@ -11,6 +11,9 @@
 //! soon as it was tried. Who fails is asked for less, and rests, ever longer; what it says of its height counts for
 //! itself alone, and only until it says something else.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
@@ -26,7 +29,7 @@ const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// An answer that is late is taken for this long.
 const LATE_MAX: Duration = Duration::from_secs(60);
-/// Without anything good for this long, blocks are fetched one by one from the newest down.
+/// Without anything good for this long, blocks are fetched by hash.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Blocks that a peer is asked for at first; twice as many after each good answer.
 const COUNT_FIRST: u64 = 8;
@@ -56,7 +59,7 @@ pub(super) struct Need {
 pub(super) struct Asked {
     /// The height below the first block.
     from: u64,
-    pub(super) count: u64,
+    count: u64,
     since: Duration,
     until: Duration,
     /// Somebody else may be asked for it too.
@@ -79,10 +82,20 @@ struct Peer {
     rests_until: Duration,
     count: u64,
     wait: Duration,
+    /// How long its last answer took, in milliseconds, and how much of what was asked for it brought, in 64ths.
+    took_ms: u64,
+    brought: u64,
     asked: Vec<Asked>,
 }
 
 impl Peer {
+    /// How long one more range would take it: who is slow, or brings little of what he is asked for, is asked less.
+    fn cost(&self) -> u64 {
+        let waiting = u64::try_from(self.waited_for().count()).unwrap_or(u64::MAX).saturating_add(1);
+        let one = self.took_ms.saturating_add(1).saturating_mul(64) / self.brought.max(1);
+        waiting.saturating_mul(one)
+    }
+
     fn is_ahead(&self, now: Duration) -> bool {
         self.ahead.is_some_and(|due| due <= now)
     }
@@ -242,10 +255,9 @@ impl Sync {
         if !self.is_room(from, need) {
             return None;
         }
-        let able = self.peers.iter().filter(|(_, peer)| peer.has_above(from));
-        let able =
-            able.map(|(id, peer)| (peer.waited_for().count(), *id)).filter(|(asked, _)| *asked < PEER_RANGES_MAX);
-        let (_, id) = able.min()?;
+        let is_able = |peer: &Peer| peer.has_above(from) && peer.waited_for().count() < PEER_RANGES_MAX;
+        let able = self.peers.iter().filter(|(_, peer)| is_able(peer));
+        let (_, id) = able.map(|(id, peer)| (peer.cost(), *id)).min()?;
         self.ask(id, from, gap, false, need)
     }
 
@@ -254,10 +266,9 @@ impl Sync {
         let is_alone = lowest.is_none();
         let (from, count) = lowest.unwrap_or_else(|| self.gap_above(need.tip));
         let tried = self.peers.values().flat_map(Peer::waited_for).filter(|asked| asked.is_try).count();
-        if tried >= if is_alone { TRIED_MAX } else { 1 }
-            || (is_alone && self.held.len() > 1)
-            || !self.is_room(from, need)
-        {
+        // What is there already has to be executed first, unless it lies above a gap.
+        let waits = is_alone && self.held.len() > 1 && from != need.tip;
+        if tried >= if is_alone { TRIED_MAX } else { 1 } || waits || !self.is_room(from, need) {
             return None;
         }
         let may_be_tried = |peer: &Peer| {
@@ -302,8 +313,10 @@ impl Sync {
     }
 
     /// A peer gave what it was asked for.
-    pub(super) fn served(&mut self, peer: u64, asked: &Asked, now: Duration) {
+    pub(super) fn served(&mut self, peer: u64, asked: &Asked, blocks: u64, now: Duration) {
         let Some(peer) = self.peers.get_mut(&peer) else { return };
+        peer.took_ms = u64::try_from(now.saturating_sub(asked.since).as_millis()).unwrap_or(u64::MAX);
+        peer.brought = (blocks.saturating_mul(64) / asked.count.max(1)).clamp(1, 64);
         if asked.is_late {
             peer.wait = now.saturating_sub(asked.since).saturating_mul(2).min(WAIT_MAX);
         } else {
@@ -325,13 +338,13 @@ impl Sync {
         }
     }
 
-    /// What makes the blocks above the tip final does not fit an answer: they have to be fetched one by one.
+    /// A peer says that what makes the blocks above the tip final does not fit an answer.
     pub(super) fn block(&mut self, peer: u64, asked: &Asked, now: Duration) {
         if asked.from == self.tip {
             self.blocked_at = Some(self.tip);
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.fail(now);
+            peer.rests_until = peer.rests_until.max(now.saturating_add(REST));
         }
     }
 

@@ -204,7 +204,7 @@ fn whole(arguments: &Arguments) -> Result<bool, String> {
     let how = format!("--mode whole --validators {validators} --seconds {seconds} --faults {faults}");
     let (begun, mut events, mut last) = (Instant::now(), 0, Report::default());
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let options = whole::Options { seed, validators, seconds, has_faults, is_forgetful: false };
+        let options = whole::Options { seed, validators, seconds, has_faults, is_forgetful: false, is_away: false };
         last = whole::World::new(options).run();
         events += last.events;
         if last.violation.is_some() {

@@ -26,13 +26,18 @@ pub enum Lie {
     Empty,
     /// What was asked for, much too late, or never.
     Slow,
+    /// One block, however many were asked for.
+    Drip,
+    /// A genuine certificate of a block far up, and nothing that leads to it: as if too much lay between.
+    Bare,
     /// Any of these, or the truth.
     Mixed,
 }
 
 impl Lie {
     /// Every one of them.
-    pub const ALL: [Self; 5] = [Self::WrongBlocks, Self::FalseHeights, Self::Empty, Self::Slow, Self::Mixed];
+    pub const ALL: [Self; 7] =
+        [Self::WrongBlocks, Self::FalseHeights, Self::Empty, Self::Slow, Self::Drip, Self::Bare, Self::Mixed];
 }
 
 /// Bytes that a block counts for; what a letter may hold is reached by none.
@@ -104,7 +109,7 @@ impl World {
         let (mut chain, mut bodies) = self.chain_of(node, range);
         let lie = match self.nodes[node].lie {
             Some(Lie::Mixed) => {
-                let draw = usize::try_from(self.rng.below(5)).expect("small");
+                let draw = usize::try_from(self.rng.below(Lie::ALL.len() as u64)).expect("small");
                 Some(Lie::ALL[draw]).filter(|lie| *lie != Lie::Mixed)
             }
             lie => lie,
@@ -113,6 +118,12 @@ impl World {
             None | Some(Lie::Mixed) => {}
             Some(Lie::Slow) => return self.answer_late(node, from, chain, bodies),
             Some(Lie::WrongBlocks) => self.falsify(node, range, &mut chain, &mut bodies),
+            Some(Lie::Drip) => (chain, bodies) = self.chain_of(node, &Range { count: 1, ..*range }),
+            Some(Lie::Bare) => {
+                let certificate = self.far_certificate(node, range.from).filter(|_| !chain.headers.is_empty());
+                chain = Chain { headers: Vec::new(), bodies: 0, certificate, ..chain };
+                bodies.clear();
+            }
             Some(lie) => {
                 let height = if lie == Lie::Empty { range.from } else { Height(range.from.0 + 1_000_000) };
                 chain = Chain { from: range.from, height, headers: Vec::new(), bodies: 0, certificate: None };
@@ -121,6 +132,15 @@ impl World {
             }
         }
         self.send(node, from, &Parcel::new(Message::Chain(Box::new(chain)), bodies));
+    }
+
+    /// What makes a block of the same epoch final that is a hundred heights further up, or the last one.
+    fn far_certificate(&self, node: usize, from: Height) -> Option<Certificate> {
+        let heights = self.settings.epoch_heights;
+        let (last, chain) = ((from.0 / heights + 1) * heights, &self.nodes[node].disk.chain);
+        let height = (from.0 + 100).min(last).min(chain.len() as u64);
+        let place = usize::try_from(height.checked_sub(1)?).ok()?;
+        chain.get(place).map(|(_, certificate)| *certificate)
     }
 
     /// As if the chain were epochs further on.

@@ -136,8 +136,9 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
     for follower in options.validators..options.validators + options.followers {
         nodes.push(Node { is_late: true, ..node(follower, None, rng) });
     }
-    if let Some(truthful) = options.one_answers {
-        let liars = nodes.iter_mut().enumerate().filter(|(at, node)| *at != truthful && *at > 0 && !node.is_late);
+    if options.truthful.is_some() || options.lie.is_some() {
+        let is_asked = |at: usize, node: &Node| at > 0 && !node.is_late && Some(at) != options.truthful;
+        let liars = nodes.iter_mut().enumerate().filter(|(at, node)| is_asked(*at, node));
         for (_, liar) in liars {
             let draw = usize::try_from(rng.below(Lie::ALL.len() as u64)).expect("small");
             liar.lie = Some(options.lie.unwrap_or(Lie::ALL[draw]));

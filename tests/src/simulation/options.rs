@@ -50,8 +50,8 @@ pub struct Options {
     /// The first validator goes away at this time, and comes back at that one; in microseconds.
     pub away_us: Option<(u64, u64)>,
     /// Everybody who is there all the time lies to those who are behind, all but this one.
-    pub one_answers: Option<usize>,
-    /// How; any of all lies if it is not given.
+    pub truthful: Option<usize>,
+    /// How everybody lies; if it is not given and one is truthful, each in a way of his own.
     pub lie: Option<Lie>,
     /// Validators that are faulty; `None` for as many as may be.
     pub byzantine: Option<usize>,
@@ -93,7 +93,7 @@ impl Options {
             epoch_heights: None,
             followers: 0,
             away_us: None,
-            one_answers: None,
+            truthful: None,
             lie: None,
             byzantine: None,
             planted: Planted::default(),
@@ -103,8 +103,8 @@ impl Options {
         }
     }
 
-    /// Five validators, of whom the first goes away after two seconds, and a follower; both come to a chain of some
-    /// thousand heights in several epochs, while all others but one lie about it.
+    /// Five validators, of whom the first goes away after two seconds, and a follower; both come to a chain that has been
+    /// made meanwhile, in many epochs, in some, or in one, while all others but one lie about it.
     #[must_use]
     pub fn sync(seed: u64, lie: Option<Lie>, seconds: u64) -> Self {
         let timing = Timing {
@@ -113,19 +113,20 @@ impl Options {
             idle_interval: Some(Duration::from_millis(200)),
         };
         let length_us = seconds.saturating_mul(1_000_000);
+        let faults = if seed % 2 == 0 { "epochs" } else { "epochs,loss,duplicate,reorder" };
         Self {
             length_us,
             calm_us: 0,
             delay: Delay { median_us: 8_000, max_us: 40_000, sigma_milli: 400 },
             timing,
             execute_us: 1_000,
-            epoch_heights: Some(400),
+            epoch_heights: [Some(400), None, Some(18_000)][usize::try_from(seed % 3).unwrap_or_default()],
             followers: 1,
             away_us: Some((2_000_000, length_us.saturating_mul(4) / 5)),
-            one_answers: Some(1 + usize::try_from(seed % 4).unwrap_or_default()),
+            truthful: Some(1 + usize::try_from(seed % 4).unwrap_or_default()),
             lie,
             byzantine: Some(0),
-            ..Self::cluster(seed, 5, seconds, Faults::parse("epochs").unwrap_or_default())
+            ..Self::cluster(seed, 5, seconds, Faults::parse(faults).unwrap_or_default())
         }
     }
 

@@ -33,7 +33,8 @@ pub struct Report {
     pub skipped: [u64; 2],
     /// Slots that passed in the first epoch.
     pub slots: u64,
-    /// By how many heights nodes were behind when they started again, and for how many microseconds.
+    /// By how many heights nodes were behind when they started again, and for how many microseconds; of whole nodes,
+    /// how many blocks came in ranges.
     pub caught_up: Vec<(u64, u64)>,
     /// Crashes at each of [`CrashPoint::ALL`].
     pub crash_points: [u64; CrashPoint::COUNT],

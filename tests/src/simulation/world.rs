@@ -9,6 +9,7 @@ use std::{
 
 use alloy_primitives::B256;
 use engine::{
+    limits,
     ordering::{
         event::{Anchor, Input, Output, Settings},
         leader::Schedule,
@@ -35,6 +36,9 @@ use crate::rng::Rng;
 
 /// Time beyond a run's own in which the slots that must pass may do so, in microseconds.
 const OVERTIME_US: u64 = 60_000_000;
+/// Blocks that a node may hold above its tip: ranges that are not executed yet, and as many as one answer to a fetch has
+/// and are near, twice.
+const BLOCKS_HELD_MAX: usize = limits::SYNC_RANGES_MAX * 64 + 2 * 64;
 /// What the clocks show at the beginning.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -410,6 +414,10 @@ impl World {
     /// Notes that a node which was behind is not any more.
     fn see_caught_up(&mut self, node: usize) {
         let Some((behind, since)) = self.behind.get(&node).copied() else { return };
+        let held = self.nodes[node].machine.as_ref().map_or(0, |machine| machine.blocks_held());
+        if held > BLOCKS_HELD_MAX {
+            self.oracle.violated(format!("node {node} is behind, and holds {held} blocks"));
+        }
         if self.nodes[node].committed + 4 >= self.top() {
             self.behind.remove(&node);
             self.caught_up.push((behind, self.now - since));

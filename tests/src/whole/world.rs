@@ -13,7 +13,7 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, hex, keccak256};
 use engine::{
     pipeline::{PipelineError, stepped::SteppedNode},
     ports::Store as _,
-    types::{Height, Incoming, Letter, RawTransaction},
+    types::{Height, Incoming, Letter, Message, RawTransaction},
 };
 
 use super::{
@@ -46,6 +46,8 @@ pub struct Options {
     pub has_faults: bool,
     /// A control: nodes forget at a power cut what they signed, so that somebody says two things.
     pub is_forgetful: bool,
+    /// The first node is down from the second second on, and comes back for the calm.
+    pub is_away: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +83,8 @@ pub struct World {
     sides: Vec<bool>,
     nonces: Vec<u64>,
     has_lost_a_log: bool,
+    /// By how many heights the node that was away was behind, and how many blocks came to it in ranges.
+    away: Option<(u64, u64)>,
     oracle: Oracle,
 }
 
@@ -105,6 +109,7 @@ impl World {
             sides: vec![false; options.validators],
             nonces: vec![0; SENDERS as usize],
             has_lost_a_log: false,
+            away: None,
             oracle: Oracle::default(),
             options,
         }
@@ -141,6 +146,9 @@ impl World {
         if self.options.has_faults {
             self.after(3_000_000, Event::Part);
         }
+        if self.options.is_away {
+            self.after(2_000_000, Event::Crash { node: 0 });
+        }
         self.after(10_000, Event::Send);
         let mut events = 0;
         while let Some(((at, _, _), event)) = self.events.pop_first() {
@@ -156,7 +164,8 @@ impl World {
         let height = self.members.iter().map(Member::height).min().unwrap_or_default();
         let violation = self.oracle.take();
         let hash = u64::from_be_bytes(self.hash.0[..8].try_into().unwrap_or_default());
-        Report { seed: self.options.seed, hash, events, height, violation, ..Report::default() }
+        let caught_up = self.away.into_iter().collect();
+        Report { seed: self.options.seed, hash, events, height, violation, caught_up, ..Report::default() }
     }
 
     /// The hash of the run goes on.
@@ -188,6 +197,9 @@ impl World {
         match event {
             Event::Deliver { from, to, letter } => {
                 let validator = Some(signer(from).public_key());
+                if let (0, Message::Chain(chain), Some((_, blocks))) = (to, &letter.message, &mut self.away) {
+                    *blocks += chain.bodies;
+                }
                 let incoming = Incoming { peer: from as u64, validator, letter: Letter::clone(&letter) };
                 self.with(to, None, |node| node.receive(incoming));
             }
@@ -310,6 +322,10 @@ impl World {
         }
         let seed = self.random.next();
         self.members[node].crash(seed);
+        if self.options.is_away {
+            let wait = self.end_us().saturating_sub(CALM_US + self.now());
+            return self.after(wait, Event::Start { node });
+        }
         if !self.has_lost_a_log && self.random.below(8) == 0 {
             self.has_lost_a_log = true;
             self.members[node].disk.lose_log();
@@ -321,10 +337,14 @@ impl World {
 
     fn start(&mut self, node: usize) {
         let (nonce, clock) = (self.random.next(), self.now.clone());
+        let top = self.members.iter().map(Member::height).max().unwrap_or_default();
         if let Err(error) = self.members[node].boot(&clock, nonce) {
             return self.oracle.violated(format!("node {node} cannot start: {error}"));
         }
         let (height, announced) = (self.members[node].height(), self.members[node].announced);
+        if self.options.is_away && top > 0 {
+            self.away = Some((top - height, 0));
+        }
         if height < announced {
             self.oracle.violated(format!("node {node} announced {announced}, and has {height} after a power cut"));
         }

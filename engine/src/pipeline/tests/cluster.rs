@@ -1,7 +1,11 @@
 //! Four whole nodes that talk over channels: what one admits, all commit; who was away catches up; and nobody needs
 //! another clock than its own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use alloy_primitives::{Address, Bytes};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -19,11 +23,19 @@ use crate::{
     testing::{MemoryJournal, MemoryStore, ToyExecutor},
     types::{
         Block, CommittedBlock, ConsensusHeader, Contact, Epoch, Height, Incoming, Letter, Message, Proposal, PublicKey,
-        Signature, Transaction, codec,
+        Range, Signature, Transaction, codec,
     },
 };
 
 const VALIDATORS: u8 = 4;
+/// A node that only follows.
+const FOLLOWER: u8 = 4;
+const NODES: u8 = 5;
+
+/// The key that a node has proved to have.
+fn key_of(number: u8) -> Option<PublicKey> {
+    (number < VALIDATORS).then(|| secret(number).public_key())
+}
 
 fn secret(number: u8) -> SecretKey {
     let mut secret = [0; 32];
@@ -41,23 +53,28 @@ struct Wire {
     number: u8,
     exchange: Arc<Exchange>,
     banned: parking_lot::Mutex<Vec<&'static str>>,
+    /// Blocks that came to this node in ranges.
+    in_ranges: std::sync::atomic::AtomicU64,
 }
 
 impl Network for Wire {
     fn broadcast(&self, letter: &Letter) -> Delivery {
-        (0..VALIDATORS).filter(|to| *to != self.number).for_each(|to| {
+        (0..NODES).filter(|to| *to != self.number).for_each(|to| {
             self.send(u64::from(to), letter);
         });
         Delivery::Sent
     }
 
     fn send(&self, peer: u64, letter: &Letter) -> Delivery {
-        let key = secret(self.number).public_key();
-        let incoming = Incoming { peer: u64::from(self.number), validator: Some(key), letter: letter.clone() };
+        let validator = key_of(self.number);
+        let incoming = Incoming { peer: u64::from(self.number), validator, letter: letter.clone() };
         let inbox = |peer: u64| u8::try_from(peer).ok().and_then(|peer| self.exchange.0.read().get(&peer).cloned());
         let answer = inbox(peer).and_then(|inbox| inbox.answer(&letter.message));
         if let Some((letter, own)) = answer.zip(inbox(u64::from(self.number))) {
-            let validator = Some(secret(u8::try_from(peer).unwrap_or_default()).public_key());
+            if let Message::Chain(chain) = &letter.message {
+                self.in_ranges.fetch_add(chain.bodies, Ordering::Relaxed);
+            }
+            let validator = u8::try_from(peer).ok().and_then(key_of);
             return own.deliver(Incoming { peer, validator, letter }).unwrap_or(Delivery::Full);
         }
         let inbox = inbox(peer);
@@ -75,8 +92,8 @@ impl Network for Wire {
     }
 
     fn peers(&self) -> Vec<Contact> {
-        let others = (0..VALIDATORS).filter(|other| *other != self.number);
-        others.map(|other| Contact { peer: u64::from(other), validator: Some(secret(other).public_key()) }).collect()
+        let others = (0..NODES).filter(|other| *other != self.number);
+        others.map(|other| Contact { peer: u64::from(other), validator: key_of(other) }).collect()
     }
 }
 
@@ -118,10 +135,15 @@ impl Cluster {
         let member = |number| Member {
             store: Arc::new(MemoryStore::new(spec.clone())),
             journal: Arc::default(),
-            wire: Arc::new(Wire { number, exchange: exchange.clone(), banned: Default::default() }),
+            wire: Arc::new(Wire {
+                number,
+                exchange: exchange.clone(),
+                banned: Default::default(),
+                in_ranges: Default::default(),
+            }),
             node: None,
         };
-        let members = (0..VALIDATORS).map(member).collect();
+        let members = (0..NODES).map(member).collect();
         let mut cluster = Self { exchange, members, bell: bounded(1) };
         (0..VALIDATORS).for_each(|number| cluster.start(number));
         cluster
@@ -133,7 +155,7 @@ impl Cluster {
             slot_time: Duration::from_millis(20),
             build_time: Duration::from_millis(20),
             idle_interval: Some(Duration::from_millis(60)),
-            identity: Some(Identity::new(secret(number))),
+            identity: (number < VALIDATORS).then(|| Identity::new(secret(number))),
             scheme: Arc::new(BlsScheme),
             beneficiary: Address::ZERO,
             extra_data: Bytes::new(),
@@ -176,7 +198,7 @@ impl Cluster {
     fn reach(&self, numbers: &[u8], height: u64) {
         let mut patience = 5_000_u32;
         while numbers.iter().any(|number| self.height(*number) < height) {
-            let heights: Vec<_> = (0..VALIDATORS).map(|number| self.height(number)).collect();
+            let heights: Vec<_> = (0..NODES).map(|number| self.height(number)).collect();
             patience = patience.checked_sub(1).unwrap_or_else(|| panic!("heights {heights:?}, {height} awaited"));
             for number in numbers {
                 let node = self.members[usize::from(*number)].node.as_ref().expect("it runs");
@@ -276,6 +298,34 @@ fn the_chain_goes_on_without_one_and_takes_it_back_and_crosses_epochs() {
     assert_eq!(start.handover.epoch, Epoch(0), "the set before made it final");
 }
 
+/// Over the ends of three epochs, and without a pause at any of them.
+#[test]
+fn a_follower_that_begins_with_nothing_comes_to_the_tip_by_ranges_and_follows_on() {
+    let mut cluster = Cluster::new(&[], 40);
+    cluster.reach(&[0, 1, 2, 3], 130);
+    cluster.start(FOLLOWER);
+    let now = cluster.height(0);
+    cluster.reach(&[0, 1, 2, 3, FOLLOWER], now + 10);
+    let in_ranges = cluster.members[usize::from(FOLLOWER)].wire.in_ranges.load(Ordering::Relaxed);
+    assert!(in_ranges >= 80, "{in_ranges} blocks came in ranges");
+    cluster.agree();
+    for height in 1..=now {
+        assert_eq!(cluster.block(FOLLOWER, height).block, cluster.block(0, height).block);
+    }
+    // Whoever followed can be asked as well, and answers at every height with a chain that ends on what is certified.
+    let inbox = cluster.members[usize::from(FOLLOWER)].node.as_ref().expect("it runs").inbox.clone();
+    for from in (0..now).map(Height) {
+        let letter = inbox.answer(&Message::Range(Range { from, count: 16 })).expect("a wish for blocks");
+        assert!(letter.is_whole() && !letter.blocks.is_empty());
+        let Message::Chain(chain) = letter.message else { panic!("{:?}", letter.message) };
+        let top = chain.headers.last().expect("headers").header.id();
+        assert_eq!(chain.certificate.expect("a certificate").statement.id(), Some(top), "above {from}");
+        assert_eq!(letter.blocks[0].height(), from.next());
+        assert!(chain.headers.windows(2).all(|pair| pair[1].header.parent_id == pair[0].header.id()));
+    }
+    assert_eq!(inbox.answer(&Message::Blocks(Vec::new())), None, "no wish, no answer");
+}
+
 #[test]
 fn all_nodes_lose_power_at_once_and_go_on_where_they_were() {
     let mut cluster = Cluster::new(&[], 1_000);
@@ -305,6 +355,12 @@ fn a_peer_that_lies_and_floods_is_banned_and_stops_nobody() {
     other.body.transactions.push(Arc::new(Transaction::decode(raw).expect("a transaction")));
     let forged = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(other)] };
     assert_eq!(inbox.deliver(letter(forged)), Err("a block with a body that is not its own"));
+    let answer = inbox.answer(&Message::Range(Range { from: Height(0), count: 2 })).expect("a wish for blocks");
+    let without = Letter { blocks: answer.blocks[..1].to_vec(), ..answer.clone() };
+    let swapped = Letter { blocks: answer.blocks.iter().rev().cloned().collect(), ..answer };
+    for wrong in [without, swapped] {
+        assert_eq!(inbox.deliver(letter(wrong)), Err("a block with a body that is not its own"));
+    }
 
     let honest = cluster.block(0, 2).block.clone();
     let header = ConsensusHeader { slot: honest.consensus.slot + 8, ..honest.consensus.clone() };
