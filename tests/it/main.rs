@@ -7,6 +7,7 @@ mod crash;
 mod faults;
 mod finality;
 mod hostile;
+mod localnet;
 mod log;
 mod planted;
 mod rpc;
