@@ -32,7 +32,8 @@ impl TornDisk {
     pub fn open(&self, dir: &Path, chain: &Arc<ChainSpec>) -> Result<Database, OpenError> {
         let config = Config {
             segment_bytes: 256 << 10,
-            log_bytes: 256 << 10,
+            // Room for the large bodies of all blocks that are not final yet.
+            log_bytes: 1 << 20,
             checkpoint: CheckpointPolicy { interval: Duration::from_secs(3_600), ..CheckpointPolicy::default() },
             map_bytes_max: 1 << 30,
             background: false,

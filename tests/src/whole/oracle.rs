@@ -11,6 +11,8 @@ pub(super) struct Oracle {
     /// The chain: what was announced or found in a store first.
     canon: BTreeMap<u64, B256>,
     included: BTreeMap<B256, u64>,
+    /// Heights of blocks whose bodies do not travel whole.
+    large: BTreeSet<u64>,
     votes: BTreeMap<(u64, u64, u16), Vec<Statement>>,
     proposals: BTreeMap<(u64, u64), BTreeSet<B256>>,
     violation: Option<String>,
@@ -34,12 +36,20 @@ impl Oracle {
         self.included.len()
     }
 
+    /// Blocks whose bodies do not travel whole.
+    pub(super) fn large_blocks(&self) -> usize {
+        self.large.len()
+    }
+
     /// A node has this block in its chain: all have the same, and no transaction is in it twice.
     pub(super) fn block(&mut self, node: usize, block: &CommittedBlock) {
         let (height, hash) = (block.height().0, block.hash());
         let known = *self.canon.entry(height).or_insert(hash);
         if known != hash {
             self.violated(format!("node {node} has {hash} at height {height}, another one {known}"));
+        }
+        if block.block.consensus.body_size_bytes > 0 {
+            self.large.insert(height);
         }
         for transaction in &block.block.body.transactions {
             let first = *self.included.entry(transaction.hash()).or_insert(height);

@@ -30,6 +30,9 @@ use crate::{
 /// Time at the end without faults, in which everybody must come to one chain; in microseconds.
 const CALM_US: u64 = 20_000_000;
 
+/// Bytes of input that make a body too large to travel whole.
+static LARGE_INPUT: [u8; 70_000] = [0; 70_000];
+
 /// Logs 5 bytes, stores 7 in slot 5 and deploys nothing.
 const LOGGING_INITCODE: [u8; 10] = hex!("60055fa0600760055500");
 
@@ -387,6 +390,9 @@ impl World {
         let raw = if self.random.below(2) == 0 {
             let to = Address::with_last_byte(u8::try_from(self.random.below(200)).unwrap_or(1));
             sign(&key, TxEip1559 { to: TxKind::Call(to), ..template(nonce) })
+        } else if nonce % 16 == 3 {
+            let (to, input) = (TxKind::Call(key.address()), Bytes::from_static(&LARGE_INPUT));
+            sign(&key, TxEip1559 { to, input, gas_limit: 1_000_000, ..template(nonce) })
         } else {
             let input = Bytes::from_static(&LOGGING_INITCODE);
             sign(&key, TxEip1559 { to: TxKind::Create, input, gas_limit: 100_000, ..template(nonce) })
@@ -413,6 +419,9 @@ impl World {
         }
         if self.oracle.transactions() == 0 {
             self.oracle.violated("no transaction was included".to_owned());
+        }
+        if self.oracle.transactions() > 200 && self.oracle.large_blocks() == 0 {
+            self.oracle.violated("no block was large".to_owned());
         }
         for number in 0..self.options.validators {
             let Some(store) = self.members[number].store.clone() else { continue };
