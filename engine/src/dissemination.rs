@@ -9,8 +9,8 @@
 //!
 //! The leader sends each byte chunks / k times, whatever the number of validators ([`Plan`]). A leader whose root
 //! commits to shares that are no encoding of one body is found out by everybody alike, whichever shares each has
-//! ([`Assembly`]). What a header says of its body follows from body, set and leader, so every validator checks it before
-//! it votes ([`check`]).
+//! ([`Assembly`]). What a header says of its body follows from body, set and leader, so every validator checks it
+//! before it votes ([`check`]).
 //!
 //! The code is Reed-Solomon over GF(2^16), chunk by chunk systematic: the data chunks are the body's bytes in order,
 //! filled up with zeros. What it comes to is part of the chain's rules, and pinned by a golden test.

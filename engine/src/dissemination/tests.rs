@@ -78,7 +78,8 @@ proptest! {
         let (plan, body) = (plan(&stakes, leader), body(size, seed.into()));
         let cut = plan.split(&body);
         prop_assert_eq!(cut.root, plan.root(&body));
-        prop_assert_eq!(cut.shares.iter().map(|share| share.index).collect::<Vec<_>>(), plan.receivers().collect::<Vec<_>>());
+        let receivers: Vec<_> = cut.shares.iter().map(|share| share.index).collect();
+        prop_assert_eq!(receivers, plan.receivers().collect::<Vec<_>>());
         let mut assembly = Assembly::new(plan.clone(), cut.root, size_bytes(&body)).expect("it is cut");
         let (mut chunks, mut came_out) = (0, 0);
         for share in shuffled(cut.shares, seed.into()) {

@@ -187,8 +187,8 @@ proptest! {
         }
         // A leader may say of any header that it is the block's, and know of any transaction who sent it.
         let mut rest = &bytes[..];
-        let header = alloy_rlp::Header::decode_bytes(&mut rest, true).and_then(|mut inside| Header::decode(&mut inside));
-        let Ok(header) = header else { return Ok(()) };
+        let Ok(mut inside) = alloy_rlp::Header::decode_bytes(&mut rest, true) else { return Ok(()) };
+        let Ok(header) = Header::decode(&mut inside) else { return Ok(()) };
         let consensus = ConsensusHeader { block_hash: header.hash_slow(), ..ConsensusHeader::default() };
         let known = |hash: &B256| own.body.transactions.iter().find(|sent| sent.hash() == *hash).cloned();
         if let Ok(block) = decode_body(consensus, &bytes, &known, 1) {
