@@ -2,7 +2,7 @@
 //! enough shares has the body.
 //!
 //! ```text
-//!  leader: Proposal (header) --> everybody                    own connection: the header is believed for now
+//!  leader: Proposal (header) --> everybody                    own connection: the header is believed so far
 //!          share i ------------> validator i --> everybody    once, checked against the header's root
 //!  anybody: header + enough shares --> body --> Inbox
 //! ```
