@@ -137,8 +137,8 @@ pub const CALL_GAS_MAX: u64 = 50_000_000;
 /// RLP size of a block from Osaka on, in bytes (EIP-7934: 10 MiB less 2 MiB for consensus data).
 pub const BLOCK_RLP_BYTES_MAX_OSAKA: usize = 8 * 1024 * 1024;
 
-/// Smallest EIP-2718 encoding of a transaction that any block may hold, in bytes: a legacy one whose fields are as short
-/// as they get, three bytes for the gas.
+/// Smallest EIP-2718 encoding of a transaction that any block may hold, in bytes: a legacy one whose fields are as
+/// short as they get, three bytes for the gas.
 pub const TRANSACTION_BYTES_MIN: usize = 12;
 
 /// Encoding of a body that travels ([`crate::types::codec::encode_body`]), in bytes. Legacy transactions are strings in
