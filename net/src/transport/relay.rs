@@ -138,7 +138,8 @@ impl Relay {
     async fn add(&self, shared: &Arc<Shared>, peer: &Peer, id: B256, share: Share) -> Result<(), FrameError> {
         let Some(open) = self.state.lock().open.get(&id).cloned() else { return Ok(()) };
         let header = &open.header;
-        if open.assembly.lock().has(share.index) {
+        // Whoever puts the body together holds it for some time; nobody waits here for that.
+        if open.assembly.try_lock().is_some_and(|assembly| assembly.has(share.index)) {
             return Ok(());
         }
         if Some(share.index) == self.me {
