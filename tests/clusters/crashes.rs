@@ -29,7 +29,7 @@ fn with_f_crashed_the_rest_bears_its_share_of_the_load() {
     cluster.reach(&[0, 1, 2, 3], 3, ALIVE);
     let txs = setting("SLUICE_CLUSTERS_TXS", 30_000).to_string();
     let run = |cluster: &Cluster, nodes: &[usize], seed: &str| {
-        let flags = ["--shape", "transfer", "--txs", &txs, "--batch", "10", "--settle", "0s", "--seed", seed];
+        let flags = ["--shape", "transfer", "--txs", &txs, "--batch", "10", "--settle", "1ms", "--seed", seed];
         let report = cluster.load(nodes, &flags);
         let (rate, p50) = (report["rates"]["included_per_second"].as_f64(), report["include_ms"]["p50"].as_f64());
         println!("  nodes {nodes:?}: {rate:?} tx/s included, p50 {p50:?} ms");
@@ -75,7 +75,9 @@ fn a_leader_killed_in_its_window_costs_one_timer_and_no_notarized_block() {
         let allowed: Duration = timers.zip(0..windows.max(1)).map(|(timer, _)| timer).sum();
         let cost = ms(after.at.duration_since(before.at)).saturating_sub(usual);
         println!("  validator {leader} died at slot {}: {cost} ms lost, {windows} windows on", before.header.slot);
-        assert!(cost <= ms(allowed) + usual, "{cost} ms lost, one timer is {:?}", timing.timer);
+        // The rest is what signing, syncing and sending take on a machine that is shared by all of them.
+        let allowed = allowed + 2 * timing.slot;
+        assert!(cost <= ms(allowed), "{cost} ms lost, at most {allowed:?}; one timer is {:?}", timing.timer);
         let beyond = |block: &tests::cluster::watch::Seen| block.header.slot >= after.header.slot + 2;
         until("the chain goes on", ALIVE, || scene.watch.first(died, beyond));
         let seen = scene.watch.seen();
@@ -85,8 +87,7 @@ fn a_leader_killed_in_its_window_costs_one_timer_and_no_notarized_block() {
         assert!(lost.is_empty(), "notarized and not in the chain: {lost:?}");
         println!("  {} notarized blocks in its log, all of them in the chain", held.len());
         scene.cluster.start(leader);
-        let tip = scene.cluster.height(0);
-        scene.cluster.reach(&[leader], tip, TOGETHER);
+        scene.rejoined(leader);
     }
     scene.finish();
 }

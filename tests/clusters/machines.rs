@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tests::cluster::{
     Ailment, Plan,
-    watch::{Figures, Seen},
+    watch::{Figures, Percentiles, ms},
 };
 
 use crate::{Scene, TOGETHER, skipped};
@@ -13,7 +13,7 @@ use crate::{Scene, TOGETHER, skipped};
 const SICK: usize = 3;
 
 impl Scene {
-    /// Restarts the sick validator on a machine with this wrong with it, and waits until it is with the others.
+    /// Restarts the sick validator on a machine with this wrong with it, and waits until it is at the others' height.
     fn sicken(&mut self, ailment: Ailment) {
         self.cluster.stop(SICK);
         self.cluster.members[SICK].ailment = ailment;
@@ -22,12 +22,23 @@ impl Scene {
         self.cluster.reach(&[SICK], tip, TOGETHER);
     }
 
-    /// What was seen from a moment on of the blocks of the others.
-    fn of_others(&self, from: Instant) -> Figures {
-        let others = |block: &Seen| usize::from(block.header.proposer) != SICK;
-        let seen: Vec<Seen> = self.watch.seen().into_iter().filter(others).collect();
-        Figures::of(&seen, from, Instant::now())
+    /// What a stretch of time is like from here on, of all blocks and of those of the others.
+    fn measure_both(&self, what: &str) -> Both {
+        let from = Instant::now();
+        let figures = self.measure(what);
+        let seen = self.watch.between(from, Instant::now());
+        let (own, others): (Vec<_>, Vec<_>) = seen.iter().partition(|block| usize::from(block.header.proposer) == SICK);
+        let others = Percentiles::of(others.iter().map(|block| block.finality_ms));
+        println!("  {what}: it led {}, finality of the others' blocks {others}", own.len());
+        Both { figures, others, led: own.len() }
     }
+}
+
+/// Figures of all blocks, and of those of the healthy.
+struct Both {
+    figures: Figures,
+    others: Percentiles,
+    led: usize,
 }
 
 #[test]
@@ -37,18 +48,19 @@ fn one_slow_disk_slows_only_its_own_leader() {
     }
     println!("syncs of validator {SICK} take 500 ms longer");
     let mut scene = Scene::new(&Plan::validators(4));
-    let from = Instant::now();
-    let base = scene.measure("before");
-    let base_others = scene.of_others(from);
+    let base = scene.measure_both("before");
     scene.sicken(Ailment::SlowSyncs(Duration::from_millis(500)));
-    let from = Instant::now();
-    let slow = scene.measure("slow syncs");
-    let slow_others = scene.of_others(from);
-    println!("  others' blocks: before {}, then {}", base_others.finality, slow_others.finality);
+    let slow = scene.measure_both("slow syncs");
     scene.sicken(Ailment::None);
+    let after = scene.measure_both("healthy again");
+    let slot = scene.cluster.timing.slot;
     scene.finish();
-    let (p99, before) = (slow_others.finality.p99, base_others.finality.p99);
-    assert!(p99 <= 2 * before, "p99 of the others' blocks is {p99} ms, before it was {before}");
+    // Of so few blocks the 99th of 100 is the slowest: one that waited for a core counts like one that waited for a
+    // disk. Whatever takes less than half a slot holds nobody up.
+    let (p99, before) = (slow.others.p99, base.others.p99.max(after.others.p99));
+    let allowed = (2 * before).max(ms(slot) / 2);
+    assert!(p99 <= allowed, "p99 of the others' blocks is {p99} ms, with healthy disks {before}");
+    let (slow, base) = (slow.figures, base.figures);
     let (rate, before) = (slow.transactions_per_second, base.transactions_per_second);
     assert!(rate >= 0.7 * before, "{rate:.0} tx/s, before it were {before:.0}");
 }
@@ -64,11 +76,10 @@ fn a_clock_that_is_off_stalls_nobody_else() {
     let base = scene.measure("before");
     for offset_ms in [500, -500, 3_600_000, -3_600_000] {
         scene.sicken(Ailment::Clock(offset_ms));
-        let from = Instant::now();
-        let figures = scene.measure(&format!("off by {offset_ms} ms"));
-        let led = scene.watch.between(from, Instant::now());
-        let led = led.iter().filter(|block| usize::from(block.header.proposer) == SICK).count();
-        println!("  of these it led {led}");
+        // Its own blocks carry its own time.
+        let Both { figures, led, .. } = scene.measure_both(&format!("off by {offset_ms} ms"));
+        let is_led = offset_ms >= 3_600_000 || led > 0;
+        assert!(is_led, "a clock that is off by {offset_ms} ms is no reason to skip its windows");
         // By an hour its windows are lost, each at the cost of a timer, and some of them come in a row.
         let timers = if offset_ms.abs() > 1_000 { 6 } else { 1 };
         let allowed = timing.slot * 2 + timing.timer * timers;

@@ -20,6 +20,7 @@ use tests::{
     cluster::{
         Cluster, Plan, throughout,
         traffic::Traffic,
+        until,
         watch::{Figures, Watch},
     },
     rng::Rng,
@@ -31,8 +32,9 @@ const ALIVE: Duration = Duration::from_secs(20);
 /// All nodes come to the same height within this time, once nothing is wrong with them.
 const TOGETHER: Duration = Duration::from_secs(20);
 
-/// Transfers per second, all together, unless a scenario says otherwise: a load that two cores bear easily.
-const PACE: u64 = 200;
+/// Transfers per second, all together, unless a scenario says otherwise: a load that two cores bear easily, and three
+/// for each of four nodes in every burst.
+const PACE: u64 = 240;
 
 /// Whether a test does not run here; it says so.
 fn skipped(test: &str) -> bool {
@@ -73,8 +75,27 @@ impl Scene {
         let watch = Watch::start(&cluster.members[0].url, 0);
         let traffic = Traffic::start(&cluster.urls(&validators), PACE);
         let took = cluster.reach(&validators, 5, ALIVE);
-        println!("  {} validators made 5 blocks in {took:?}", validators.len());
+        let begun = Instant::now();
+        for index in &validators {
+            until("all are connected", ALIVE, || (cluster.peers(*index) + 1 >= validators.len()).then_some(()));
+        }
+        let connected = begun.elapsed();
+        println!("  {} validators made 5 blocks in {took:?}, all connected {connected:?} later", validators.len());
         Self { cluster, watch, traffic }
+    }
+
+    /// Waits until a validator that was started again is with the others: at their height, connected with all of them,
+    /// and in a certificate.
+    fn rejoined(&mut self, index: usize) {
+        let (begun, tip) = (Instant::now(), self.cluster.height(0));
+        self.cluster.reach(&[index], tip, TOGETHER);
+        let caught_up = begun.elapsed();
+        let others = self.cluster.running().len() - 1;
+        until("it is connected with all", TOGETHER, || (self.cluster.peers(index) >= others).then_some(()));
+        let connected = begun.elapsed();
+        until("it votes", TOGETHER, || self.watch.first(begun + connected, |block| block.signers.contains(&index)));
+        let votes = begun.elapsed();
+        println!("  node {index} again: at the tip after {caught_up:?}, with all after {connected:?}, votes {votes:?}");
     }
 
     /// What a stretch of time is like from here on.

@@ -330,6 +330,15 @@ impl Cluster {
         self.node(index).rpc.call("sluice_status", json!([]))
     }
 
+    /// How many others a node is connected with.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn peers(&self, index: usize) -> usize {
+        usize::try_from(quantity(&self.status(index)["peers"])).expect("few nodes")
+    }
+
     /// Height of the newest final block of a node.
     ///
     /// # Panics

@@ -27,6 +27,9 @@ use crate::rpc::{Rpc, quantity};
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// What makes a block final can be had so long after the block itself, at the latest.
+const AVAILABLE_WITHIN: Duration = Duration::from_secs(10);
+
 /// A final block as it was seen.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -71,15 +74,15 @@ impl Watch {
         let (url, shared, highest, stopped) = (url.to_owned(), seen.clone(), told.clone(), stop.clone());
         let run = move || {
             let rpc = Rpc::new(&url);
-            let mut next = height + 1;
+            let mut next = Next { height: height + 1, told: None };
             while !stopped.load(Ordering::Relaxed) {
                 // A node that is away says nothing, which is no news.
                 if let Some(tip) = tip(&rpc) {
                     highest.fetch_max(tip, Ordering::Relaxed);
-                    while next <= tip && !stopped.load(Ordering::Relaxed) {
-                        let Some(block) = look(&rpc, next) else { break };
+                    while next.height <= tip && !stopped.load(Ordering::Relaxed) {
+                        let Some(block) = next.look(&rpc) else { break };
                         shared.lock().push(block);
-                        next += 1;
+                        next = Next { height: next.height + 1, told: None };
                     }
                 }
                 std::thread::park_timeout(LOOK_EVERY);
@@ -137,31 +140,45 @@ fn tip(rpc: &Rpc) -> Option<u64> {
     rpc.try_call("eth_blockNumber", &json!([]))?.ok().map(|height| quantity(&height))
 }
 
-/// A block as a node reports it; `None` if the connection broke.
-///
-/// # Panics
-/// If the node has said that it has the block, and gives another answer than one.
-fn look(rpc: &Rpc, height: u64) -> Option<Seen> {
-    let tag = format!("{height:#x}");
-    let block = rpc.try_call("eth_getBlockByNumber", &json!([tag, false]))?.expect("a block that it said it has");
-    let (at, now) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970"));
-    let shown = rpc.try_call("sluice_getFinality", &json!([tag]))?.expect("what shows that it is final");
-    let own = shown["headers"].as_array().and_then(|headers| headers.last()).expect("its own header");
-    let header: ConsensusHeader = decoded(own);
-    let certificate: Certificate = decoded(&shown["certificate"]);
-    let transactions = block["transactions"].as_array().expect("hashes").iter().map(hash).collect();
-    let (id, now) = (header.id(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    Some(Seen {
-        reported: reported(&block),
-        at,
-        finality_ms: now.saturating_sub(header.timestamp_ms),
-        transactions,
-        slot: (header.epoch, header.slot),
-        header,
-        id,
-        signers: certificate.signers.iter().map(|index| usize::from(index.0)).collect(),
-        certified: (certificate.epoch.0, certificate.statement.slot().0),
-    })
+/// The block that is looked for.
+struct Next {
+    height: u64,
+    /// When the node first told that it has it, and milliseconds since 1970 at that moment.
+    told: Option<(Instant, u64)>,
+}
+
+impl Next {
+    /// The block as a node reports it; `None` if the connection broke, or what makes it final is not to be had yet: the
+    /// certificate of a later block, which is written after it.
+    ///
+    /// # Panics
+    /// If the node has said that it has the block, and gives another answer than one.
+    fn look(&mut self, rpc: &Rpc) -> Option<Seen> {
+        let now = || u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis()));
+        let (at, now_ms) = *self.told.get_or_insert_with(|| (Instant::now(), now().unwrap_or(u64::MAX)));
+        let tag = format!("{:#x}", self.height);
+        let block = rpc.try_call("eth_getBlockByNumber", &json!([tag, false]))?.expect("a block that it said it has");
+        let shown = match rpc.try_call("sluice_getFinality", &json!([tag]))? {
+            Ok(shown) => shown,
+            Err(error) if error.message.contains("is not available") && at.elapsed() < AVAILABLE_WITHIN => return None,
+            Err(error) => panic!("what shows that block {} is final: {error:?}", self.height),
+        };
+        let own = shown["headers"].as_array().and_then(|headers| headers.last()).expect("its own header");
+        let header: ConsensusHeader = decoded(own);
+        let certificate: Certificate = decoded(&shown["certificate"]);
+        let transactions = block["transactions"].as_array().expect("hashes").iter().map(hash).collect();
+        Some(Seen {
+            reported: reported(&block),
+            at,
+            finality_ms: now_ms.saturating_sub(header.timestamp_ms),
+            transactions,
+            id: header.id(),
+            slot: (header.epoch, header.slot),
+            header,
+            signers: certificate.signers.iter().map(|index| usize::from(index.0)).collect(),
+            certified: (certificate.epoch.0, certificate.statement.slot().0),
+        })
+    }
 }
 
 /// A block of JSON-RPC.
