@@ -436,9 +436,4 @@ pub trait Network: Send + Sync {
 
     /// Who is connected, each peer once; whenever that changes, [`crate::pipeline::Inbox::peers_changed`] is told.
     fn peers(&self) -> Vec<Contact>;
-
-    /// Number of connected peers.
-    fn peer_count(&self) -> usize {
-        self.peers().len()
-    }
 }

@@ -385,10 +385,6 @@ impl Network for Transport {
         let contact = |peer: &Peer| Contact { peer: peer.id, validator: peer.validator };
         self.shared.peers.lock().iter().map(contact).collect()
     }
-
-    fn peer_count(&self) -> usize {
-        self.shared.peers.lock().len()
-    }
 }
 
 /// A letter as it goes to any number of peers.

@@ -74,7 +74,8 @@ fn a_leader_killed_in_its_window_costs_one_timer_and_no_notarized_block() {
         let timers = std::iter::successors(Some(timing.timer), |timer| Some(timer.mul_f64(1.5)));
         let allowed: Duration = timers.zip(0..windows.max(1)).map(|(timer, _)| timer).sum();
         let cost = ms(after.at.duration_since(before.at)).saturating_sub(usual);
-        println!("  validator {leader} died at slot {}: {cost} ms lost, {windows} windows on", before.header.slot);
+        let (from, to) = (before.header.slot, after.header.slot);
+        println!("  validator {leader} died: {cost} ms lost from slot {from} to {to}, {windows} windows on");
         // The rest is what signing, syncing and sending take on a machine that is shared by all of them.
         let allowed = allowed + 2 * timing.slot;
         assert!(cost <= ms(allowed), "{cost} ms lost, at most {allowed:?}; one timer is {:?}", timing.timer);

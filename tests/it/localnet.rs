@@ -36,7 +36,7 @@ impl Localnet {
         let description: Value = serde_json::from_slice(&std::fs::read(&file).expect("readable")).expect("JSON");
         let urls =
             description["nodes"].as_array().expect("nodes").iter().map(|node| node["rpc"].as_str().expect("a URL"));
-        net.nodes = urls.map(|url| Rpc::new(url)).collect();
+        net.nodes = urls.map(Rpc::new).collect();
         let all: Vec<usize> = (0..net.nodes.len()).collect();
         net.reach(&all, 2);
         net

@@ -36,7 +36,7 @@ const SIMULATED: [Case; 31] = [
     case(Bug::NotarizeUnexecuted, "none", 1, "that it did not execute"),
     case(Bug::NotarizeInvalid, "invalid-blocks", 1, "votes Notarize"),
     case(Bug::IgnoreFloor, "lost-log", 1, "with the floor of the log at"),
-    struck(Bug::SkipNotarized, "lost-log", 1, "a slot whose Notarization it holds"),
+    struck(Bug::SkipNotarized, "lost-log", 180, "a slot whose Notarization it holds"),
     case(Bug::ProposeOnOldBase, "partition", 1, "below the certified block"),
     case(Bug::ClearEarly, "partition", 1, "is not decided"),
     case(Bug::KeepCertificates, "none", 1, ""),

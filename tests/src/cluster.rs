@@ -33,7 +33,7 @@ use crate::{
     namespaces::{HUB, NETWORK, Namespaces, Place, Stay},
     node::{Node, binary},
     relay::{Conditions, Options, Relay},
-    rpc::quantity,
+    rpc::{Rpc, quantity},
 };
 
 /// Ports of every node: it has its address for itself.
@@ -48,6 +48,9 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// Blocks asked for in one request.
 const BATCH_BLOCKS: u64 = 50;
+
+/// What nodes count that may tell why a scenario failed.
+const COUNTS_TOLD: [&str; 1] = ["net_peer_"];
 
 /// What lies between nodes.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +196,8 @@ impl Cluster {
         if let Some((keys, password)) = &member.home.keys {
             command.arg("--validator-keys").arg(keys).arg("--validator-password-file").arg(password);
         }
-        command.args(["--log", "warn", "--http.vhosts", "*"]);
+        let filter = std::env::var("SLUICE_CLUSTERS_LOG").unwrap_or_else(|_| "warn".to_owned());
+        command.args(["--log", &filter, "--http.vhosts", "*"]);
         let ports = [("p2p", P2P_PORT), ("http", HTTP_PORT), ("ws", WS_PORT)];
         for (door, port) in ports {
             command.arg(format!("--{door}.addr={address}")).arg(format!("--{door}.port={port}"));
@@ -436,6 +440,15 @@ impl Cluster {
         format!("{} heights with one block and state each, slots signed {signed:?}", self.ledger.blocks())
     }
 
+    /// What a node counts, as Prometheus reads it: the lines that begin with one of these names and are not zero.
+    #[must_use]
+    pub fn metrics(&self, index: usize, names: &[&str]) -> Vec<String> {
+        let url = format!("http://{}:{METRICS_PORT}/metrics", self.spaces.address(index));
+        let text = Rpc::new(&url).get().unwrap_or_default();
+        let wanted = |line: &&str| names.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0");
+        text.lines().filter(wanted).map(str::to_owned).collect()
+    }
+
     /// Everything that a node wrote, over all its lives.
     #[must_use]
     pub fn said(&self, index: usize) -> String {
@@ -471,6 +484,7 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             for index in 0..self.members.len() {
                 eprintln!("--- node {index} said last:\n{}", tail(&self.said(index)));
+                eprintln!("--- and counts {}", self.metrics(index, &COUNTS_TOLD).join(", "));
             }
             if std::env::var_os("SLUICE_CLUSTERS_KEEP").is_some() {
                 self.home.disable_cleanup(true);

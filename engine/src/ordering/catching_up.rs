@@ -112,7 +112,7 @@ impl Machine {
         let signers = self.certificates.values().find(|held| held.statement.id() == Some(*id)).map(|it| it.signers);
         let holds = |index: &ValidatorIndex| signers.is_none_or(|signers| signers.contains(*index));
         let peer = |index| self.peer_of(index);
-        let anybody = || self.contacts.get(start.checked_rem(self.contacts.len())?).map(|contact| contact.peer);
+        let anybody = || self.sync.anybody(start);
         let signer = self.others(start).filter(holds).find_map(peer);
         signer.or_else(|| self.others(start).find_map(peer)).or_else(anybody)
     }
@@ -154,6 +154,19 @@ impl Machine {
             let soon = self.now.monotonic.saturating_add(STALL);
             self.stall.wait = STALL;
             self.stall.at = Some(self.stall.at.map_or(soon, |at| at.min(soon)));
+            self.changed = true;
+        }
+    }
+
+    /// A validator has come. If nothing moves, words that it lacks, or that are lacking here, were lost: it is told at
+    /// once where this node stands, at most once in two delays.
+    pub(super) fn greet(&mut self) {
+        let now = self.now.monotonic;
+        let quiet = self.settings.timing.delta.saturating_mul(2);
+        let since = self.stall.at.map(|at| at.saturating_sub(self.stall.wait));
+        if since.is_some_and(|since| now >= since.saturating_add(quiet)) {
+            self.stall.wait = STALL;
+            self.stall.at = Some(now);
             self.changed = true;
         }
     }

@@ -378,15 +378,16 @@ impl Machine {
     /// Notes who is connected.
     pub(super) fn peers(&mut self, mut contacts: Vec<Contact>) {
         contacts.truncate(limits::PEERS_MAX);
-        self.sync.peers(&contacts);
-        self.contacts = contacts;
+        if self.sync.peers(&contacts) {
+            self.greet();
+        }
         self.changed |= !self.wants.is_empty() || self.is_left_to_ranges();
     }
 
     /// The connection to a validator.
     pub(super) fn peer_of(&self, index: ValidatorIndex) -> Option<u64> {
         let key = self.set.get(index)?.public_key;
-        self.contacts.iter().find(|contact| contact.validator == Some(key)).map(|contact| contact.peer)
+        self.sync.peer_of(&key)
     }
 
     /// The validators other than this one, starting from a place that a number chooses.

@@ -37,8 +37,8 @@ use crate::{
     crypto::Committee,
     limits,
     types::{
-        Certificate, ConsensusHeader, Contact, Epoch, Evidence, Height, Message, SignedHeader, Slot, Statement,
-        ValidatorIndex, ValidatorSet, vote::Kind,
+        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, SignedHeader, Slot, Statement, ValidatorIndex,
+        ValidatorSet, vote::Kind,
     },
 };
 
@@ -120,7 +120,6 @@ pub struct Machine {
     pub(super) heard: Vec<Duration>,
 
     // Catching up.
-    pub(super) contacts: Vec<Contact>,
     pub(super) sync: Sync,
     pub(super) wants: BTreeMap<B256, Want>,
     pub(super) stall: Stall,
@@ -149,12 +148,11 @@ impl Machine {
         let Snapshot { set, next_set, seed, next_seed, base, tip, blocks, entries, is_log_lost, nonce, .. } = snapshot;
         let handovers: VecDeque<Certificate> = snapshot.handovers.into_iter().take(limits::HANDOVERS_MAX).collect();
         settings.window = settings.window.max(1);
-        let epoch = set.epoch();
-        let committee = settings.scheme.committee(&set).ok_or(StartError::Key(epoch))?;
+        let committee = settings.scheme.committee(&set).ok_or_else(|| StartError::Key(set.epoch()))?;
         let set = Arc::new(set);
         let me = settings.identity.as_ref().and_then(|identity| set.index_of(&identity.public_key));
         let planted = settings.planted;
-        let record = Record::new(epoch, settings.window, base.id, None, planted);
+        let record = Record::new(set.epoch(), settings.window, base.id, None, planted);
         let (tip, finalization) = match tip {
             Some((tip, finalization)) => (tip, Some(finalization)),
             None => (base.clone(), None),
@@ -191,7 +189,6 @@ impl Machine {
             fast_skip: None,
             fast_skips: 0,
             heard: vec![now.monotonic; set.size()],
-            contacts: Vec::new(),
             sync: Sync::default(),
             wants: BTreeMap::new(),
             stall: Stall::default(),

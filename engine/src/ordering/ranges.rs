@@ -4,8 +4,8 @@
 //! headers below it are final, though nothing of what lies below them has come. What they stand on is found out when it
 //! has; for then a block is executed on the one below, and committed.
 //!
-//! A node that is far behind takes no bodies but of blocks that are known to be final, lowest first: others it could not
-//! execute. So what it holds is bounded by [`crate::limits::SYNC_RANGES_MAX`].
+//! A node that is far behind takes no bodies but of blocks that are known to be final, lowest first: others it could
+//! not execute. So what it holds is bounded by [`crate::limits::SYNC_RANGES_MAX`].
 //!
 //! Where more blocks than fit an answer became final by one certificate, and where nobody gives ranges, what lies below
 //! the nearest block known to be final is fetched by hash, from that one down.
@@ -190,10 +190,14 @@ impl Machine {
     pub(super) fn missing_below_final(&self) -> Option<(B256, Slot)> {
         let mut above = self.finals.iter().filter(|(slot, _)| self.tip_slot.is_none_or(|tip| **slot > tip));
         let (mut slot, mut next) = above.next().map(|(slot, known)| (*slot, known.id))?;
+        let patience = self.settings.timing.delta.saturating_mul(2);
         while next != self.tip.id {
-            let Some(known) = self.blocks.get(&next).filter(|known| known.empty.is_some()) else {
-                return Some((next, slot));
-            };
+            let Some(known) = self.blocks.get(&next) else { return Some((next, slot)) };
+            if known.empty.is_none() {
+                // Its body may be about to come with it.
+                let is_overdue = self.now.monotonic >= known.arrived.saturating_add(patience);
+                return is_overdue.then_some((next, slot));
+            }
             (slot, next) = (known.parent.slot?, known.parent.id);
         }
         None

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     limits,
-    types::{Contact, Height, Range},
+    types::{Contact, Height, PublicKey, Range},
 };
 
 /// A peer is waited for no longer than this, however slow it was.
@@ -72,6 +72,7 @@ pub(super) struct Asked {
 /// A connected peer.
 #[derive(Clone, Debug, Default)]
 struct Peer {
+    validator: Option<PublicKey>,
     /// The height that it says it has.
     height: Option<u64>,
     /// When its words of a later epoch will be no news any more that is about to come by itself.
@@ -139,12 +140,26 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    /// Notes who is connected.
-    pub(super) fn peers(&mut self, contacts: &[Contact]) {
+    /// Notes who is connected; says whether a validator has come.
+    pub(super) fn peers(&mut self, contacts: &[Contact]) -> bool {
         let before = std::mem::take(&mut self.peers);
-        let fresh = || Peer { count: COUNT_FIRST, ..Peer::default() };
-        let known = |peer: u64| before.get(&peer).cloned().unwrap_or_else(fresh);
-        self.peers = contacts.iter().map(|contact| (contact.peer, known(contact.peer))).collect();
+        let known = |contact: &Contact| {
+            let peer = before.get(&contact.peer).cloned();
+            let peer = peer.unwrap_or_else(|| Peer { count: COUNT_FIRST, ..Peer::default() });
+            Peer { validator: contact.validator, ..peer }
+        };
+        self.peers = contacts.iter().map(|contact| (contact.peer, known(contact))).collect();
+        contacts.iter().any(|contact| contact.validator.is_some() && !before.contains_key(&contact.peer))
+    }
+
+    /// The connection to a validator.
+    pub(super) fn peer_of(&self, validator: &PublicKey) -> Option<u64> {
+        self.peers.iter().find(|(_, peer)| peer.validator.as_ref() == Some(validator)).map(|(id, _)| *id)
+    }
+
+    /// Any connection, chosen by a number.
+    pub(super) fn anybody(&self, choice: usize) -> Option<u64> {
+        self.peers.keys().nth(choice.checked_rem(self.peers.len())?).copied()
     }
 
     /// Asks a peer for nothing more.
@@ -344,7 +359,8 @@ impl Sync {
             self.blocked_at = Some(self.tip);
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.rests_until = peer.rests_until.max(now.saturating_add(REST));
+            let wait = asked.until.saturating_sub(asked.since);
+            peer.rests_until = peer.rests_until.max(now.saturating_add(wait));
         }
     }
 

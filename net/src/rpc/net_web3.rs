@@ -22,7 +22,7 @@ pub(super) fn register(registry: &mut Registry) -> Registered {
     registry.inline("net_version", |node, arguments| answer(arguments, node.query.chain().chain_id.to_string()))?;
     registry.inline("net_listening", |_, arguments| answer(arguments, true))?;
     registry.inline("net_peerCount", |node, arguments| {
-        answer(arguments, U64::from(convert::count(node.network.peer_count())))
+        answer(arguments, U64::from(convert::count(node.network.peers().len())))
     })?;
     registry.inline("web3_clientVersion", |_, arguments| answer(arguments, client_version()))?;
     registry.inline("web3_sha3", sha3)?;

@@ -49,7 +49,7 @@ fn status(node: &Node, arguments: Arguments<'_>) -> Result<Status, Refusal> {
         height: U64::from(node.query.tip().height().0),
         epoch: U64::from(standing.epoch.0),
         slot: U64::from(standing.slot.0),
-        peers: U64::from(convert::count(node.network.peer_count())),
+        peers: U64::from(convert::count(node.network.peers().len())),
         validator: standing.is_validator,
         transactions: U64::from(standing.transactions),
         finality,

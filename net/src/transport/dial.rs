@@ -47,17 +47,25 @@ use crate::metrics;
 /// How long a handshake, records included, may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long a node is waited for that was dialled; then it is dialled anew, since a packet that was lost is sent again
+/// ever more seldom.
+const DIAL_TIME_MAX: Duration = Duration::from_millis(1_500);
+
+/// The time there and back that a new connection reckons with: what is lost is first sent again after three of them.
+const ROUND_TRIP_FIRST: Duration = Duration::from_millis(80);
+
 /// Handshakes in progress from which on an address must be proven before anything is computed for it.
 const HANDSHAKES_UNPROVEN_MAX: usize = 16;
 
 /// Handshakes of configured addresses, which have places of their own.
 const HANDSHAKES_RESERVED_MAX: usize = 64;
 
-/// A connection that is silent for this long is gone.
-const IDLE_MAX: Duration = Duration::from_secs(8);
+/// A connection that is silent for this long is gone. After a cut a new one stands sooner than an old one, whose last
+/// try may be as far away as the cut was long, finds that it is over.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// Something is sent at least this often.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Receive window of one stream: a share is read in one go within a window of it.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -80,9 +88,11 @@ const INCOMING_MAX: usize = 256;
 /// How often is looked for somebody to dial.
 const DIAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The wait after the first failure to reach a node, and the longest.
+/// The wait after the first failure to reach a node, and the longest; validators and configured nodes, which a cut may
+/// have kept away, are soon tried again however long it took.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_RESERVED_MAX: Duration = Duration::from_millis(400);
 
 /// Nodes that are dialled at a time.
 const DIALLING_MAX: usize = 32;
@@ -224,9 +234,10 @@ impl Book {
         let Some(target) = self.targets.get_mut(identity) else { return };
         target.is_dialling = false;
         target.failures = if is_reached { 0 } else { target.failures.saturating_add(1) };
+        let longest = if target.is_reserved { RETRY_RESERVED_MAX } else { RETRY_MAX };
         let mut wait = RETRY_FIRST;
         for _ in 0..target.failures.min(16) {
-            wait = wait.saturating_add(wait / 2).min(RETRY_MAX);
+            wait = wait.saturating_add(wait / 2).min(longest);
         }
         // Two nodes that dial each other again and again should not do so in step.
         let spread = u32::from(identity.0[0]).saturating_add(256);
@@ -291,6 +302,7 @@ fn quic_config() -> QuicConfig {
     config.send_window(SEND_WINDOW_BYTES);
     config.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
     config.keep_alive_interval(Some(KEEP_ALIVE));
+    config.initial_rtt(ROUND_TRIP_FIRST);
     config.datagram_receive_buffer_size(Some(DATAGRAM_BYTES));
     config.datagram_send_buffer_size(DATAGRAM_BYTES);
     config
@@ -400,7 +412,7 @@ pub(super) async fn dial(endpoint: Endpoint, shared: Arc<Shared>) {
         for (identity, address) in due(&shared, now) {
             let (endpoint, shared) = (endpoint.clone(), shared.clone());
             dialling.spawn(async move {
-                let met = timeout(HANDSHAKE_TIME_MAX, reach(&endpoint, &identity, &address, &shared)).await;
+                let met = timeout(DIAL_TIME_MAX, reach(&endpoint, &identity, &address, &shared)).await;
                 let met = met.unwrap_or(Err("nobody answered in time"));
                 shared.book.lock().dialled(&identity, met.is_ok(), Instant::now());
                 tokio::spawn(async move { serve(met, &shared).await });

@@ -262,10 +262,6 @@ impl Peers {
         self.by_id.values()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
     /// How much a node's faults weigh now.
     pub(crate) fn score(&self, identity: &NodeId, now: Instant) -> f64 {
         self.faults.get(identity).map_or(0.0, |faults| {

@@ -309,13 +309,15 @@ fn wide(arguments: &Arguments) -> Result<bool, String> {
 fn sync(arguments: &Arguments) -> Result<bool, String> {
     let how = format!("--mode sync --seconds {}", arguments.seconds);
     for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let lies = Lie::ALL.iter().map(|lie| Some(*lie)).chain([None]);
-        for lie in lies {
-            let options = Options { verbose: arguments.verbose, ..Options::sync(seed, lie, arguments.seconds) };
+        let lies = Lie::ALL.iter().map(|lie| (Some(*lie), false)).chain([(None, false), (Some(Lie::Bare), true)]);
+        for (lie, all_lie) in lies {
+            let mut options = Options { verbose: arguments.verbose, ..Options::sync(seed, lie, arguments.seconds) };
+            options.truthful = options.truthful.filter(|_| !all_lie);
             let report = World::new(options).run();
             let behind: Vec<String> =
                 report.caught_up.iter().map(|(heights, us)| format!("{heights} in {} ms", us / 1_000)).collect();
-            println!("seed {seed}, {lie:?}: {}; height {}", behind.join(", "), report.height);
+            let who = if all_lie { "all" } else { "all but one" };
+            println!("seed {seed}, {who} {lie:?}: {}; height {}", behind.join(", "), report.height);
             if report.violation.is_some() || report.caught_up.len() < 2 {
                 tell(&report, &how);
                 return Ok(false);

@@ -65,7 +65,8 @@ impl World {
     }
 
     fn answer_fetch(&mut self, node: usize, from: usize, fetch: &Fetch) {
-        let lies = self.nodes[node].lie.is_some() || self.nodes[node].fault == Some(FaultKind::WrongBlocks);
+        let is_liar = matches!(self.nodes[node].lie, Some(Lie::WrongBlocks | Lie::Mixed));
+        let lies = is_liar || self.nodes[node].fault == Some(FaultKind::WrongBlocks);
         if lies && self.rng.below(2) == 0 {
             return self.answer_wrongly(node, from, fetch);
         }

@@ -113,7 +113,7 @@ impl Options {
             idle_interval: Some(Duration::from_millis(200)),
         };
         let length_us = seconds.saturating_mul(1_000_000);
-        let faults = if seed % 2 == 0 { "epochs" } else { "epochs,loss,duplicate,reorder" };
+        let faults = if seed.is_multiple_of(2) { "epochs" } else { "epochs,loss,duplicate,reorder" };
         Self {
             length_us,
             calm_us: 0,
