@@ -65,7 +65,12 @@ pub(super) fn run(folder: &Folder, program: &Path, options: Options) -> eyre::Re
     let network = folder.read()?;
     let seconds = ran.as_secs_f64();
     let nodes = network.nodes.iter().zip(&run.watched).map(|(node, watched)| watched.summary(node, seconds));
-    let report = Report { ok: run.fallen.is_empty(), seconds, fallen: &run.fallen, nodes: nodes.collect() };
+    let report = Report {
+        ok: run.fallen.is_empty(),
+        seconds: watch::rounded(seconds),
+        fallen: &run.fallen,
+        nodes: nodes.collect(),
+    };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

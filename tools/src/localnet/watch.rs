@@ -182,11 +182,22 @@ impl Watched {
             height: last.map(|status| status.height.to()),
             slot: last.map(|status| status.slot.to()),
             peers: last.map(|status| status.peers.to()),
-            finality_ms: last.and_then(|status| status.finality),
+            finality_ms: last.and_then(|status| status.finality).map(Finality::rounded),
             transactions: self.included,
-            transactions_per_second: if seconds > 0.0 { float(self.included) / seconds } else { 0.0 },
+            transactions_per_second: if seconds > 0.0 { rounded(float(self.included) / seconds) } else { 0.0 },
         }
     }
+}
+
+impl Finality {
+    fn rounded(self) -> Self {
+        Self { p50: rounded(self.p50), p95: rounded(self.p95), p99: rounded(self.p99) }
+    }
+}
+
+/// To one place behind the point: more would say nothing.
+pub(super) fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
 
 fn float(count: u64) -> f64 {
