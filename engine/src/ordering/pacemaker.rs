@@ -34,6 +34,9 @@ pub(super) struct Pacemaker {
     entered: Duration,
     /// Per slot of the window: when it is given up.
     deadlines: Vec<Option<Duration>>,
+    /// Per slot of the window: whether the block before it was once known to have transactions; it may be final and
+    /// forgotten before the blocks after it come.
+    busy: Vec<bool>,
     /// Slots of the window that were given up.
     fired: usize,
     windows_since_final: u32,
@@ -41,7 +44,15 @@ pub(super) struct Pacemaker {
 
 impl Pacemaker {
     pub(super) const fn new(timing: Timing) -> Self {
-        Self { timing, window: None, entered: Duration::ZERO, deadlines: Vec::new(), fired: 0, windows_since_final: 0 }
+        Self {
+            timing,
+            window: None,
+            entered: Duration::ZERO,
+            deadlines: Vec::new(),
+            busy: Vec::new(),
+            fired: 0,
+            windows_since_final: 0,
+        }
     }
 
     /// The window under way.
@@ -59,7 +70,8 @@ impl Pacemaker {
         self.window = Some(window);
         self.entered = now;
         self.windows_since_final = self.windows_since_final.saturating_add(1);
-        self.deadlines = vec![None; usize::try_from(slots).unwrap_or(usize::MAX)];
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
+        (self.deadlines, self.busy) = (vec![None; slots], vec![false; slots]);
         self.fired = 0;
     }
 
@@ -74,8 +86,11 @@ impl Pacemaker {
         let Timing { delta, slot_time, idle_interval } = self.timing;
         let Some(idle) = idle_interval else { return };
         let mut wait = delta.saturating_mul(4).saturating_add(slot_time);
+        for (at, was_busy) in self.busy.iter_mut().enumerate() {
+            *was_busy = *was_busy || busy(at);
+        }
         for at in 0..self.deadlines.len() {
-            wait = wait.saturating_add(if busy(at) { slot_time } else { idle });
+            wait = wait.saturating_add(if self.busy[at] { slot_time } else { idle });
             let deadline = self.entered.saturating_add(self.stretched(wait));
             let earlier = self.deadlines[at].map_or(deadline, |armed| armed.min(deadline));
             self.deadlines[at] = Some(earlier);
@@ -102,5 +117,40 @@ impl Pacemaker {
     /// The slot that [`Self::next`] named was given up.
     pub(super) const fn fire(&mut self) {
         self.fired = self.fired.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn pacemaker() -> Pacemaker {
+        let timing = Timing { delta: 150 * MS, slot_time: 200 * MS, idle_interval: Some(1_000 * MS) };
+        let mut pacemaker = Pacemaker::new(timing);
+        pacemaker.enter(3, 4, 10_000 * MS);
+        pacemaker
+    }
+
+    fn waits(pacemaker: &Pacemaker) -> Vec<u128> {
+        pacemaker.deadlines.iter().map(|at| (at.expect("armed") - pacemaker.entered).as_millis()).collect()
+    }
+
+    #[test]
+    fn timers_move_earlier_as_blocks_come_and_stay_there_when_those_are_forgotten() {
+        let mut pacemaker = pacemaker();
+        pacemaker.arm(|_| false);
+        assert_eq!(waits(&pacemaker), [1_800, 2_800, 3_800, 4_800]);
+        // On a fast network a block is final and forgotten before the next one comes.
+        for known in 0..3 {
+            pacemaker.arm(|at| at == known);
+        }
+        assert_eq!(waits(&pacemaker), [1_000, 1_200, 1_400, 2_400]);
+        pacemaker.arm(|_| false);
+        assert_eq!(waits(&pacemaker), [1_000, 1_200, 1_400, 2_400]);
+        pacemaker.enter(4, 4, 20_000 * MS);
+        pacemaker.arm(|_| false);
+        assert_eq!(waits(&pacemaker), [2_700, 4_200, 5_700, 7_200], "nothing is final since the last window");
     }
 }
