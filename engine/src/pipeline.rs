@@ -16,9 +16,9 @@
 //! What peers ask for is answered by the network's own threads ([`Inbox::answer`]).
 //! Beside it, the hints thread looks at what was admitted and may simulate it ([`crate::hints`]). Nobody waits for it.
 //!
-//! Each stage runs on its own thread and owns its state; stages share bounded queues, not locks. This is
-//! the only file of the room that reads a clock or starts a thread that outlives a call. Shutdown closes the first queue; what
-//! was decided is committed before [`Node::stop`] returns. A failed stage stops the node: the reason is
+//! Each stage runs on its own thread and owns its state; stages share bounded queues, not locks. This is the only file
+//! of the room that reads a clock or starts a thread that outlives a call. Shutdown closes the first queue; what was
+//! decided is committed before [`Node::stop`] returns. A failed stage stops the node: the reason is
 //! handed to whoever waits in [`Node::wait`].
 
 mod answering;

@@ -57,7 +57,7 @@ const SIMULATED: [Case; 31] = [
     case(Bug::KeepBadShare, "bad-shares", 1, "the aggregate signature does not hold"),
     case(Bug::FinalizeUnfetched, "loss", 1, "that it did not execute"),
     case(Bug::AcceptWrongBlock, "wrong-blocks,partition", 1, ""),
-    Case { validators: 5, is_sync: true, ..case(Bug::TakeUnproven, "epochs", 2, "that nobody made") },
+    Case { validators: 5, is_sync: true, ..case(Bug::TakeUnproven, "epochs", 1, "holds Finalize") },
     case(Bug::NeverResetTimers, "dead", 1, "lasts"),
     case(Bug::AccuseHonest, "partition", 1, "is honest and accused"),
     case(Bug::DropEvidence, "equivocate", 1, "and no evidence"),

@@ -44,8 +44,8 @@ struct Links<B> {
 /// Answers a wish, and returns the bodies that go with the answer.
 ///
 /// `shelved` gives the block at a height up to `newest`, `tail` a tail header by its id. At most
-/// [`limits::CHAIN_HEADERS_MAX`] blocks are looked at, and no more bodies are returned than [`limits::LETTER_BYTES_MAX`]
-/// bytes or one.
+/// [`limits::CHAIN_HEADERS_MAX`] blocks are looked at, and the bodies that are returned have no more bytes than
+/// [`limits::LETTER_BYTES_MAX`], or are one.
 pub fn chain_above<B>(
     range: &Range,
     newest: Height,

@@ -7,7 +7,7 @@
 //!
 //! Trusted is whoever gave something good and has not failed since; he is asked for several ranges at a time. Everybody
 //! else is tried: with the lowest range that somebody trusted is asked for too, or, where nobody is trusted, some at a
-//! time with the lowest one of all. So a peer that lies costs at most one wait, and one good peer among them is found as
+//! time with the lowest of all. So a peer that lies costs at most one wait, and one good peer among them is found as
 //! soon as it was tried. Who fails is asked for less, and rests, ever longer; what it says of its height counts for
 //! itself alone, and only until it says something else.
 
@@ -23,9 +23,9 @@ use crate::{
 
 /// A peer is waited for no longer than this, however slow it was.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Whoever had nothing is asked again after this long; who failed, after half as long again with every time.
+/// Whoever has nothing is asked again after this long.
 const REST: Duration = Duration::from_secs(1);
-/// And after this long at most.
+/// Who fails rests as long as he was waited for, half as long again every time, and this long at most.
 const REST_MAX: Duration = Duration::from_secs(60);
 /// An answer that is late is taken for this long.
 const LATE_MAX: Duration = Duration::from_secs(60);
@@ -109,15 +109,16 @@ impl Peer {
         self.asked.iter().filter(|asked| !asked.is_late)
     }
 
-    fn fail(&mut self, now: Duration) {
+    /// It was waited for in vain, this long.
+    fn fail(&mut self, now: Duration, wait: Duration) {
         self.is_trusted = false;
         self.height = None;
-        self.strikes = self.strikes.saturating_add(1);
-        self.count = (self.count / 2).max(1);
-        let mut rest = REST;
+        let mut rest = wait;
         for _ in 0..self.strikes.min(16) {
             rest = rest.saturating_add(rest / 2).min(REST_MAX);
         }
+        self.strikes = self.strikes.saturating_add(1);
+        self.count = (self.count / 2).max(1);
         self.rests_until = now.saturating_add(rest);
     }
 }
@@ -199,7 +200,7 @@ impl Sync {
                 (asked.is_late, is_late) = (true, true);
             }
             if is_late {
-                peer.fail(need.now);
+                peer.fail(need.now, need.wait);
             }
         }
         // What came is not executed: it is asked for anew.
@@ -347,7 +348,7 @@ impl Sync {
     pub(super) fn had_nothing(&mut self, peer: u64, asked: &Asked, now: Duration) {
         let Some(peer) = self.peers.get_mut(&peer) else { return };
         if asked.is_owed || peer.height.is_some_and(|own| own > asked.from) {
-            peer.fail(now);
+            peer.fail(now, asked.until.saturating_sub(asked.since));
         } else {
             peer.rests_until = peer.rests_until.max(now.saturating_add(REST));
         }

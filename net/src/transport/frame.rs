@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! datagram     kind, version, payload                      votes alone
-//! stream       lane byte, frame, frame, ..                 one way; words and transactions stay open, a share has its own
+//! stream       lane byte, frame, frame, ..                 one way; words and transactions stay, a share has its own
 //! request      frame, answered by one frame                both ways
 //! frame        u32 length | u8 kind | u8 version | payload        length of what follows it, big end first
 //! letter       u32 length | message | (u16 place | u32 length | body)*

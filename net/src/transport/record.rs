@@ -1,7 +1,7 @@
 //! Node records: who a node is, where it can be reached, and which validator speaks through it.
 //!
 //! ```text
-//! record   [version, chain id, genesis, identity, sequence, [address, ..], [validator key, its signature] or [], signature]
+//! record [version, chain id, genesis, identity, sequence, [address, ..], [validator, its signature] or [], signature]
 //! ```
 //!
 //! RLP; addresses are text such as `203.0.113.7:30303`. The identity signs everything before its signature (Ed25519,

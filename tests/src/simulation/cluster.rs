@@ -64,8 +64,9 @@ pub(super) fn stakes(options: &Options, rng: &mut Rng) -> Vec<u64> {
     }
 }
 
-pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Node> {
-    let node = |validator: usize, fault: Option<FaultKind>, rng: &mut Rng| Node {
+/// A validator, or a node that only follows, on an empty disk.
+fn node(options: &Options, validator: usize, fault: Option<FaultKind>, rng: &mut Rng) -> Node {
+    Node {
         secret: secret_of(validator),
         fault,
         machine: None,
@@ -103,7 +104,10 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
         busy_us: 0,
         cpu_us: 0,
         sent_bytes: 0,
-    };
+    }
+}
+
+pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Node> {
     let total: u64 = stakes.iter().sum();
     let mut kinds: Vec<FaultKind> = options.faults.of_a_third().collect();
     let forgets = [FaultKind::LostLog, FaultKind::TornLog, FaultKind::OldLog];
@@ -121,20 +125,25 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
             None => (faulty + stakes[validator]) * 3 < total,
         };
         if kinds.is_empty() || !fits {
-            nodes.push(node(validator, None, rng));
+            nodes.push(node(options, validator, None, rng));
             continue;
         }
         (faulty, count) = (faulty + stakes[validator], count + 1);
         let kind = kinds[usize::try_from(rng.below(kinds.len() as u64)).expect("small")];
         // Whose clock is wrong keeps all rules, and cannot help the others on.
         let is_jumping = kind == FaultKind::ClockJumps;
-        nodes.push(Node { is_jumping, ..node(validator, Some(kind).filter(|_| !is_jumping), rng) });
+        nodes.push(Node { is_jumping, ..node(options, validator, Some(kind).filter(|_| !is_jumping), rng) });
         if kind == FaultKind::Twins {
-            nodes.push(node(validator, Some(kind), rng));
+            nodes.push(node(options, validator, Some(kind), rng));
         }
     }
+    add_followers_and_liars(options, &mut nodes, rng);
+    nodes
+}
+
+fn add_followers_and_liars(options: &Options, nodes: &mut Vec<Node>, rng: &mut Rng) {
     for follower in options.validators..options.validators + options.followers {
-        nodes.push(Node { is_late: true, ..node(follower, None, rng) });
+        nodes.push(Node { is_late: true, ..node(options, follower, None, rng) });
     }
     if options.truthful.is_some() || options.lie.is_some() {
         let is_asked = |at: usize, node: &Node| at > 0 && !node.is_late && Some(at) != options.truthful;
@@ -144,5 +153,4 @@ pub(super) fn nodes(options: &Options, stakes: &[u64], rng: &mut Rng) -> Vec<Nod
             liar.lie = Some(options.lie.unwrap_or(Lie::ALL[draw]));
         }
     }
-    nodes
 }

@@ -102,8 +102,8 @@ impl Disk {
     fn compact(&mut self) {
         let Some(floor) = self.log.iter().filter_map(Entry::floor).max() else { return };
         self.log.retain(|entry| match entry {
-            Entry::Vote(vote) => (vote.epoch, vote.statement.slot()) > floor,
-            Entry::Proposal { epoch, slot, .. } => (*epoch, *slot) > floor,
+            Entry::Vote(vote) => (vote.epoch, vote.statement.slot()) >= floor,
+            Entry::Proposal { epoch, slot, .. } => (*epoch, *slot) >= floor,
             Entry::Certificate(held) => (held.epoch, held.statement.slot()) >= floor,
             Entry::Floor { epoch, slot } | Entry::Regained { epoch, slot } => (*epoch, *slot) == floor,
             Entry::EpochStart { .. } => true,

@@ -103,7 +103,7 @@ impl Options {
         }
     }
 
-    /// Five validators, of whom the first goes away after two seconds, and a follower; both come to a chain that has been
+    /// Five validators, of whom the first goes away after two seconds, and a follower; both come to a chain that has
     /// made meanwhile, in many epochs, in some, or in one, while all others but one lie about it.
     #[must_use]
     pub fn sync(seed: u64, lie: Option<Lie>, seconds: u64) -> Self {

@@ -36,7 +36,7 @@ use crate::rng::Rng;
 
 /// Time beyond a run's own in which the slots that must pass may do so, in microseconds.
 const OVERTIME_US: u64 = 60_000_000;
-/// Blocks that a node may hold above its tip: ranges that are not executed yet, and as many as one answer to a fetch has
+/// Blocks that a node may hold above its tip: ranges that are not executed yet, and as many as an answer to a fetch has
 /// and are near, twice.
 const BLOCKS_HELD_MAX: usize = limits::SYNC_RANGES_MAX * 64 + 2 * 64;
 /// What the clocks show at the beginning.

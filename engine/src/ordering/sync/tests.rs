@@ -143,9 +143,9 @@ proptest! {
         prop_assert!(steps <= 2 * honest + found, "{steps} steps, {honest} with the good one alone");
         for (peer, manner) in (0..).zip(&manners) {
             let asked = world.asked.get(&peer).copied().unwrap_or_default();
-            // Rests of 1.5 s, then half as long again each time, in some 10 s.
+            // Rests of a wait, then half as long again each time.
             let is_silent = matches!(manner, Manner::Silent | Manner::Boasts);
-            prop_assert!(!is_silent || asked <= 2 + steps / 50, "{manner:?} was asked {asked} times in {steps} steps");
+            prop_assert!(!is_silent || asked <= 14, "{manner:?} was asked {asked} times in {steps} steps");
         }
     }
 }
@@ -171,7 +171,7 @@ fn whoever_speaks_of_more_in_vain_is_asked_ever_less() {
         world.step();
     }
     let asked = world.asked[&0];
-    assert!((3..=10).contains(&asked), "{asked} times in a minute");
+    assert!((8..=16).contains(&asked), "{asked} times in a minute");
 }
 
 #[test]

@@ -30,7 +30,14 @@ use crate::{
 const VALIDATORS: u8 = 4;
 /// A node that only follows.
 const FOLLOWER: u8 = 4;
-const NODES: u8 = 5;
+/// Another one, which is connected to the first one alone.
+const LEAF: u8 = 5;
+const NODES: u8 = 6;
+
+/// Whether two nodes are connected.
+fn are_connected(one: u8, other: u8) -> bool {
+    one != other && (one != LEAF || other == FOLLOWER) && (other != LEAF || one == FOLLOWER)
+}
 
 /// The key that a node has proved to have.
 fn key_of(number: u8) -> Option<PublicKey> {
@@ -59,7 +66,7 @@ struct Wire {
 
 impl Network for Wire {
     fn broadcast(&self, letter: &Letter) -> Delivery {
-        (0..NODES).filter(|to| *to != self.number).for_each(|to| {
+        (0..NODES).filter(|to| are_connected(self.number, *to)).for_each(|to| {
             self.send(u64::from(to), letter);
         });
         Delivery::Sent
@@ -92,7 +99,7 @@ impl Network for Wire {
     }
 
     fn peers(&self) -> Vec<Contact> {
-        let others = (0..NODES).filter(|other| *other != self.number);
+        let others = (0..NODES).filter(|other| are_connected(self.number, *other));
         others.map(|other| Contact { peer: u64::from(other), validator: key_of(other) }).collect()
     }
 }
@@ -324,6 +331,21 @@ fn a_follower_that_begins_with_nothing_comes_to_the_tip_by_ranges_and_follows_on
         assert!(chain.headers.windows(2).all(|pair| pair[1].header.parent_id == pair[0].header.id()));
     }
     assert_eq!(inbox.answer(&Message::Blocks(Vec::new())), None, "no wish, no answer");
+}
+
+#[test]
+fn a_follower_that_knows_no_validator_follows_another_follower() {
+    let mut cluster = Cluster::new(&[], 40);
+    cluster.start(FOLLOWER);
+    cluster.reach(&[0, 1, 2, 3, FOLLOWER], 90);
+    cluster.start(LEAF);
+    let now = cluster.height(0);
+    cluster.reach(&[0, 1, 2, 3, FOLLOWER, LEAF], now + 50);
+    assert!(cluster.members[usize::from(LEAF)].wire.in_ranges.load(Ordering::Relaxed) >= 40);
+    cluster.agree();
+    for height in 1..=now {
+        assert_eq!(cluster.block(LEAF, height).block, cluster.block(0, height).block);
+    }
 }
 
 #[test]
