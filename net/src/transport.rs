@@ -9,14 +9,14 @@
 //! | file | promise |
 //! |---|---|
 //! | [`record`] | who a node is, signed |
-//! | [`handshake`] | TLS between raw keys |
+//! | `handshake` | TLS between raw keys |
 //! | [`frame`] | bytes on the wire, bounded before anything is allocated |
-//! | [`lanes`] | what waits for a peer, each lane with its answer to "full" |
-//! | [`peers`] | who is connected, who may be, who may not for a while |
-//! | [`link`] | one connection at work |
-//! | [`quota`] | what one peer may say per second |
-//! | [`dial`] | who is dialled, and who is let in |
-//! | [`relay`] | large bodies in shares: cut, passed on once, put together |
+//! | `lanes` | what waits for a peer, each lane with its answer to "full" |
+//! | `peers` | who is connected, who may be, who may not for a while |
+//! | `link` | one connection at work |
+//! | `quota` | what one peer may say per second |
+//! | `dial` | who is dialled, and who is let in |
+//! | `relay` | large bodies in shares: cut, passed on once, put together |
 //!
 //! A node is dialled by its address and known by its key. A validator's vote counts unverified only over a connection
 //! whose record that validator signed. Whoever is no validator may ask, send transactions and pass on what is

@@ -436,7 +436,7 @@ pub fn decode_share(payload: &Bytes) -> Result<(B256, Share), FrameError> {
 /// Records of a frame, one behind the other.
 ///
 /// # Errors
-/// [`FrameError::Content`], also for more than [`RECORDS_PER_FRAME_MAX`].
+/// [`FrameError::Content`], also for more than 32.
 pub fn decode_records(mut bytes: &[u8]) -> Result<Vec<NodeRecord>, FrameError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
