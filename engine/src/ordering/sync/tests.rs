@@ -212,11 +212,12 @@ fn who_answers_late_is_waited_for_longer_and_its_answer_counts() {
     let mut world = World::new(&[Manner::Silent], 1_000);
     world.step();
     let (peer, range) = world.coming.pop().expect("it is asked");
-    (0..25).for_each(|_| world.step());
+    // Five steps are waited for it, and as many it rests.
+    (0..8).for_each(|_| world.step());
     assert!(!world.sync.peers[&0].is_trusted && world.sync.peers[&0].strikes == 1);
     world.manners[0] = Manner::Good;
     world.answer(peer, range);
     assert!(world.sync.peers[&0].is_trusted);
-    assert_eq!(world.sync.peers[&0].wait, 2 * 25 * STEP);
+    assert_eq!(world.sync.peers[&0].wait, 2 * 8 * STEP);
     assert_eq!(world.here, BTreeMap::from([(1, range.count)]));
 }
