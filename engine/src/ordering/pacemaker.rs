@@ -65,13 +65,14 @@ impl Pacemaker {
         self.entered
     }
 
-    /// Enters a window of `slots` slots.
-    pub(super) fn enter(&mut self, window: u64, slots: u64, now: Duration) {
+    /// Enters a window of `slots` slots, of which the first `passed` are decided already: nobody waits before those, and
+    /// what came before them may be forgotten.
+    pub(super) fn enter(&mut self, window: u64, slots: u64, passed: u64, now: Duration) {
         self.window = Some(window);
         self.entered = now;
         self.windows_since_final = self.windows_since_final.saturating_add(1);
-        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
-        (self.deadlines, self.busy) = (vec![None; slots], vec![false; slots]);
+        self.busy = (0..slots).map(|at| at < passed).collect();
+        self.deadlines = vec![None; self.busy.len()];
         self.fired = 0;
     }
 
@@ -129,7 +130,7 @@ mod tests {
     fn pacemaker() -> Pacemaker {
         let timing = Timing { delta: 150 * MS, slot_time: 200 * MS, idle_interval: Some(1_000 * MS) };
         let mut pacemaker = Pacemaker::new(timing);
-        pacemaker.enter(3, 4, 10_000 * MS);
+        pacemaker.enter(3, 4, 0, 10_000 * MS);
         pacemaker
     }
 
@@ -149,8 +150,17 @@ mod tests {
         assert_eq!(waits(&pacemaker), [1_000, 1_200, 1_400, 2_400]);
         pacemaker.arm(|_| false);
         assert_eq!(waits(&pacemaker), [1_000, 1_200, 1_400, 2_400]);
-        pacemaker.enter(4, 4, 20_000 * MS);
+        pacemaker.enter(4, 4, 0, 20_000 * MS);
         pacemaker.arm(|_| false);
         assert_eq!(waits(&pacemaker), [2_700, 4_200, 5_700, 7_200], "nothing is final since the last window");
+    }
+
+    #[test]
+    fn who_enters_late_does_not_wait_for_what_is_decided() {
+        let mut pacemaker = pacemaker();
+        pacemaker.finalized();
+        pacemaker.enter(4, 4, 2, 20_000 * MS);
+        pacemaker.arm(|at| at == 2);
+        assert_eq!(waits(&pacemaker), [1_000, 1_200, 1_400, 2_400]);
     }
 }

@@ -24,7 +24,8 @@ impl Machine {
         let frontier = self.record.frontier();
         let window = self.window_of(frontier);
         if self.pacemaker.window() != Some(window) {
-            self.pacemaker.enter(window, self.settings.window, self.now.monotonic);
+            let passed = frontier.0.saturating_sub(self.first_slot(window).0);
+            self.pacemaker.enter(window, self.settings.window, passed, self.now.monotonic);
             self.fast_skip = None;
             self.lead = None;
             if self.me.is_some_and(|me| me == self.schedule.leader(frontier)) {
@@ -65,6 +66,8 @@ impl Machine {
     /// Whether the block before a slot of the window is known and has transactions.
     fn is_busy_before(&self, start: Slot, at: u64) -> bool {
         let before = match start.0.saturating_add(at).checked_sub(1) {
+            // Committed already, and forgotten but for that.
+            Some(before) if at > 0 && self.tip_slot == Some(Slot(before)) => return !self.tip_empty,
             Some(before) if at > 0 => self.blocks.first(Slot(before)),
             _ => match self.record.base_of(start) {
                 Some(base) if base.id == self.tip.id => return !self.tip_empty,
