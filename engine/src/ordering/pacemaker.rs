@@ -65,8 +65,8 @@ impl Pacemaker {
         self.entered
     }
 
-    /// Enters a window of `slots` slots, of which the first `passed` are decided already: nobody waits before those, and
-    /// what came before them may be forgotten.
+    /// Enters a window of `slots` slots, of which the first `passed` are decided already: nobody waits before those,
+    /// and what came before them may be forgotten.
     pub(super) fn enter(&mut self, window: u64, slots: u64, passed: u64, now: Duration) {
         self.window = Some(window);
         self.entered = now;
