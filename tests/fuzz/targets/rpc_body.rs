@@ -65,6 +65,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         admission: node.admission.clone(),
         events: node.events.clone(),
         network,
+        transport: None,
         dev: Some(DevAccounts::well_known()),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("it starts");
