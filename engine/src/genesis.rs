@@ -242,7 +242,7 @@ const BLS_PUBKEY_BYTES: usize = 48;
 /// Bytes of a compressed point of G2.
 const BLS_SIGNATURE_BYTES: usize = 96;
 /// Bytes of an Ed25519 public key.
-const IDENTITY_BYTES: usize = 32;
+pub const IDENTITY_BYTES: usize = 32;
 
 /// An account of block 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::fmt;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-/// Bytes of a seed, and of a public key.
-pub const IDENTITY_BYTES: usize = 32;
+/// Bytes of a public key, and of a seed.
+pub use engine::genesis::IDENTITY_BYTES;
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;

@@ -11,7 +11,7 @@
 //! that it sent (RFC 9000, section 8); as soon as handshakes pile up it must prove itself before anything is computed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, atomic::Ordering},
@@ -106,7 +106,8 @@ const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
 /// A node that may be dialled.
 #[derive(Clone, Debug)]
 struct Target {
-    address: String,
+    /// Tried one after the other.
+    addresses: Vec<String>,
     is_reserved: bool,
     record: Option<NodeRecord>,
     failures: u32,
@@ -115,8 +116,13 @@ struct Target {
 }
 
 impl Target {
-    const fn at(address: String, is_reserved: bool) -> Self {
-        Self { address, is_reserved, record: None, failures: 0, next: None, is_dialling: false }
+    /// Its addresses as far as they are no names.
+    fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().filter_map(|address| Some(address.parse::<SocketAddr>().ok()?.ip().to_canonical()))
+    }
+
+    const fn at(addresses: Vec<String>, is_reserved: bool) -> Self {
+        Self { addresses, is_reserved, record: None, failures: 0, next: None, is_dialling: false }
     }
 }
 
@@ -125,25 +131,23 @@ impl Target {
 pub(super) struct Book {
     own: NodeId,
     targets: BTreeMap<NodeId, Target>,
-    /// Keys of validators, by which a validator's newer record is told from anybody's.
-    validators: BTreeMap<NodeId, PublicKey>,
+    /// Identities that the genesis file names.
+    validators: BTreeSet<NodeId>,
     may_dial_private: bool,
 }
 
 impl Book {
     pub(super) fn new(own: NodeId, chain: &ChainSpec, peers: &[PeerAddress], may_dial_private: bool) -> Self {
-        let (mut targets, mut validators) = (BTreeMap::new(), BTreeMap::new());
+        let (mut targets, mut validators) = (BTreeMap::new(), BTreeSet::new());
         for validator in &chain.ordering.validators {
             let Ok(identity) = NodeId::try_from(validator.identity.as_ref()) else { continue };
-            if let Some(key) = validator.bls_pubkey.as_ref().try_into().ok().map(PublicKey) {
-                validators.insert(identity, key);
-            }
-            if let Some(address) = validator.addresses.first() {
-                targets.insert(identity, Target::at(address.clone(), true));
+            validators.insert(identity);
+            if !validator.addresses.is_empty() {
+                targets.insert(identity, Target::at(validator.addresses.clone(), true));
             }
         }
         for PeerAddress { identity, address } in peers {
-            targets.insert(*identity, Target::at(address.clone(), true));
+            targets.insert(*identity, Target::at(vec![address.clone()], true));
         }
         targets.remove(&own);
         Self { own, targets, validators, may_dial_private }
@@ -151,14 +155,14 @@ impl Book {
 
     /// Whether a node has a place of its own here.
     fn is_reserved(&self, identity: &NodeId) -> bool {
-        self.targets.get(identity).is_some_and(|target| target.is_reserved) || self.validators.contains_key(identity)
+        self.targets.get(identity).is_some_and(|target| target.is_reserved) || self.validators.contains(identity)
     }
 
     /// Whether an address is one of a node that has a place of its own.
     fn is_reserved_address(&self, address: IpAddr) -> bool {
-        let of = |target: &Target| target.address.parse::<SocketAddr>().map(|address| address.ip().to_canonical());
         let reserved = self.targets.values().filter(|target| target.is_reserved);
-        reserved.map(of).any(|known| known == Ok(address.to_canonical()))
+        let known = reserved.flat_map(Target::ips);
+        known.into_iter().any(|known| known == address.to_canonical())
     }
 
     /// Whether a record says anything that is not known.
@@ -169,36 +173,29 @@ impl Book {
 
     /// Takes what a node says of where it is. An operator's word on a configured node stays.
     pub(super) fn learn(&mut self, record: NodeRecord, validator: Option<PublicKey>) {
-        let identity = record.identity;
-        let Some(address) = record.addresses.iter().find(|address| self.may_dial(address)).copied() else { return };
-        if identity == self.own {
-            return;
-        }
-        if let Some(known) = self.targets.get_mut(&identity) {
-            let is_newer = known.record.as_ref().is_none_or(|held| held.sequence < record.sequence);
-            if is_newer && !known.is_reserved {
-                known.address = address.to_string();
-            }
-            if is_newer {
-                known.record = Some(record);
-            }
+        let dialled = record.addresses.iter().filter(|address| self.may_dial(address));
+        let addresses: Vec<String> = dialled.map(ToString::to_string).collect();
+        if addresses.is_empty() || !self.is_news(&record) {
             return;
         }
         let is_reserved = validator.is_some();
-        if !is_reserved && !self.has_room(address) {
-            return;
+        if let Some(known) = self.targets.get_mut(&record.identity) {
+            if !known.is_reserved {
+                known.addresses = addresses;
+            }
+            known.record = Some(record);
+        } else if is_reserved || self.has_room(&addresses) {
+            let target = Target { record: Some(record.clone()), ..Target::at(addresses, is_reserved) };
+            self.targets.insert(record.identity, target);
         }
-        let target = Target { record: Some(record), ..Target::at(address.to_string(), is_reserved) };
-        self.targets.insert(identity, target);
     }
 
-    fn has_room(&self, address: SocketAddr) -> bool {
-        let group = NetworkGroup::of(address.ip());
+    fn has_room(&self, addresses: &[String]) -> bool {
+        let new = Target::at(addresses.to_vec(), false);
+        let groups: BTreeSet<NetworkGroup> = new.ips().map(NetworkGroup::of).collect();
         let learned = || self.targets.values().filter(|target| !target.is_reserved);
-        let in_group = |target: &&Target| {
-            target.address.parse::<SocketAddr>().is_ok_and(|address| NetworkGroup::of(address.ip()) == group)
-        };
-        learned().count() < limits::RECORDS_MAX && learned().filter(in_group).count() < limits::RECORDS_PER_NETWORK_MAX
+        let near = learned().filter(|target| target.ips().any(|ip| groups.contains(&NetworkGroup::of(ip))));
+        learned().count() < limits::RECORDS_MAX && near.count() < limits::RECORDS_PER_NETWORK_MAX
     }
 
     /// Whether an address that somebody else named may be dialled.
@@ -225,7 +222,8 @@ impl Book {
             }
             room = room.saturating_sub(1);
             target.is_dialling = true;
-            due.push((*identity, target.address.clone()));
+            let turn = usize::try_from(target.failures).unwrap_or_default().checked_rem(target.addresses.len());
+            due.extend(turn.and_then(|turn| target.addresses.get(turn)).map(|address| (*identity, address.clone())));
         }
         due
     }
@@ -504,7 +502,7 @@ async fn hello(connection: &Connection, is_dialler: bool, shared: &Shared) -> Op
     let _ = send.finish();
     let room = Arc::new(Semaphore::new(frame::HELLO_BYTES_MAX));
     let frame = frame::read_frame(&mut receive, frame::HELLO_BYTES_MAX, &room).await.ok()??;
-    let mut bytes = frame.payload.as_slice();
+    let mut bytes = &frame.payload[..];
     let record = (frame.kind == Kind::Record).then(|| NodeRecord::decode(&mut bytes).ok()).flatten();
     record.filter(|_| bytes.is_empty())
 }
@@ -546,5 +544,100 @@ fn gossip_to(peer: &Peer, shared: &Shared) {
     if !encoded.is_empty() {
         let parts: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
         let _ = peer.lanes.word(Bytes::from(frame::frame(Kind::Records, &parts)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::types::Domain;
+
+    use super::*;
+    use crate::{identity::NodeKey, transport::tests::kit::spec};
+
+    fn key(number: u16) -> NodeKey {
+        let mut seed = [7; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        NodeKey::from_seed(&seed).expect("any seed")
+    }
+
+    fn record(number: u16, sequence: u64, addresses: &[&str]) -> NodeRecord {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        NodeRecord::sign(&Domain::default(), &key(number), sequence, addresses, None)
+    }
+
+    fn book() -> Book {
+        Book::new(key(0).public_key().into(), &spec(1, &[]), &[], false)
+    }
+
+    fn addresses(book: &Book, number: u16) -> Option<Vec<String>> {
+        book.targets.get(&NodeId::from(key(number).public_key())).map(|target| target.addresses.clone())
+    }
+
+    /// Whoever names an address must not make this node knock at its own doors.
+    #[test]
+    fn nobody_is_dialled_on_this_machine_or_in_a_private_network_because_somebody_said_so() {
+        for private in [
+            "127.0.0.1:9",
+            "10.1.2.3:9",
+            "172.16.0.1:9",
+            "192.168.1.1:9",
+            "169.254.1.1:9",
+            "100.64.0.1:9",
+            "0.0.0.0:9",
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "192.0.2.1:9",
+            "[::1]:9",
+            "[::]:9",
+            "[fe80::1]:9",
+            "[fc00::1]:9",
+            "[ff02::1]:9",
+            "[2001:db8::1]:9",
+            "[::ffff:127.0.0.1]:9",
+            "[::ffff:10.0.0.1]:9",
+            "8.8.8.8:0",
+        ] {
+            let mut book = book();
+            book.learn(record(1, 1, &[private]), None);
+            assert_eq!(addresses(&book, 1), None, "{private}");
+        }
+        let mut book = book();
+        book.learn(record(1, 1, &["10.0.0.1:9", "8.8.8.8:9", "[2606:4700::1]:9"]), None);
+        assert_eq!(addresses(&book, 1), Some(vec!["8.8.8.8:9".to_owned(), "[2606:4700::1]:9".to_owned()]));
+    }
+
+    #[test]
+    fn a_newer_record_replaces_an_older_one_and_networks_have_few_places() {
+        let mut book = book();
+        book.learn(record(1, 5, &["8.8.8.8:1"]), None);
+        book.learn(record(1, 4, &["8.8.8.8:2"]), None);
+        assert_eq!(addresses(&book, 1), Some(vec!["8.8.8.8:1".to_owned()]));
+        book.learn(record(1, 6, &["8.8.8.8:3"]), None);
+        assert_eq!(addresses(&book, 1), Some(vec!["8.8.8.8:3".to_owned()]));
+        for number in 2..100 {
+            book.learn(record(number, 1, &["8.8.8.9:1"]), None);
+        }
+        assert_eq!(book.targets.len(), limits::RECORDS_PER_NETWORK_MAX);
+        book.learn(record(200, 1, &["8.8.9.9:1"]), None);
+        assert!(addresses(&book, 200).is_some(), "another network");
+        book.learn(record(0, 9, &["8.9.9.9:1"]), None);
+        assert_eq!(addresses(&book, 0), None, "nobody dials itself");
+    }
+
+    #[test]
+    fn addresses_of_a_node_are_tried_in_turn() {
+        let mut book = book();
+        book.learn(record(1, 1, &["8.8.8.8:1", "8.8.8.8:2"]), None);
+        let (identity, mut now) = (NodeId::from(key(1).public_key()), Instant::now());
+        let mut tried = Vec::new();
+        for _ in 0..4 {
+            tried.extend(book.due(&|_| false, 0, now).into_iter().map(|(_, address)| address));
+            assert!(book.due(&|_| false, 0, now).is_empty(), "it is being dialled");
+            book.dialled(&identity, false, now);
+            now += RETRY_MAX * 2;
+        }
+        assert_eq!(tried, ["8.8.8.8:1", "8.8.8.8:2", "8.8.8.8:1", "8.8.8.8:2"]);
+        assert!(book.due(&|_| true, 0, now).is_empty(), "it is connected");
+        assert!(book.due(&|_| false, OUTBOUND_MAX, now).is_empty(), "enough others are");
     }
 }

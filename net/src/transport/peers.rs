@@ -271,3 +271,58 @@ impl Peers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: NodeId = NodeId::repeat_byte(1);
+
+    #[test]
+    fn faults_fade_and_too_many_are_refused_for_ever_longer() {
+        let mut now = Instant::now();
+        let mut peers = Peers::new(NodeId::ZERO);
+        for _ in 0..9 {
+            assert_eq!(peers.fault(ONE, 10.0, now), None);
+        }
+        assert!((peers.score(&ONE, now + SCORE_HALF_LIFE) - 45.0).abs() < 0.01);
+        assert_eq!(peers.fault(ONE, 10.0, now + SCORE_HALF_LIFE), None, "half of it has faded");
+        now += SCORE_HALF_LIFE;
+        let mut expected = BAN_FIRST;
+        for _ in 0..9 {
+            assert_eq!(peers.fault(ONE, SCORE_MAX, now), Some(expected));
+            assert_eq!(peers.check(&ONE, now), Err(Refusal::Banned));
+            now += expected;
+            assert_eq!(peers.check(&ONE, now), Ok(()));
+            expected = (expected * 2).min(BAN_MAX);
+        }
+        assert_eq!(expected, BAN_MAX);
+        now += BAN_MEMORY + Duration::from_secs(1);
+        assert_eq!(peers.fault(ONE, SCORE_MAX, now), Some(BAN_FIRST), "it starts afresh");
+    }
+
+    #[test]
+    fn only_so_many_refused_identities_are_remembered_and_the_one_that_ends_first_leaves() {
+        let now = Instant::now();
+        let mut peers = Peers::new(NodeId::ZERO);
+        let identity = |number: usize| NodeId::from(alloy_primitives::U256::from(number + 2).to_be_bytes());
+        peers.fault(ONE, SCORE_MAX, now);
+        peers.fault(ONE, SCORE_MAX, now);
+        for number in 0..limits::BANS_MAX {
+            peers.fault(identity(number), SCORE_MAX, now);
+        }
+        assert_eq!(peers.faults.len(), limits::BANS_MAX);
+        assert_eq!(peers.check(&ONE, now), Err(Refusal::Banned), "its refusal is the longest");
+    }
+
+    #[test]
+    fn what_the_operator_blocks_stays_out_until_it_is_let_in() {
+        let now = Instant::now();
+        let mut peers = Peers::new(NodeId::ZERO);
+        assert!(peers.block(ONE, true) && !peers.block(ONE, true));
+        assert_eq!(peers.check(&ONE, now + BAN_MAX), Err(Refusal::Blocked));
+        assert!(peers.block(ONE, false) && !peers.block(ONE, false));
+        assert_eq!(peers.check(&ONE, now), Ok(()));
+        assert_eq!(peers.check(&NodeId::ZERO, now), Err(Refusal::Oneself));
+    }
+}

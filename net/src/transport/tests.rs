@@ -2,7 +2,7 @@
 //! sends what no honest node sends is gone.
 
 mod hostile;
-mod kit;
+pub(super) mod kit;
 mod wire;
 
 use kit::{Cluster, submit, transaction};

@@ -216,7 +216,7 @@ fn config(identity: Option<Identity>) -> Config {
 }
 
 /// A chain with these validators of equal stake, whose addresses nobody knows.
-fn spec(validators: u8, senders: &[Address]) -> ChainSpec {
+pub(in crate::transport) fn spec(validators: u8, senders: &[Address]) -> ChainSpec {
     let mut alloc: BTreeMap<_, _> = system_contracts();
     let rich = GenesisAccount { balance: U256::from(u64::MAX), ..GenesisAccount::default() };
     alloc.extend(senders.iter().map(|sender| (*sender, rich.clone())));
