@@ -127,7 +127,8 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1_024;
 /// Longest frame with a record.
 pub(crate) const HELLO_BYTES_MAX: usize = RECORD_BYTES_MAX + 16;
 
-/// Why bytes of a peer are not taken. Each is a fault of whoever sent them but for [`Self::Gone`] and [`Self::Slow`].
+/// Why bytes of a peer are not taken. Each is a fault of whoever sent them, but that a bad
+/// network too can cause [`Self::Gone`] and [`Self::Slow`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FrameError {
     /// Longer than its lane allows.
@@ -182,13 +183,6 @@ impl From<ReadExactError> for FrameError {
     }
 }
 
-impl FrameError {
-    /// Whether an honest peer behind a bad network can cause it.
-    pub(crate) const fn is_innocent(&self) -> bool {
-        matches!(self, Self::Slow | Self::Gone)
-    }
-}
-
 /// A frame with its head.
 pub(crate) fn frame(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
     let payload: usize = parts.iter().map(|part| part.len()).sum();
@@ -205,7 +199,7 @@ pub(crate) fn frame(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
@@ -242,7 +236,7 @@ pub(crate) async fn read_frame(
                 Err(_) => return Err(FrameError::Gone),
             }
         }
-        Ok(Some(Frame { kind, payload, _room: room }))
+        Ok(Some(Frame { kind, payload: payload.into(), _room: room }))
     };
     tokio::time::timeout(FRAME_TIME_MAX, rest).await.unwrap_or(Err(FrameError::Slow))
 }
@@ -325,15 +319,16 @@ fn headers(message: &Message) -> Box<dyn Iterator<Item = &ConsensusHeader> + '_>
 pub struct SealedLetter {
     /// What is said.
     pub message: Message,
-    bodies: Vec<(ConsensusHeader, Vec<u8>)>,
+    bodies: Vec<(ConsensusHeader, Bytes)>,
 }
 
 impl SealedLetter {
-    /// Takes a letter's payload apart.
+    /// Takes a letter's payload apart; bodies are not copied.
     ///
     /// # Errors
     /// [`FrameError::Content`], also for a body of no header, or the second of one.
-    pub fn decode(mut bytes: &[u8]) -> Result<Self, FrameError> {
+    pub fn decode(payload: &Bytes) -> Result<Self, FrameError> {
+        let mut bytes = &payload[..];
         let message = Message::decode_exact(take_part(&mut bytes)?)?;
         let mut bodies = Vec::new();
         let mut last = None;
@@ -347,7 +342,7 @@ impl SealedLetter {
             last = Some(place);
             let no_header = alloy_rlp::Error::Custom("a body of no header in its letter");
             let header = headers(&message).nth(place).ok_or(no_header)?.clone();
-            bodies.push((header, take_part(&mut bytes)?.to_vec()));
+            bodies.push((header, payload.slice_ref(take_part(&mut bytes)?)));
         }
         Ok(Self { message, bodies })
     }
@@ -364,7 +359,7 @@ impl SealedLetter {
     /// [`FrameError::Content`].
     pub fn open(self, known: Known<'_>) -> Result<Letter, FrameError> {
         let Self { message, bodies } = self;
-        let open = |(header, bytes): (ConsensusHeader, Vec<u8>)| open_body(header, &bytes, known).map(Arc::new);
+        let open = |(header, bytes): (ConsensusHeader, Bytes)| open_body(header, &bytes, known).map(Arc::new);
         let blocks: Result<Vec<Arc<Block>>, FrameError> = bodies.into_iter().map(open).collect();
         Ok(Letter { message, blocks: blocks? })
     }

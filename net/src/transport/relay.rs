@@ -102,7 +102,7 @@ impl Relay {
         let header = &proposal.header;
         let leader = header.proposer();
         let is_its_own = peer.validator.is_some() && peer.validator == self.key(leader);
-        if header.body_size_bytes == 0 || !is_its_own {
+        if header.body_size_bytes == 0 || !is_its_own || !shared.is_near(header) {
             return;
         }
         let Some(plan) = self.plans.of(leader).cloned() else { return };

@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
         1 => {
-            if let Ok(letter) = SealedLetter::decode(rest) {
+            if let Ok(letter) = SealedLetter::decode(&Bytes::copy_from_slice(rest)) {
                 let _ = letter.open(&|_| None);
             }
         }

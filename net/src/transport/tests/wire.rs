@@ -85,14 +85,18 @@ const GOLDEN: [(&str, usize, [u8; 32]); 6] = [
     ("nothing", 6, hex!("15827f3613f4b07fe9494ca1dee2fa24620a5914cfb99d87c3148b9493f101ed")),
 ];
 
+fn sealed(bytes: &[u8]) -> Result<SealedLetter, FrameError> {
+    SealedLetter::decode(&Bytes::copy_from_slice(bytes))
+}
+
 #[test]
 fn what_is_encoded_is_decoded() {
     assert_eq!(frame::read_datagram(&frame::vote_datagram(&vote())).expect("a vote"), vote());
     let encoded = frame::encode_letter(&letter(), true);
-    let sealed = SealedLetter::decode(&encoded).expect("a letter");
-    assert!(sealed.has_bodies());
-    assert_eq!(sealed.open(&|_| None).expect("bodies"), letter());
-    let bare = SealedLetter::decode(&frame::encode_letter(&letter(), false)).expect("a letter");
+    let whole = sealed(&encoded).expect("a letter");
+    assert!(whole.has_bodies());
+    assert_eq!(whole.open(&|_| None).expect("bodies"), letter());
+    let bare = sealed(&frame::encode_letter(&letter(), false)).expect("a letter");
     assert!(!bare.has_bodies());
     assert_eq!(frame::decode_records(&record().encoded().repeat(3)).expect("records"), vec![record(); 3]);
     let share_bytes = Bytes::from(frame::share_frame(B256::repeat_byte(6), &share())).slice(6..);
@@ -108,24 +112,24 @@ fn what_is_encoded_is_decoded() {
 fn what_was_cut_or_changed_is_refused_and_never_panics() {
     let encoded = frame::encode_letter(&letter(), true);
     for end in 0..encoded.len() {
-        let cut = SealedLetter::decode(&encoded[..end]).and_then(|sealed| sealed.open(&|_| None));
+        let cut = sealed(&encoded[..end]).and_then(|sealed| sealed.open(&|_| None));
         assert!(cut.is_err() || cut.is_ok_and(|letter| letter.blocks.is_empty()), "cut at {end}");
     }
     for at in 0..encoded.len() {
         let mut changed = encoded.clone();
         changed[at] ^= 0x41;
-        let opened = SealedLetter::decode(&changed).and_then(|sealed| sealed.open(&|_| None));
+        let opened = sealed(&changed).and_then(|sealed| sealed.open(&|_| None));
         assert!(opened.is_err() || opened.is_ok_and(|other| other != letter()), "changed at {at}");
     }
     // A body of a header that is not there, and the same one twice.
     let bare = frame::encode_letter(&letter(), false);
     let body = &encoded[bare.len()..];
     let twice = [encoded.as_slice(), body].concat();
-    assert!(matches!(SealedLetter::decode(&twice), Err(FrameError::Content(_))));
+    assert!(matches!(sealed(&twice), Err(FrameError::Content(_))));
     let nowhere = [bare.as_slice(), &[0, 9], &body[2..]].concat();
-    assert!(matches!(SealedLetter::decode(&nowhere), Err(FrameError::Content(_))));
+    assert!(matches!(sealed(&nowhere), Err(FrameError::Content(_))));
     let first = [bare.as_slice(), &[0, 0], &body[2..]].concat();
-    assert!(matches!(SealedLetter::decode(&first).and_then(|sealed| sealed.open(&|_| None)), Err(FrameError::Body(_))));
+    assert!(matches!(sealed(&first).and_then(|sealed| sealed.open(&|_| None)), Err(FrameError::Body(_))));
     let words = Message::Status(Status {
         epoch: Epoch(0),
         final_end: 0,
