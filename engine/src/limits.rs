@@ -208,6 +208,9 @@ pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of the blocks that one letter brings, if there are several: as many as one block may have.
 pub const LETTER_BYTES_MAX: usize = BLOCK_RLP_BYTES_MAX_OSAKA;
 
+/// Windows above the least undecided slot whose votes and blocks are looked at.
+pub const HORIZON_WINDOWS: u64 = 4;
+
 /// Votes waiting for one peer: two of a slot in every slot of the horizon.
 pub const PEER_VOTES_MAX: usize = 256;
 

@@ -428,9 +428,6 @@ pub trait Network: Send + Sync {
     /// Sends to one peer.
     fn send(&self, peer: u64, letter: &Letter) -> Delivery;
 
-    /// Sends to the peer that is this validator; `Full` if there is none.
-    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery;
-
     /// Ends and refuses connections.
     fn ban(&self, offender: &Offender, reason: &'static str);
 

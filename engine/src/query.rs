@@ -22,7 +22,7 @@ use crate::{
     standing::{Standing, StandingNow},
     types::{
         Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, EpochStart, Finality, Height, PooledTransaction,
-        ValidatorSet,
+        Slot, ValidatorSet,
     },
 };
 
@@ -192,6 +192,12 @@ impl Query {
         standing: Arc<Standing>,
     ) -> Self {
         Self { store, executor, pool, pending, standing }
+    }
+
+    /// Where ordering is: the epoch and the least slot that nothing has decided.
+    #[must_use]
+    pub fn place(&self) -> (Epoch, Slot) {
+        self.standing.place()
     }
 
     /// How the node stands.

@@ -69,6 +69,11 @@ impl Standing {
         self.slot.store(slot.0, Atomic::Relaxed);
     }
 
+    /// The epoch and the least slot that nothing has decided.
+    pub(crate) fn place(&self) -> (Epoch, Slot) {
+        (Epoch(self.epoch.load(Atomic::Relaxed)), Slot(self.slot.load(Atomic::Relaxed)))
+    }
+
     /// A block is durable, so many transactions and so long after its proposal was here, if that is known.
     pub(crate) fn committed(&self, transactions: usize, time: Option<Duration>) {
         self.transactions.fetch_add(u64::try_from(transactions).unwrap_or(u64::MAX), Atomic::Relaxed);
@@ -82,10 +87,11 @@ impl Standing {
     }
 
     pub(crate) fn now(&self) -> StandingNow {
+        let (epoch, slot) = self.place();
         StandingNow {
             is_validator: self.is_validator,
-            epoch: Epoch(self.epoch.load(Atomic::Relaxed)),
-            slot: Slot(self.slot.load(Atomic::Relaxed)),
+            epoch,
+            slot,
             transactions: self.transactions.load(Atomic::Relaxed),
             finality: self.finality(),
         }

@@ -2,7 +2,7 @@
 
 use engine::{
     ports::{Delivery, Network, Offender},
-    types::{Contact, Letter, PublicKey},
+    types::{Contact, Letter},
 };
 
 /// A network without peers; every letter reaches all of them at once.
@@ -16,10 +16,6 @@ impl Network for Solitary {
 
     fn send(&self, _peer: u64, _letter: &Letter) -> Delivery {
         Delivery::Sent
-    }
-
-    fn tell(&self, _validator: &PublicKey, _letter: &Letter) -> Delivery {
-        Delivery::Full
     }
 
     fn ban(&self, _offender: &Offender, _reason: &'static str) {}

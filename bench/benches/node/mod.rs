@@ -11,7 +11,7 @@ use engine::{
     ordering::event::Identity,
     pipeline::{Config, Node, Ports},
     ports::{Delivery, Network, Offender, Recovered},
-    types::{Contact, Letter, PublicKey, RawTransaction},
+    types::{Contact, Letter, RawTransaction},
 };
 
 use crate::lab::Lab;
@@ -26,10 +26,6 @@ impl Network for Nobody {
 
     fn send(&self, _peer: u64, _letter: &Letter) -> Delivery {
         Delivery::Sent
-    }
-
-    fn tell(&self, _validator: &PublicKey, _letter: &Letter) -> Delivery {
-        Delivery::Full
     }
 
     fn ban(&self, _offender: &Offender, _reason: &'static str) {}

@@ -527,7 +527,7 @@ impl Machine {
 
     /// Slots below the newest final one in which somebody may still be found faulty.
     pub(super) const fn evidence_slots(&self) -> u64 {
-        self.settings.window.saturating_mul(4)
+        self.settings.window.saturating_mul(limits::HORIZON_WINDOWS)
     }
 
     /// The highest slot about which anything is taken in.

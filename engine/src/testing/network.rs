@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use crate::{
     ports::{Delivery, Network, Offender},
-    types::{Contact, Letter, PublicKey},
+    types::{Contact, Letter},
 };
 
 /// Delivers to nobody; keeps every letter.
@@ -18,10 +18,6 @@ impl Network for RecordingNetwork {
     }
 
     fn send(&self, _peer: u64, letter: &Letter) -> Delivery {
-        self.broadcast(letter)
-    }
-
-    fn tell(&self, _validator: &PublicKey, letter: &Letter) -> Delivery {
         self.broadcast(letter)
     }
 

@@ -17,7 +17,7 @@ use engine::{
     pipeline::{Config, PipelineError, Ports, stepped::SteppedNode},
     ports::{Delivery, Journal, Network, Offender, Recovered, Store as _},
     testing::{MemoryJournal, MockScheme},
-    types::{CommittedBlock, Contact, Letter, PublicKey},
+    types::{CommittedBlock, Contact, Letter},
 };
 use parking_lot::Mutex;
 use storage::{Database, testing::TornDisk};
@@ -64,11 +64,6 @@ impl Network for Post {
 
     fn send(&self, peer: u64, letter: &Letter) -> Delivery {
         usize::try_from(peer).map_or(Delivery::Full, |peer| self.put(To::One(peer), letter))
-    }
-
-    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery {
-        let peer = (0..self.validators).find(|number| signer(*number).public_key() == *validator);
-        peer.map_or(Delivery::Full, |peer| self.put(To::One(peer), letter))
     }
 
     fn ban(&self, offender: &Offender, reason: &'static str) {

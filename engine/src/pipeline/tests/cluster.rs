@@ -89,11 +89,6 @@ impl Network for Wire {
         inbox.map_or(Delivery::Full, |inbox| deliver(&inbox).unwrap_or(Delivery::Full))
     }
 
-    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery {
-        let peer = (0..VALIDATORS).find(|number| secret(*number).public_key() == *validator);
-        peer.map_or(Delivery::Full, |peer| self.send(u64::from(peer), letter))
-    }
-
     fn ban(&self, _offender: &Offender, reason: &'static str) {
         self.banned.lock().push(reason);
     }
