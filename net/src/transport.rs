@@ -24,7 +24,7 @@
 
 mod dial;
 pub mod frame;
-mod handshake;
+pub(crate) mod handshake;
 mod lanes;
 mod link;
 mod peers;
@@ -51,13 +51,14 @@ use engine::{
     crypto::{Committee, Scheme as _, bls::BlsScheme},
     events::{Event, Events},
     genesis::{ChainSpec, GenesisError},
+    limits,
     ordering::event::Identity,
     pipeline::Inbox,
     ports::{Delivery, Network, Offender},
     query::Query,
     types::{
-        ConsensusHeader, Contact, Domain, Incoming, Letter, Message, PooledTransaction, PublicKey, RawTransaction,
-        ValidatorSet, vote::Kind,
+        ConsensusHeader, Contact, Domain, Epoch, Incoming, Letter, Message, PooledTransaction, PublicKey,
+        RawTransaction, Slot, Transaction, ValidatorSet, vote::Kind,
     },
 };
 use parking_lot::Mutex;
@@ -354,18 +355,13 @@ impl Network for Transport {
         }
         let sending = Sending::new(letter);
         let peers = self.shared.peers.lock();
-        let sent = peers.iter().filter(|peer| self.shared.send(peer, &sending) == Delivery::Full).count();
-        if sent == 0 { Delivery::Sent } else { Delivery::Full }
+        let full = peers.iter().filter(|peer| self.shared.send(peer, &sending) == Delivery::Full).count();
+        if full == 0 { Delivery::Sent } else { Delivery::Full }
     }
 
     fn send(&self, peer: u64, letter: &Letter) -> Delivery {
         let peers = self.shared.peers.lock();
         peers.get(peer).map_or(Delivery::Full, |peer| self.shared.send(peer, &Sending::new(letter)))
-    }
-
-    fn tell(&self, validator: &PublicKey, letter: &Letter) -> Delivery {
-        let peers = self.shared.peers.lock();
-        peers.of_validator(validator).map_or(Delivery::Full, |peer| self.shared.send(peer, &Sending::new(letter)))
     }
 
     fn ban(&self, offender: &Offender, reason: &'static str) {
@@ -391,7 +387,7 @@ impl Network for Transport {
 enum Sending {
     Vote(lanes::VoteKey, Bytes),
     Request(Message),
-    Word { frame: Bytes, final_slot: Option<(engine::types::Epoch, engine::types::Slot)> },
+    Word { frame: Bytes, final_slot: Option<(Epoch, Slot)> },
 }
 
 impl Sending {
@@ -447,8 +443,13 @@ impl Shared {
 
     /// Ends a connection for what came over it, and refuses the node behind it for a while.
     fn punish(&self, peer: &Peer, reason: &str) {
-        let banned = self.peers.lock().fault(peer.identity, SCORE_MAX, Instant::now());
-        let seconds = banned.map(|time| time.as_secs());
+        self.fault(peer, SCORE_MAX, reason);
+    }
+
+    /// Adds to what a node did wrong; too much ends the connection.
+    fn fault(&self, peer: &Peer, weight: f64, reason: &str) {
+        let Some(banned) = self.peers.lock().fault(peer.identity, weight, Instant::now()) else { return };
+        let seconds = banned.as_secs();
         tracing::warn!(peer = %peer.identity, address = %peer.address, reason, seconds, "a peer is refused");
         ::metrics::counter!(metrics::PEER_BANNED).increment(1);
         Close::Misbehaviour.close(&peer.connection, reason);
@@ -474,14 +475,14 @@ impl Shared {
     }
 
     /// Opens a letter and hands it on.
-    async fn take_letter(self: &Arc<Self>, peer: &Peer, payload: &[u8]) -> Result<(), FrameError> {
+    async fn take_letter(self: &Arc<Self>, peer: &Peer, payload: &Bytes) -> Result<(), FrameError> {
         let sealed = SealedLetter::decode(payload)?;
         match &sealed.message {
             // These have lanes of their own.
             Message::Vote(_) | Message::Fetch(_) | Message::Range(_) => {
                 return Err(FrameError::Kind(sealed.message.tag()));
             }
-            Message::Proposal(proposal) if self.is_near(&proposal.header) => self.relay.open(self, peer, proposal),
+            Message::Proposal(proposal) => self.relay.open(self, peer, proposal),
             _ => {}
         }
         let letter = self.open(sealed).await?;
@@ -489,18 +490,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a block is of a slot that may be decided soon.
+    /// Whether a block is of a slot that ordering looks at.
     fn is_near(&self, header: &ConsensusHeader) -> bool {
-        let Some(standing) = self.doors.get().map(|doors| doors.query.standing()) else { return false };
-        header.epoch() == standing.epoch
-            && header.slot >= standing.slot.0
-            && header.slot <= self.horizon(standing.slot.0)
-    }
-
-    /// The last slot that ordering looks at: four windows above the least that nothing has decided.
-    fn horizon(&self, slot: u64) -> u64 {
-        let window = self.doors.get().map_or(1, |doors| doors.query.chain().ordering.window);
-        slot.saturating_add(window.saturating_mul(4))
+        let Some(doors) = self.doors.get() else { return false };
+        let (epoch, slot) = doors.query.place();
+        let reach = doors.query.chain().ordering.window.saturating_mul(limits::HORIZON_WINDOWS);
+        header.epoch() == epoch && (slot.0..=slot.0.saturating_add(reach)).contains(&header.slot)
     }
 
     /// Decodes bodies where nobody else waits for it.
@@ -513,12 +508,8 @@ impl Shared {
         opened.await.unwrap_or(Err(FrameError::Gone))
     }
 
-    fn known_transaction(&self, hash: B256) -> Option<Arc<engine::types::Transaction>> {
+    fn known_transaction(&self, hash: B256) -> Option<Arc<Transaction>> {
         self.doors.get().and_then(|doors| doors.query.pooled(hash)).map(|pooled| pooled.shared().clone())
-    }
-
-    async fn take_share(self: &Arc<Self>, peer: &Peer, payload: Bytes) -> Result<(), FrameError> {
-        self.relay.take(self, peer, payload).await
     }
 
     /// A record that does not hold may be somebody else's fault; it is only not kept.

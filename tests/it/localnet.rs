@@ -3,11 +3,11 @@
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
-use tests::{node::binary, rpc::Rpc};
+use tests::{cluster::until, node::binary, rpc::Rpc};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -32,7 +32,7 @@ impl Localnet {
             .expect("it starts");
         let mut net = Self { supervisor, folder, nodes: Vec::new() };
         let file = net.folder.path().join("net/localnet.json");
-        net.until("the network's file", |_| file.exists());
+        until("the network's file", PATIENCE, || file.exists().then_some(()));
         let description: Value = serde_json::from_slice(&std::fs::read(&file).expect("readable")).expect("JSON");
         let urls =
             description["nodes"].as_array().expect("nodes").iter().map(|node| node["rpc"].as_str().expect("a URL"));
@@ -48,14 +48,6 @@ impl Localnet {
         assert!(done.expect("it runs").success(), "{arguments:?}");
     }
 
-    fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let begun = Instant::now();
-        while !holds(self) {
-            assert!(begun.elapsed() < PATIENCE, "{what} takes too long: {:?}", self.heights());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
     fn height(&self, node: usize) -> Option<u64> {
         let answer = self.nodes[node].try_call("eth_blockNumber", &json!([]))?.ok()?;
         u64::from_str_radix(answer.as_str()?.strip_prefix("0x")?, 16).ok()
@@ -66,7 +58,8 @@ impl Localnet {
     }
 
     fn reach(&self, nodes: &[usize], height: u64) {
-        self.until("a height", |net| nodes.iter().all(|node| net.height(*node).is_some_and(|has| has >= height)));
+        let has = |node: &usize| self.height(*node).is_some_and(|has| has >= height);
+        until(&format!("height {height} at {nodes:?}"), PATIENCE, || nodes.iter().all(has).then_some(()));
     }
 
     fn block(&self, node: usize, height: u64) -> Value {

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  Lanes --+-- votes ---------> datagrams          datagrams ------------+
-//!          +-- words ---------> one stream         words stream --------+--> Shared: opened, checked, delivered
+//!          +-- words ---------> one stream         words stream ---------+--> Shared: opened, checked, delivered
 //!          +-- shares --------> a stream each      share streams ---------+
 //!          +-- transactions --> one stream         transactions stream --+--> admission
-//!          +-- requests ------> a stream each      requests -------------+--> Post::answer
+//!          +-- requests ------> a stream each      requests -------------+--> Shared::answer
 //! ```
 //!
 //! Every task of a connection ends with it. A peer that sends what no honest one sends is cut and its faults are
@@ -31,6 +31,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long one share may take to be written.
 const SHARE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What a frame that took too long weighs among a peer's faults.
+const SLOW_WEIGHT: f64 = 10.0;
 
 /// Order of service among streams; votes go as datagrams, before all of these.
 const WORDS_PRIORITY: i32 = 3;
@@ -104,8 +107,12 @@ impl Link {
 
     /// Judges what a peer sent that cannot be taken.
     fn refuse(&self, error: &FrameError) {
-        if !error.is_innocent() {
-            self.shared.punish(&self.peer, &error.to_string());
+        match error {
+            FrameError::Gone => {}
+            // So may a bad network; but whoever holds many streams half open wants something else.
+            FrameError::Slow if self.peer.is_reserved => {}
+            FrameError::Slow => self.shared.fault(&self.peer, SLOW_WEIGHT, "many frames that took too long"),
+            error => self.shared.punish(&self.peer, &error.to_string()),
         }
     }
 }
@@ -260,7 +267,7 @@ async fn read_share(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), Fra
     let frame = frame::read_frame(stream, Lane::Share.frame_bytes_max(), &link.room).await?;
     let frame = frame.ok_or(FrameError::Cut)?;
     match frame.kind {
-        Kind::Share => link.shared.take_share(&link.peer, frame.payload.into()).await,
+        Kind::Share => link.shared.relay.take(&link.shared, &link.peer, frame.payload).await,
         kind => Err(FrameError::Kind(kind as u8)),
     }
 }
