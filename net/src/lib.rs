@@ -10,12 +10,12 @@
 //! |---|---|
 //! | [`rpc`] | JSON-RPC as Ethereum's tools expect it, bounded in every direction |
 //! | [`transport`] | the `Network` port over QUIC: votes, blocks, transactions between nodes that know each other by key |
-//! | [`identity`] | the key by which a node is known |
 //! | [`client`] | a small JSON-RPC client for load generation and tests |
 //! | [`identity`] | the key by which the network knows a node |
 //! | [`ports`] | ports of this machine that nobody has |
 //! | [`solitary`] | the `Network` port of a network of one |
 //! | [`metrics`] | names of this room's metrics |
+//! | `testing` | a peer that keeps no rule, for tests |
 
 pub mod client;
 pub mod identity;
@@ -23,6 +23,8 @@ pub mod metrics;
 pub mod ports;
 pub mod rpc;
 pub mod solitary;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transport;
 
 pub use identity::NodeKey;

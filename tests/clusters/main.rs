@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a long test tells what it did and measured")]
 
 mod crashes;
+mod floods;
 mod followers;
 mod kit;
 mod machines;

@@ -15,7 +15,7 @@ pub mod watch;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -36,8 +36,9 @@ use crate::{
     rpc::{Rpc, quantity},
 };
 
-/// Ports of every node: it has its address for itself.
-const P2P_PORT: u16 = 30_303;
+/// Port on which nodes hear each other: every one has its address for itself.
+pub const P2P_PORT: u16 = 30_303;
+/// Its other ports.
 const HTTP_PORT: u16 = 8_545;
 const WS_PORT: u16 = 8_546;
 const METRICS_PORT: u16 = 9_100;
@@ -68,6 +69,8 @@ pub struct Plan {
     pub stakes: Vec<u64>,
     /// Full nodes without a vote.
     pub followers: usize,
+    /// Places on the network that no node knows of.
+    pub strangers: usize,
     /// What lies between them.
     pub between: Between,
     /// Changes to `config.sluice` of the genesis file.
@@ -78,7 +81,7 @@ impl Plan {
     /// Validators of equal stake on a bridge, with the parameters that a chain has by itself.
     #[must_use]
     pub fn validators(count: usize) -> Self {
-        Self { stakes: vec![1; count], followers: 0, between: Between::Bridge, sluice: json!({}) }
+        Self { stakes: vec![1; count], followers: 0, strangers: 0, between: Between::Bridge, sluice: json!({}) }
     }
 }
 
@@ -151,7 +154,7 @@ impl Cluster {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let count = plan.stakes.len() + plan.followers;
-        let mut spaces = Namespaces::new(count).unwrap_or_else(|why| panic!("{why}"));
+        let mut spaces = Namespaces::new(count + plan.strangers).unwrap_or_else(|why| panic!("{why}"));
         let home = tempfile::Builder::new().prefix("sluice-cluster-").tempdir().expect("a folder");
         let stay = spaces.enter(Place::Hub);
         let addresses: Vec<SocketAddr> = (0..count).map(|node| (spaces.address(node), P2P_PORT).into()).collect();
@@ -469,6 +472,18 @@ impl Cluster {
         let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
         assert!(output.status.success(), "sluice load: {}", tail(&said));
         serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON")
+    }
+
+    /// Where a node keeps the key by which others know it.
+    #[must_use]
+    pub fn node_key(&self, index: usize) -> PathBuf {
+        self.members[index].home.datadir.join("identity.key")
+    }
+
+    /// A folder that is removed with the cluster.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.home.path()
     }
 
     /// What the processes hold and have used, in order.

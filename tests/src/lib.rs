@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod flood;
 pub mod machine;
 pub mod namespaces;
 pub mod node;

@@ -27,6 +27,9 @@ use crate::machine::need;
 /// Begin of every name.
 const FAMILY: &str = "sluice";
 
+/// Name of the table with what is counted.
+const COUNTS: &str = "counts";
+
 /// Network of the nodes: 254 addresses, the last one the hub's.
 pub const NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 24);
 
@@ -188,6 +191,38 @@ impl Namespaces {
         (0..self.nodes).for_each(|node| self.apply(node));
     }
 
+    /// Sends what a node has for a network that lies nowhere to another one, where it ends, and counts from here on what
+    /// comes to the node from there and goes there.
+    ///
+    /// # Panics
+    /// If `ip` or nftables refuses.
+    pub fn count_elsewhere(&self, node: usize, network: &str, by: usize) {
+        let (name, gate) = (self.name(Place::Node(node)), self.address(by).to_string());
+        ip(&["-n", &name, "route", "replace", network, "via", &gate]).unwrap_or_else(|why| panic!("{why}"));
+        let chain = |hook: &str, end: &str| {
+            let head = format!("chain {hook} {{\ntype filter hook {hook} priority -10; policy accept;\n");
+            head + &format!("ip {end} {network} counter\n}}\n")
+        };
+        let chains = chain("input", "saddr") + &chain("output", "daddr");
+        self.nft(node, COUNTS, &chains);
+    }
+
+    /// Bytes that have come from, and gone to, the network that is counted; heads of IP included.
+    ///
+    /// # Panics
+    /// If nothing is counted there.
+    #[must_use]
+    pub fn counted_elsewhere(&self, node: usize) -> (u64, u64) {
+        let line = self.command(Place::Node(node));
+        let output = Command::new(&line[0]).args(&line[1..]).args(["nft", "list", "table", "inet", COUNTS]).output();
+        let text = String::from_utf8_lossy(&output.expect("nft starts").stdout).into_owned();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let bytes = words.windows(2).filter(|pair| pair[0] == "bytes").filter_map(|pair| pair[1].parse().ok());
+        let bytes: Vec<u64> = bytes.collect();
+        let [came, went] = bytes[..] else { panic!("nothing is counted: {text}") };
+        (came, went)
+    }
+
     /// Opens every way.
     ///
     /// # Panics
@@ -208,10 +243,14 @@ impl Namespaces {
             }
         }
         let chain = format!("chain arrival {{\ntype filter hook input priority 0; policy accept;\n{rules}}}\n");
-        // The table is made if it is absent, so that it can be replaced in one step.
-        let script =
-            format!("add table inet {FAMILY}\ndelete table inet {FAMILY}\ntable inet {FAMILY} {{\n{chain}}}\n");
-        let line = self.command(Place::Node(to));
+        self.nft(to, FAMILY, &chain);
+    }
+
+    /// Puts a table of nftables in force where a node lives.
+    fn nft(&self, node: usize, table: &str, chains: &str) {
+        // It is made if it is absent, so that it can be replaced in one step.
+        let script = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{chains}}}\n");
+        let line = self.command(Place::Node(node));
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).args(["nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("nft starts");

@@ -50,7 +50,8 @@ pub fn binary() -> &'static Path {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace");
         let built = Command::new(cargo)
-            .args(["build", "--quiet", "-p", "tools", "--profile", profile])
+            // With the features of the whole workspace, which this test was built with: nothing is built twice.
+            .args(["build", "--quiet", "--workspace", "--bin", "sluice", "--profile", profile])
             .current_dir(root)
             .status()
             .expect("cargo runs");

@@ -1,6 +1,10 @@
 //! Peers that are no honest nodes: strangers, liars, and those who send what nobody may.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256};
 use engine::{
@@ -8,40 +12,31 @@ use engine::{
     ordering::event::Identity,
     types::{Domain, Epoch, Message, Signature, Slot, Statement, Validator, ValidatorIndex, ValidatorSet, Vote},
 };
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 
 use super::kit::{Cluster, PATIENCE, node_key, secret};
 use crate::{
     identity::NodeKey,
+    testing::{Intruder, RawPeer},
     transport::{
         frame::{self, Kind, Lane},
-        handshake,
         record::{NodeRecord, RecordError},
     },
 };
 
 /// A connection with TLS and nothing else.
-async fn connect(key: &NodeKey, to: SocketAddr) -> (Endpoint, Connection) {
-    let (_, client) = handshake::configs(key).expect("a key");
-    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-    endpoint.set_default_client_config(ClientConfig::new(Arc::new(client)));
-    let connection = endpoint.connect(to, handshake::SERVER_NAME).expect("an address").await.expect("TLS");
-    (endpoint, connection)
+async fn connect(key: &NodeKey, to: SocketAddr) -> RawPeer {
+    let intruder = Intruder::new(Ipv4Addr::LOCALHOST.into()).expect("a socket");
+    intruder.dial(key, to, PATIENCE).await.expect("TLS")
 }
 
 /// Shows a record and gives what the other side shows.
-async fn say_hello(connection: &Connection, record: &NodeRecord) -> Option<Vec<u8>> {
-    let (mut send, mut receive) = connection.open_bi().await.ok()?;
-    send.write_all(&frame::frame(Kind::Record, &[&record.encoded()])).await.ok()?;
-    receive.read_to_end(frame::HELLO_BYTES_MAX + 16).await.ok()
+async fn say_hello(peer: &RawPeer, record: &NodeRecord) -> Option<NodeRecord> {
+    peer.hello(&record.encoded()).await
 }
 
 /// The reason with which the other side ends the connection.
-async fn reason(connection: &Connection) -> String {
-    match tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it is closed") {
-        ConnectionError::ApplicationClosed(close) => String::from_utf8_lossy(&close.reason).into_owned(),
-        other => other.to_string(),
-    }
+async fn reason(peer: &RawPeer) -> String {
+    tokio::time::timeout(PATIENCE, peer.end()).await.expect("it is closed")
 }
 
 fn domain(cluster: &Cluster) -> Domain {
@@ -74,19 +69,15 @@ async fn who_shows_no_record_of_its_own_on_this_chain_is_not_let_in() {
         (unsigned, "a record that does not hold, or of another chain"),
         (claimed, "a record that does not hold, or of another chain"),
     ] {
-        let (_endpoint, connection) = connect(&key, to).await;
+        let connection = connect(&key, to).await;
         say_hello(&connection, &record).await;
         assert_eq!(reason(&connection).await, refused, "{record:?}");
     }
     let before = cluster.node(1).transport.peer_infos().len();
-    let (_endpoint, connection) = connect(&key, to).await;
+    let connection = connect(&key, to).await;
     assert!(say_hello(&connection, &honest).await.is_some(), "an honest stranger is let in");
-    let wait = async {
-        while cluster.node(1).transport.peer_infos().len() != before + 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.expect("it is a peer");
+    let is_peer = |cluster: &Cluster| cluster.node(1).transport.peer_infos().len() == before + 1;
+    cluster.until("it is a peer", is_peer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,24 +97,24 @@ async fn whoever_sends_garbage_is_cut_and_refused_for_a_while() {
     ];
     for (number, (bytes, refused)) in (110..).zip(cases) {
         let (key, record) = stranger(&cluster, number);
-        let (_endpoint, connection) = connect(&key, to).await;
+        let connection = connect(&key, to).await;
         say_hello(&connection, &record).await.expect("let in");
-        let mut stream = connection.open_uni().await.expect("a stream");
+        let mut stream = connection.connection().open_uni().await.expect("a stream");
         stream.write_all(bytes).await.expect("sent");
         let reason = reason(&connection).await;
         assert!(reason.starts_with(refused), "{reason}");
-        let (_endpoint, again) = connect(&key, to).await;
+        let again = connect(&key, to).await;
         assert_eq!(self::reason(&again).await, "it is refused here");
     }
     // Votes of strangers are dropped unheard, however many.
     let (key, record) = stranger(&cluster, 130);
-    let (_endpoint, connection) = connect(&key, to).await;
+    let connection = connect(&key, to).await;
     say_hello(&connection, &record).await.expect("let in");
     for _ in 0..2_000 {
-        connection.send_datagram_wait(vote.clone().into()).await.expect("it is still there");
+        connection.connection().send_datagram_wait(vote.clone().into()).await.expect("it is still there");
     }
     cluster.reach(&[0], cluster.height(0) + 2).await;
-    assert!(connection.close_reason().is_none());
+    assert!(connection.connection().close_reason().is_none());
 }
 
 fn forged_vote() -> Vote {
@@ -140,12 +131,12 @@ async fn strangers_get_only_so_many_places_and_validators_get_theirs() {
     let mut refused = 0;
     for number in 140..160 {
         let (key, record) = stranger(&cluster, number);
-        let (endpoint, connection) = connect(&key, to).await;
+        let connection = connect(&key, to).await;
         say_hello(&connection, &record).await;
-        if tokio::time::timeout(Duration::from_millis(200), connection.closed()).await.is_ok() {
+        if tokio::time::timeout(Duration::from_millis(200), connection.end()).await.is_ok() {
             refused += 1;
         }
-        held.push((endpoint, connection));
+        held.push(connection);
     }
     assert_eq!(held.len() - refused, engine::limits::STRANGERS_PER_NETWORK_MAX, "{refused} refused");
     // The other validator comes back although all places of its network are taken.
@@ -159,16 +150,16 @@ async fn a_newer_process_of_a_node_takes_the_place_of_the_older() {
     let to = cluster.node(0).address;
     let key = node_key(0);
     let record = |sequence| NodeRecord::sign(&domain(&cluster), &node_key(170), sequence, Vec::new(), None);
-    let (_endpoint, old) = connect(&node_key(170), to).await;
+    let old = connect(&node_key(170), to).await;
     say_hello(&old, &record(5)).await.expect("let in");
-    let (_endpoint, older) = connect(&node_key(170), to).await;
+    let older = connect(&node_key(170), to).await;
     say_hello(&older, &record(4)).await;
     assert_eq!(reason(&older).await, "no place for it here");
-    let (_endpoint, newer) = connect(&node_key(170), to).await;
+    let newer = connect(&node_key(170), to).await;
     say_hello(&newer, &record(6)).await.expect("let in");
     assert_eq!(reason(&old).await, "a newer connection of the same node");
     // And nobody is a peer of itself.
-    let (_endpoint, oneself) = connect(&key, to).await;
+    let oneself = connect(&key, to).await;
     assert_eq!(reason(&oneself).await, "it is refused here");
 }
 
