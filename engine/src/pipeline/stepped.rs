@@ -3,16 +3,20 @@
 //! It is the pipeline itself, stage by stage: ordering takes an input, then there is work for the execution, log and
 //! commit stages, done when its holder says so. Dropping it between two steps is a crash between them.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering as Atomic},
+    time::Duration,
+};
 
 use crossbeam::channel::TryRecvError;
 
-use super::{Config, Done, Ends, Lines, Parts, PipelineError, Ports, append, conductor::Ended};
+use super::{Config, Done, Ends, Inbox, Lines, Parts, PipelineError, Ports, append, conductor::Ended};
 use crate::{
-    admission::AdmissionError,
+    admission::{Admission, AdmissionError},
     events::Events,
     ordering::event::{Now, Place},
     ports::Recovered,
+    query::Query,
     types::{Incoming, RawTransaction},
 };
 
@@ -82,6 +86,32 @@ impl SteppedNode {
         &self.parts.events
     }
 
+    /// The way in for what other nodes say, for a network that the holder runs: [`Self::intercept`] takes it out.
+    #[must_use]
+    pub const fn inbox(&self) -> &Inbox {
+        &self.parts.inbox
+    }
+
+    /// The way in for transactions, which wait there: no worker runs.
+    #[must_use]
+    pub const fn admission(&self) -> &Admission {
+        &self.parts.admission
+    }
+
+    /// What clients may ask.
+    #[must_use]
+    pub const fn query(&self) -> &Query {
+        &self.parts.query
+    }
+
+    /// Takes the next letter out of the inbox in place of ordering, which never hears of it; waits so long for one.
+    #[must_use]
+    pub fn intercept(&self, wait: Duration) -> Option<Incoming> {
+        let incoming = self.parts.sources.letters.recv_timeout(wait).ok()?;
+        self.parts.stages.queued_bytes.fetch_sub(incoming.letter.size_bytes(), Atomic::Relaxed);
+        Some(incoming)
+    }
+
     /// Where ordering stands.
     #[must_use]
     pub const fn place(&self) -> Place {
@@ -90,7 +120,7 @@ impl SteppedNode {
 
     /// When ordering wants to be woken.
     #[must_use]
-    pub const fn wake_at(&self) -> Option<std::time::Duration> {
+    pub const fn wake_at(&self) -> Option<Duration> {
         self.parts.conductor.wake_at()
     }
 
