@@ -235,6 +235,9 @@ pub const PEER_TRANSACTIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of what one peer is in the middle of sending, beyond which its streams wait for one another.
 pub const PEER_INCOMING_BYTES_MAX: usize = 24 * 1024 * 1024;
 
+/// The same of a peer that is neither a validator nor configured: frames of words and of transactions.
+pub const STRANGER_INCOMING_BYTES_MAX: usize = 1024 * 1024;
+
 /// Connected peers that are neither validators nor configured.
 pub const STRANGERS_MAX: usize = 64;
 

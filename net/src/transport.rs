@@ -449,8 +449,13 @@ impl Shared {
     /// Adds to what a node did wrong; too much ends the connection.
     fn fault(&self, peer: &Peer, weight: f64, reason: &str) {
         let Some(banned) = self.peers.lock().fault(peer.identity, weight, Instant::now()) else { return };
-        let seconds = banned.as_secs();
-        tracing::warn!(peer = %peer.identity, address = %peer.address, reason, seconds, "a peer is refused");
+        let (identity, address, seconds) = (&peer.identity, peer.address, banned.as_secs());
+        // Strangers, who may be anybody at any number, fill no log.
+        if peer.is_reserved {
+            tracing::warn!(peer = %identity, %address, reason, seconds, "a peer is refused");
+        } else {
+            tracing::debug!(peer = %identity, %address, reason, seconds, "a stranger is refused");
+        }
         ::metrics::counter!(metrics::PEER_BANNED).increment(1);
         Close::Misbehaviour.close(&peer.connection, reason);
     }

@@ -11,7 +11,7 @@ use alloy_primitives::hex;
 use serde_json::Value;
 use tests::{
     cluster::{
-        P2P_PORT, Plan,
+        P2P_PORT, Plan, until,
         watch::{Figures, ms},
     },
     flood::{Kind, shown_record},
@@ -41,6 +41,9 @@ const ELSEWHERE: &str = "198.18.0.0/15";
 
 /// Times as many bytes as somebody unproven sent that may be sent to it (RFC 9000, section 8).
 const AMPLIFICATION_MAX: f64 = 3.0;
+
+/// A validator that was refused is let in again within this time: the first refusal takes half a minute.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// Bytes by which a node may grow under any flood.
 const GROWTH_MAX: u64 = 256 << 20;
@@ -146,7 +149,9 @@ fn floods_leave_finality_and_memory_of_honest_validators_alone() {
     scene.cluster.stop(TRAITOR);
     let (figures, grown) = scene.flooded(Kind::Votes);
     flooded.push((Kind::Votes, figures, grown));
+    // What it seemed to do keeps it away from the node that saw it, for a while.
     scene.cluster.start(TRAITOR);
+    until("it is let in again", REFUSED_FOR, || (scene.cluster.peers(TRAITOR) == 3).then_some(()));
     scene.rejoined(TRAITOR);
     let slot = scene.cluster.timing.slot;
     scene.finish();

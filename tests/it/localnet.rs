@@ -1,16 +1,19 @@
 //! Four validators and a follower as real processes on this machine: one chain under load, killed and restarted.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use tests::{cluster::until, node::binary, rpc::Rpc};
+use tests::{cluster::until, machine::Usage, node::binary, rpc::Rpc};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// From one block to the next under load, unless a genesis file says otherwise.
+const SLOT_MS: f64 = 200.0;
 
 /// A local network; its processes end with it.
 struct Localnet {
@@ -31,15 +34,21 @@ impl Localnet {
             .spawn()
             .expect("it starts");
         let mut net = Self { supervisor, folder, nodes: Vec::new() };
-        let file = net.folder.path().join("net/localnet.json");
-        until("the network's file", PATIENCE, || file.exists().then_some(()));
-        let description: Value = serde_json::from_slice(&std::fs::read(&file).expect("readable")).expect("JSON");
-        let urls =
-            description["nodes"].as_array().expect("nodes").iter().map(|node| node["rpc"].as_str().expect("a URL"));
-        net.nodes = urls.map(Rpc::new).collect();
+        until("the network's file", PATIENCE, || net.file().exists().then_some(()));
+        net.nodes = net.described().iter().map(|node| Rpc::new(node["rpc"].as_str().expect("a URL"))).collect();
         let all: Vec<usize> = (0..net.nodes.len()).collect();
         net.reach(&all, 2);
         net
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("net/localnet.json")
+    }
+
+    /// Its nodes, as the file describes them now.
+    fn described(&self) -> Vec<Value> {
+        let network: Value = serde_json::from_slice(&std::fs::read(self.file()).expect("readable")).expect("JSON");
+        network["nodes"].as_array().expect("nodes").clone()
     }
 
     fn play(&self, arguments: &[&str]) {
@@ -68,10 +77,10 @@ impl Localnet {
         block.expect("a block that is there")
     }
 
-    /// Every node has the same block and state at every height that all have.
-    fn agree(&self) {
+    /// Every node has the same block and state at every height that all have, from one on; gives the highest of them.
+    fn agree(&self, from: u64) -> u64 {
         let least = self.heights().into_iter().map(|height| height.expect("it answers")).min().expect("nodes");
-        for height in 0..=least {
+        for height in from..=least {
             let one = self.block(0, height);
             for node in 1..self.nodes.len() {
                 let other = self.block(node, height);
@@ -80,6 +89,12 @@ impl Localnet {
                 }
             }
         }
+        least
+    }
+
+    /// What each node has done so far.
+    fn work(&self) -> Vec<Work> {
+        self.described().iter().map(Work::of).collect()
     }
 }
 
@@ -91,29 +106,50 @@ impl Drop for Localnet {
     }
 }
 
+/// Seconds that the stages of a node were busy since its start, and its processors.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work([f64; STAGES.len()], f64);
+
+/// Stages that say how long they were busy.
+const STAGES: [(&str, &str); 4] = [
+    ("admission", "engine_admission_busy_nanoseconds_total"),
+    ("building", "engine_build_busy_nanoseconds_total"),
+    ("executing", "engine_execute_busy_nanoseconds_total"),
+    ("committing", "engine_commit_busy_nanoseconds_total"),
+];
+
+impl Work {
+    fn of(node: &Value) -> Self {
+        let page = Rpc::new(node["metrics"].as_str().expect("a URL")).get().expect("it answers");
+        let stages = STAGES.map(|(_, name)| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            line.unwrap_or_else(|| panic!("{name} is not among {page}")) / 1e9
+        });
+        let process = u32::try_from(node["process"]["pid"].as_u64().expect("it runs")).expect("a process id");
+        Self(stages, Usage::of(process).expect("it runs").cpu.as_secs_f64())
+    }
+
+    /// Parts of a core since another moment.
+    fn since(self, before: Self, seconds: f64) -> String {
+        let parts = STAGES.iter().zip(self.0.iter().zip(before.0));
+        let stages: String =
+            parts.map(|((stage, _), (now, then))| format!(", {stage} {:.3}", (now - then) / seconds)).collect();
+        format!("{:.3} in all{stages}", (self.1 - before.1) / seconds)
+    }
+}
+
 fn pid(child: &Child) -> rustix::process::Pid {
     i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id")
 }
 
-fn load(nodes: &[Rpc], folder: &Path) -> Value {
+/// Sends mixed DeFi load to some nodes, which must include all of it and leave every balance right.
+fn load(nodes: &[Rpc], folder: &Path, flags: &[&str]) -> Value {
     let urls: Vec<&str> = nodes.iter().map(Rpc::url).collect();
     let report = folder.join("load.json");
     let done = Command::new(binary())
-        .args([
-            "load",
-            "--shape",
-            "mixed",
-            "--txs",
-            "2000",
-            "--senders",
-            "50",
-            "--batch",
-            "10",
-            "--log",
-            "warn",
-            "--rpc",
-        ])
+        .args(["load", "--shape", "mixed", "--batch", "10", "--log", "warn", "--rpc"])
         .arg(urls.join(","))
+        .args(flags)
         .arg("--json")
         .arg(&report)
         .stdout(Stdio::null())
@@ -126,8 +162,8 @@ fn load(nodes: &[Rpc], folder: &Path) -> Value {
 #[test]
 fn a_local_network_finalizes_defi_load_and_outlives_the_death_of_its_nodes() {
     let net = Localnet::start(&["--validators", "4", "--followers", "1"]);
-    load(&net.nodes[..4], net.folder.path());
-    net.agree();
+    load(&net.nodes[..4], net.folder.path(), &["--txs", "2000", "--senders", "50"]);
+    net.agree(0);
     net.play(&["kill", "1"]);
     let now = net.height(0).expect("it answers");
     net.reach(&[0, 2, 3, 4], now + 6);
@@ -139,5 +175,55 @@ fn a_local_network_finalizes_defi_load_and_outlives_the_death_of_its_nodes() {
     let most = reported.into_iter().max().expect("nodes");
     // What any node reported is there after all of them died at once.
     net.reach(&[0, 1, 2, 3, 4], most + 2);
-    net.agree();
+    net.agree(0);
+}
+
+/// A round of load, and what every node says of itself after it; gives what was included per second.
+fn round(net: &Localnet, what: &str, rate: Option<f64>, seconds: u64, seed: u64) -> f64 {
+    let before = (Instant::now(), net.work(), net.heights()[0].expect("it answers"));
+    let (rate, time, seed) =
+        (rate.map_or_else(|| "max".to_owned(), |rate| format!("{rate:.0}")), format!("{seconds}s"), seed.to_string());
+    let flags = ["--duration", &time, "--rate", &rate, "--senders", "200", "--seed", &seed, "--settle", "1ms"];
+    let report = load(&net.nodes[..4], net.folder.path(), &flags);
+    let (took, blocks) = (before.0.elapsed().as_secs_f64(), net.heights()[0].expect("it answers") - before.2);
+    let figures = |name: &str| {
+        let of = &report[name];
+        let number = |field: &str| of[field].as_f64().unwrap_or(f64::NAN);
+        format!("p50 {:.0} p95 {:.0} p99 {:.0} ms", number("p50"), number("p95"), number("p99"))
+    };
+    let included = report["rates"]["included_per_second"].as_f64().expect("a rate");
+    println!("  {what}: {included:.0} tx/s included of {rate} asked for, {} in all", report["counts"]["included"]);
+    println!("    sent to included {}, to accepted {}", figures("include_ms"), figures("accept_ms"));
+    println!("    {blocks} blocks in {took:.1} s with set-up, {:.0} ms each", 1e3 * took / blocks.max(1) as f64);
+    for (node, (now, then)) in net.work().into_iter().zip(before.1).enumerate() {
+        let status = net.nodes[node].call("sluice_status", json!([]));
+        println!("    node {node}: finality {}; cores: {}", status["finality"], now.since(then, took));
+    }
+    included
+}
+
+#[test]
+fn a_local_network_bears_mixed_load_for_a_while() {
+    let Ok(text) = std::env::var("SLUICE_LOCALNET_SECONDS") else {
+        println!("mixed load for a while: SKIPPED, set SLUICE_LOCALNET_SECONDS");
+        return;
+    };
+    let lasts = Duration::from_secs(text.parse().expect("SLUICE_LOCALNET_SECONDS is a number"));
+    let begun = Instant::now();
+    println!("four validators, mixed load to all of them for {lasts:?}");
+    let net = Localnet::start(&["--validators", "4"]);
+    let peak = round(&net, "as fast as it goes", None, 15, 1);
+    let mut agreed = net.agree(0);
+    let mut rounds = 0;
+    while begun.elapsed() < lasts {
+        let left = lasts.saturating_sub(begun.elapsed()).as_secs();
+        rounds += 1;
+        round(&net, &format!("half of that, round {rounds}"), Some(peak / 2.0), left.clamp(15, 120), rounds + 1);
+        for node in &net.nodes {
+            let p50 = node.call("sluice_status", json!([]))["finality"]["p50"].as_f64().expect("blocks");
+            assert!(p50 <= 2.0 * SLOT_MS, "half of the blocks take {p50} ms or more, two slots are {}", 2.0 * SLOT_MS);
+        }
+        agreed = net.agree(agreed);
+    }
+    println!("  {:?}: {agreed} blocks with one state each at all four nodes", begun.elapsed());
 }

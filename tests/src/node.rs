@@ -50,8 +50,8 @@ pub fn binary() -> &'static Path {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace");
         let built = Command::new(cargo)
-            // With the features of the whole workspace, which this test was built with: nothing is built twice.
-            .args(["build", "--quiet", "--workspace", "--bin", "sluice", "--profile", profile])
+            // Together with a test of its own, so that it has the features that this test has: nothing is built twice.
+            .args(["test", "--quiet", "--workspace", "--test", "program", "--no-run", "--profile", profile])
             .current_dir(root)
             .status()
             .expect("cargo runs");

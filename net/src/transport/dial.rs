@@ -26,6 +26,7 @@ use quinn::{
     TransportConfig as QuicConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -82,6 +83,9 @@ const STREAMS_MAX: u32 = 64;
 /// Bytes of datagrams that wait on either side; a vote takes under 200.
 const DATAGRAM_BYTES: usize = 64 * 1024;
 
+/// Bytes that the system keeps of packets that nobody has read, or not yet sent: a large body from three peers at once.
+const SOCKET_BYTES: usize = 4 * 1024 * 1024;
+
 /// Packets of handshakes that nobody has looked at.
 const INCOMING_MAX: usize = 256;
 
@@ -133,6 +137,8 @@ pub(super) struct Book {
     targets: BTreeMap<NodeId, Target>,
     /// Identities that the genesis file names.
     validators: BTreeSet<NodeId>,
+    /// Where those are that have places of their own; looked at for every first packet.
+    reserved: BTreeSet<IpAddr>,
     may_dial_private: bool,
 }
 
@@ -150,7 +156,8 @@ impl Book {
             targets.insert(*identity, Target::at(vec![address.clone()], true));
         }
         targets.remove(&own);
-        Self { own, targets, validators, may_dial_private }
+        let reserved = targets.values().flat_map(Target::ips).collect();
+        Self { own, targets, validators, reserved, may_dial_private }
     }
 
     /// Whether a node has a place of its own here.
@@ -160,9 +167,7 @@ impl Book {
 
     /// Whether an address is one of a node that has a place of its own.
     fn is_reserved_address(&self, address: IpAddr) -> bool {
-        let reserved = self.targets.values().filter(|target| target.is_reserved);
-        let known = reserved.flat_map(Target::ips);
-        known.into_iter().any(|known| known == address.to_canonical())
+        self.reserved.contains(&address.to_canonical())
     }
 
     /// Whether a record says anything that is not known.
@@ -186,6 +191,7 @@ impl Book {
             known.record = Some(record);
         } else if is_reserved || self.has_room(&addresses) {
             let target = Target { record: Some(record.clone()), ..Target::at(addresses, is_reserved) };
+            self.reserved.extend(target.ips().filter(|_| is_reserved));
             self.targets.insert(record.identity, target);
         }
     }
@@ -285,6 +291,9 @@ pub(super) fn endpoint(
     let mut client = ClientConfig::new(Arc::new(client));
     client.transport_config(transport);
     let socket = UdpSocket::bind(address)?;
+    // As much as the system allows; with less, bursts lose packets.
+    set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
+    set_socket_send_buffer_size(&socket, SOCKET_BYTES)?;
     let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
     let mut endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
     endpoint.set_default_client_config(client);
@@ -343,9 +352,15 @@ impl Doorkeeper {
         })
     }
 
-    /// Handshakes of addresses without a place of their own, now.
-    fn busy(&self) -> usize {
-        limits::HANDSHAKES_MAX.saturating_sub(self.others.available_permits())
+    /// Whether so many handshakes are in progress that an address must be proven. Those that name the address of a node
+    /// with a place of its own are counted apart; anybody can name it.
+    fn is_busy(&self, is_reserved: bool) -> bool {
+        let (max, places) = if is_reserved {
+            (HANDSHAKES_RESERVED_MAX, &self.reserved)
+        } else {
+            (limits::HANDSHAKES_MAX, &self.others)
+        };
+        max.saturating_sub(places.available_permits()) >= HANDSHAKES_UNPROVEN_MAX
     }
 
     fn place(self: &Arc<Self>, address: IpAddr, is_reserved: bool) -> Option<Place> {
@@ -381,12 +396,12 @@ pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 
 fn let_in(incoming: Incoming, keeper: &Arc<Doorkeeper>, shared: &Shared) -> Option<(Connecting, Place)> {
     let address = incoming.remote_address().ip();
-    if !incoming.remote_address_validated() && keeper.busy() >= HANDSHAKES_UNPROVEN_MAX {
+    let is_reserved = shared.book.lock().is_reserved_address(address);
+    if !incoming.remote_address_validated() && keeper.is_busy(is_reserved) {
         // Costs a packet no larger than the one that came; one that cannot be asked for it is dropped.
         let _ = incoming.retry();
         return None;
     }
-    let is_reserved = shared.book.lock().is_reserved_address(address);
     let Some(place) = keeper.place(address, is_reserved) else {
         ::metrics::counter!(metrics::PEER_REFUSED, "reason" => "handshakes").increment(1);
         incoming.ignore();

@@ -32,6 +32,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long one share may take to be written.
 const SHARE_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Receive window of a connection with a node that has no place of its own.
+const STRANGER_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
 /// What a frame that took too long weighs among a peer's faults.
 const SLOW_WEIGHT: f64 = 10.0;
 
@@ -72,6 +75,8 @@ pub(super) struct Link {
     pub(super) shared: Arc<Shared>,
     /// Memory for what is in the middle of arriving, in units of [`frame::ROOM_UNIT_BYTES`].
     room: Arc<Semaphore>,
+    /// The same for answers, which come only where this node has asked.
+    answers: Arc<Semaphore>,
     /// What it may say per second.
     quota: Quota,
 }
@@ -79,8 +84,15 @@ pub(super) struct Link {
 /// Serves a connection until it ends.
 pub(super) async fn run(peer: Peer, shared: Arc<Shared>) {
     let quota = Quota::new(peer.validator.is_some());
-    let room = Arc::new(Semaphore::new(limits::PEER_INCOMING_BYTES_MAX / frame::ROOM_UNIT_BYTES));
-    let link = Arc::new(Link { peer, shared, room, quota });
+    let room = |bytes: usize| Arc::new(Semaphore::new(bytes / frame::ROOM_UNIT_BYTES));
+    let incoming = if peer.is_reserved {
+        limits::PEER_INCOMING_BYTES_MAX
+    } else {
+        peer.connection.set_receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
+        limits::STRANGER_INCOMING_BYTES_MAX
+    };
+    let (room, answers) = (room(incoming), room(limits::PEER_INCOMING_BYTES_MAX));
+    let link = Arc::new(Link { peer, shared, room, answers, quota });
     let mut tasks = JoinSet::new();
     tasks.spawn(write_votes(link.clone()));
     tasks.spawn(write_stream(link.clone(), Lane::Words));
@@ -192,7 +204,7 @@ async fn ask(link: &Arc<Link>, request: &Message) -> Result<(), FrameError> {
     let frame = frame::frame(Kind::Letter, &[&frame::encode_letter(&letter, false)]);
     send.write_chunk(Bytes::from(frame).0).await.map_err(|_| FrameError::Gone)?;
     let _ = send.finish();
-    let Some(frame) = frame::read_frame(&mut receive, frame::ANSWER_BYTES_MAX, &link.room).await? else {
+    let Some(frame) = frame::read_frame(&mut receive, frame::ANSWER_BYTES_MAX, &link.answers).await? else {
         return Err(FrameError::Cut);
     };
     match frame.kind {
@@ -263,6 +275,11 @@ async fn read_words(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), Fra
 }
 
 async fn read_share(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), FrameError> {
+    if link.peer.validator.is_none() {
+        // Nobody else has a share to pass on; one that was a validator in another epoch may not know.
+        let _ = stream.stop(VarInt::from_u32(0));
+        return Ok(());
+    }
     link.quota.word().await;
     let frame = frame::read_frame(stream, Lane::Share.frame_bytes_max(), &link.room).await?;
     let frame = frame.ok_or(FrameError::Cut)?;

@@ -215,7 +215,8 @@ impl Peers {
         }
     }
 
-    /// Adds to what a node did wrong; says for how long it is refused if that is enough.
+    /// Adds to what a node did wrong; says for how long it is refused if that is enough. What comes to light of one that
+    /// is refused already adds nothing.
     pub(crate) fn fault(&mut self, identity: NodeId, weight: f64, now: Instant) -> Option<Duration> {
         if !self.faults.contains_key(&identity) && self.faults.len() >= limits::BANS_MAX {
             self.forget_one(now);
@@ -223,6 +224,9 @@ impl Peers {
         let faults = self.faults.entry(identity).or_insert_with(|| Faults::none(now));
         if faults.is_stale(now) {
             *faults = Faults::none(now);
+        }
+        if faults.banned_until.is_some_and(|until| now < until) {
+            return None;
         }
         faults.fade(now);
         faults.weight += weight;
@@ -292,6 +296,7 @@ mod tests {
         for _ in 0..9 {
             assert_eq!(peers.fault(ONE, SCORE_MAX, now), Some(expected));
             assert_eq!(peers.check(&ONE, now), Err(Refusal::Banned));
+            assert_eq!(peers.fault(ONE, SCORE_MAX, now), None, "it is refused once");
             now += expected;
             assert_eq!(peers.check(&ONE, now), Ok(()));
             expected = (expected * 2).min(BAN_MAX);
@@ -306,7 +311,8 @@ mod tests {
         let now = Instant::now();
         let mut peers = Peers::new(NodeId::ZERO);
         let identity = |number: usize| NodeId::from(alloy_primitives::U256::from(number + 2).to_be_bytes());
-        peers.fault(ONE, SCORE_MAX, now);
+        let long_ago = now.checked_sub(BAN_FIRST).expect("the machine runs");
+        peers.fault(ONE, SCORE_MAX, long_ago);
         peers.fault(ONE, SCORE_MAX, now);
         for number in 0..limits::BANS_MAX {
             peers.fault(identity(number), SCORE_MAX, now);

@@ -121,13 +121,9 @@ impl Relay {
         }
     }
 
-    /// Takes a share that a peer sent.
+    /// Takes a share that a validator sent.
     pub(super) async fn take(&self, shared: &Arc<Shared>, peer: &Peer, payload: Bytes) -> Result<(), FrameError> {
         let (id, share) = frame::decode_share(&payload)?;
-        // Nobody else has a share to pass on.
-        if peer.validator.is_none() {
-            return Ok(());
-        }
         if self.state.lock().open.contains_key(&id) {
             return self.add(shared, peer, id, share).await;
         }

@@ -125,18 +125,19 @@ impl Flood {
 
     async fn slow(&self, peer: &RawPeer) -> Option<()> {
         let connection = peer.connection();
-        let mut streams = Vec::new();
-        for number in 0..STREAMS[0] {
-            let mut stream = timeout(STEP, connection.open_uni()).await.ok()?.ok()?;
-            stream.write_all(&[&LANES[number % LANES.len()..][..1], &SLOW_FRAME].concat()).await.ok()?;
-            streams.push(stream);
+        let (mut streams, mut asked) = (Vec::new(), Vec::new());
+        for lane in LANES.into_iter().cycle().take(STREAMS[0]) {
+            let Ok(Ok(mut stream)) = timeout(STEP, connection.open_uni()).await else { break };
+            if stream.write_all(&[&[lane], &SLOW_FRAME[..]].concat()).await.is_ok() {
+                streams.push(stream);
+            }
         }
-        let mut asked = Vec::new();
         for _ in 0..STREAMS[1] {
-            let (mut send, receive) = timeout(STEP, connection.open_bi()).await.ok()?.ok()?;
-            send.write_all(&[0, 0]).await.ok()?;
-            streams.push(send);
-            asked.push(receive);
+            let Ok(Ok((mut send, receive))) = timeout(STEP, connection.open_bi()).await else { break };
+            if send.write_all(&[0, 0]).await.is_ok() {
+                streams.push(send);
+                asked.push(receive);
+            }
         }
         self.counts.add("streams", streams.len() as u64);
         loop {
