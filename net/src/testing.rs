@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::types::Message;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig};
+use engine::types::{Letter, Message};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, SendStream};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
@@ -81,6 +81,25 @@ impl RawPeer {
         NodeRecord::decode(&mut &frame.payload[..]).ok()
     }
 
+    /// What the other side asks next, and where the answer goes; `None` if the connection has ended.
+    pub async fn asked(&self) -> Option<(Message, Answer)> {
+        loop {
+            let (send, mut receive) = self.0.accept_bi().await.ok()?;
+            let Ok(bytes) = receive.read_to_end(frame::REQUEST_BYTES_MAX).await else { continue };
+            if let Some((message, _)) = opened(&bytes) {
+                return Some((message, Answer(send)));
+            }
+        }
+    }
+
+    /// Asks for something and gives the bytes of the answer.
+    pub async fn ask(&self, wish: &Message) -> Option<Vec<u8>> {
+        let (mut send, mut receive) = self.0.open_bi().await.ok()?;
+        send.write_all(&letter(wish, &[])).await.ok()?;
+        send.finish().ok()?;
+        receive.read_to_end(frame::ANSWER_BYTES_MAX).await.ok()
+    }
+
     /// Why the other side has ended the connection; waits until it has.
     pub async fn end(&self) -> String {
         match self.0.closed().await {
@@ -88,6 +107,36 @@ impl RawPeer {
             other => other.to_string(),
         }
     }
+}
+
+/// Where an answer is awaited.
+#[derive(Debug)]
+pub struct Answer(SendStream);
+
+impl Answer {
+    /// Sends bytes of any kind; `None` if nobody waits for them any more.
+    pub async fn raw(&mut self, bytes: &[u8]) -> Option<()> {
+        self.0.write_all(bytes).await.ok()
+    }
+
+    /// Says that nothing is here.
+    pub async fn nothing(&mut self) -> Option<()> {
+        self.raw(&frame::frame(Kind::Nothing, &[])).await
+    }
+}
+
+/// A message as a frame, with bodies behind it as they came out of another.
+#[must_use]
+pub fn letter(message: &Message, bodies: &[u8]) -> Vec<u8> {
+    frame::frame(Kind::Letter, &[&frame::encode_letter(&Letter::of(message.clone()), false), bodies])
+}
+
+/// The message of a frame, and the bodies behind it; `None` if it is no frame with a message.
+#[must_use]
+pub fn opened(frame: &[u8]) -> Option<(Message, Vec<u8>)> {
+    let mut payload = frame.get(frame::HEAD_BYTES..)?;
+    let message = frame::take_part(&mut payload).ok()?;
+    Some((Message::decode_exact(message).ok()?, payload.to_vec()))
 }
 
 /// A vote as it travels: a datagram.

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod cluster;
 pub mod flood;
+pub mod liar;
 pub mod machine;
 pub mod namespaces;
 pub mod node;

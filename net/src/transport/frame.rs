@@ -36,7 +36,7 @@ use super::record::{NodeRecord, RECORD_BYTES_MAX};
 const VERSION: u8 = 1;
 
 /// Bytes before a frame's payload.
-const HEAD_BYTES: usize = 6;
+pub(crate) const HEAD_BYTES: usize = 6;
 
 /// How long a frame may take to arrive once it has begun.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(10);
@@ -378,7 +378,7 @@ pub(crate) fn open_body(header: ConsensusHeader, bytes: &[u8], known: Known<'_>)
 }
 
 /// Splits a part with its length in front off `bytes`.
-fn take_part<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], FrameError> {
+pub(crate) fn take_part<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], FrameError> {
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or(FrameError::Cut)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     let (part, rest) = rest.split_at_checked(length).ok_or(FrameError::Cut)?;

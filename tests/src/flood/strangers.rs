@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{Counts, Kind, Options};
-use crate::rng::Rng;
+use crate::{liar::node_key, rng::Rng};
 
 /// How long a step of a connection may take before it is given up.
 const STEP: Duration = Duration::from_secs(1);
@@ -90,7 +90,7 @@ impl Flood {
         let peer = match validator {
             Some((key, record)) => self.meet(key, record).await,
             None => {
-                let key = node_key(&self.rng);
+                let key = self.key()?;
                 let record = NodeRecord::sign(&self.domain, &key, 1, Vec::new(), None);
                 self.meet(&key, &record.encoded()).await
             }
@@ -205,6 +205,10 @@ impl Flood {
         Some(())
     }
 
+    fn key(&self) -> Option<NodeKey> {
+        Some(node_key(&mut *self.rng.lock().ok()?))
+    }
+
     fn below(&self, bound: u64) -> u64 {
         self.rng.lock().map_or(0, |mut rng| rng.below(bound))
     }
@@ -213,15 +217,6 @@ impl Flood {
 /// The record that a node shows to whoever dials.
 pub(super) async fn shown_record(from: Ipv4Addr, to: SocketAddrV4) -> Result<NodeRecord, String> {
     let intruder = Intruder::new(IpAddr::V4(from)).map_err(|error| format!("no socket: {error}"))?;
-    let peer = intruder.dial(&node_key(&Mutex::new(Rng::new(0))), to.into(), STEP * 5).await?;
+    let peer = intruder.dial(&node_key(&mut Rng::new(0)), to.into(), STEP * 5).await?;
     timeout(STEP * 5, peer.record()).await.ok().flatten().ok_or_else(|| "the node shows no record".to_owned())
-}
-
-/// A key that nobody has had before.
-fn node_key(rng: &Mutex<Rng>) -> NodeKey {
-    let mut seed = [0; 32];
-    if let Ok(mut rng) = rng.lock() {
-        seed.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.next().to_le_bytes()));
-    }
-    NodeKey::from_seed(&seed).expect("any seed gives a key")
 }
