@@ -130,6 +130,34 @@ fn a_validator_killed_at_random_moments_never_signs_twice_and_votes_again_soon()
 }
 
 #[test]
+fn a_validator_killed_at_full_load_votes_again_soon() {
+    if skipped("killed at full load") {
+        return;
+    }
+    let (victim, txs) = (1, setting("SLUICE_CLUSTERS_TXS", 30_000).to_string());
+    println!("validator {victim} killed while the others get {txs} transfers as fast as they answer");
+    let Scene { mut cluster, watch, traffic } = Scene::new(&Plan::validators(4));
+    drop(traffic);
+    let flags = ["--shape", "transfer", "--txs", &txs, "--batch", "10", "--settle", "1ms", "--seed", "3"];
+    let mut loading = cluster.start_load(&[0, 2, 3], &flags);
+    let begun = Instant::now();
+    until("the load is there", ALIVE, || watch.first(begun, |block| block.transactions.len() > 100));
+    cluster.kill(victim);
+    let signed = cluster.ledger.last_signed(victim).expect("it has signed something");
+    let started = Instant::now();
+    cluster.start(victim);
+    let again = |block: &tests::cluster::watch::Seen| block.certified > signed && block.signers.contains(&victim);
+    let again = until("it votes again", 4 * VOTES_AGAIN, || watch.first(started, again));
+    let (took, rest) = (again.at.duration_since(started), loading.is_under_way());
+    let report = loading.end();
+    println!("  in a certificate {took:?} after its start, the load under way: {rest}; {}", report["rates"]);
+    drop(watch);
+    println!("  oracles: {}", cluster.finish(TOGETHER));
+    assert!(rest, "the load was over before it voted");
+    assert!(took <= 2 * VOTES_AGAIN, "it voted again only after {took:?}");
+}
+
+#[test]
 fn all_killed_at_once_lose_nothing_that_any_of_them_reported_final() {
     if skipped("all killed") {
         return;

@@ -213,12 +213,14 @@ fn a_local_network_bears_mixed_load_for_a_while() {
     println!("four validators, mixed load to all of them for {lasts:?}");
     let net = Localnet::start(&["--validators", "4"]);
     let peak = round(&net, "as fast as it goes", None, 15, 1);
+    // Beside other work a lower rate may be all that a machine bears.
+    let rate = std::env::var("SLUICE_LOCALNET_RATE").map_or(peak / 2.0, |text| text.parse().expect("a number"));
     let mut agreed = net.agree(0);
     let mut rounds = 0;
     while begun.elapsed() < lasts {
         let left = lasts.saturating_sub(begun.elapsed()).as_secs();
         rounds += 1;
-        round(&net, &format!("half of that, round {rounds}"), Some(peak / 2.0), left.clamp(15, 120), rounds + 1);
+        round(&net, &format!("round {rounds}"), Some(rate), left.clamp(15, 120), rounds + 1);
         for node in &net.nodes {
             let p50 = node.call("sluice_status", json!([]))["finality"]["p50"].as_f64().expect("blocks");
             assert!(p50 <= 2.0 * SLOT_MS, "half of the blocks take {p50} ms or more, two slots are {}", 2.0 * SLOT_MS);

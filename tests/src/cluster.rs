@@ -14,9 +14,10 @@ pub mod traffic;
 pub mod watch;
 
 use std::{
+    fs::File,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -464,14 +465,22 @@ impl Cluster {
     /// If it fails: it checks every receipt and balance.
     #[must_use]
     pub fn load(&self, indices: &[usize], arguments: &[&str]) -> Value {
-        let report = self.home.path().join("load.json");
+        self.start_load(indices, arguments).end()
+    }
+
+    /// Begins to run `sluice load` against some nodes.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_load(&self, indices: &[usize], arguments: &[&str]) -> Load {
+        let (report, said) = (self.home.path().join("load.json"), self.home.path().join("load.log"));
         let urls: Vec<&str> = indices.iter().map(|index| &*self.members[*index].url).collect();
         let mut command = Command::new(binary());
         command.args(["load", "--rpc", &urls.join(",")]).args(arguments).arg("--json").arg(&report);
-        let output = command.output().expect("it runs");
-        let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
-        assert!(output.status.success(), "sluice load: {}", tail(&said));
-        serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON")
+        let log = File::create(&said).expect("a file");
+        let child = command.stdout(log.try_clone().expect("a file")).stderr(log).spawn().expect("it runs");
+        Load { child, report, said }
     }
 
     /// Where a node keeps the key by which others know it.
@@ -491,6 +500,43 @@ impl Cluster {
     pub fn usage(&self) -> Vec<Option<Usage>> {
         let of = |member: &Member| Usage::of(member.node.as_ref()?.process());
         self.members.iter().map(of).collect()
+    }
+}
+
+/// `sluice load` at work; ended when dropped.
+#[derive(Debug)]
+pub struct Load {
+    child: Child,
+    report: PathBuf,
+    said: PathBuf,
+}
+
+impl Load {
+    /// Whether it still sends or waits for anything.
+    ///
+    /// # Panics
+    /// If its status cannot be read.
+    pub fn is_under_way(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// Its report, once it has ended.
+    ///
+    /// # Panics
+    /// If it fails: it checks every receipt and balance.
+    #[must_use]
+    pub fn end(mut self) -> Value {
+        let status = self.child.wait().expect("our own child");
+        let said = std::fs::read_to_string(&self.said).unwrap_or_default();
+        assert!(status.success(), "sluice load: {}", tail(&said));
+        serde_json::from_slice(&std::fs::read(&self.report).expect("a report")).expect("JSON")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use alloy_consensus::{
     Header, Sealed,
-    proofs::{calculate_transaction_root, calculate_withdrawals_root},
+    proofs::{calculate_withdrawals_root, ordered_trie_root_encoded},
 };
 use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{B256, keccak256};
@@ -19,7 +19,7 @@ use super::{
     ids::{Epoch, Height, Slot, ValidatorIndex},
     layer::{StateChanges, TrieHandle},
     receipt::Receipt,
-    transaction::{Envelope, Transaction},
+    transaction::Transaction,
     vote::{Certificate, Signature},
 };
 
@@ -131,9 +131,9 @@ impl Block {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let header = self.header.inner();
-        let envelopes: Vec<&Envelope> = self.body.transactions.iter().map(|sent| sent.envelope()).collect();
+        let encoded: Vec<&[u8]> = self.body.transactions.iter().map(|sent| sent.encoded().as_ref()).collect();
         self.consensus.block_hash == self.hash()
-            && header.transactions_root == calculate_transaction_root(&envelopes)
+            && header.transactions_root == ordered_trie_root_encoded(&encoded)
             && header.withdrawals_root == self.body.withdrawals.as_ref().map(|all| calculate_withdrawals_root(all))
     }
 

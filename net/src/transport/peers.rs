@@ -215,8 +215,8 @@ impl Peers {
         }
     }
 
-    /// Adds to what a node did wrong; says for how long it is refused if that is enough. What comes to light of one that
-    /// is refused already adds nothing.
+    /// Adds to what a node did wrong; says for how long it is refused if that is enough. What comes to light of one
+    /// that is refused already adds nothing.
     pub(crate) fn fault(&mut self, identity: NodeId, weight: f64, now: Instant) -> Option<Duration> {
         if !self.faults.contains_key(&identity) && self.faults.len() >= limits::BANS_MAX {
             self.forget_one(now);

@@ -147,7 +147,11 @@ impl Relay {
         let (working, looking) = (open.clone(), shared.clone());
         let worked = tokio::task::spawn_blocking(move || working.add(share, &looking)).await;
         if let Some(block) = worked.unwrap_or(Ok(None))? {
-            shared.deliver(peer, Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(block)] });
+            let letter = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(block)] };
+            // Whoever sent the share did nothing wrong: the leader did.
+            if let Err(reason) = shared.hand_in(peer, letter) {
+                tracing::warn!(slot = header.slot, proposer = header.proposer, reason, "shares of no block");
+            }
         }
         Ok(())
     }
@@ -209,7 +213,7 @@ impl State {
 }
 
 impl Open {
-    /// Adds a share, and gives the block once it is there and is what its header says.
+    /// Adds a share, and gives the block once it is there; whether it is its header's is still to be looked at.
     fn add(&self, share: Share, shared: &Shared) -> Result<Option<Block>, FrameError> {
         let body = match self.assembly.lock().add(share) {
             Ok(Some(body)) => body,
@@ -224,10 +228,9 @@ impl Open {
         };
         let header = (*self.header).clone();
         match frame::open_body(header, &body, &|hash| shared.known_transaction(*hash)) {
-            Ok(block) if block.is_whole() => Ok(Some(block)),
-            // Whoever sent the share did nothing wrong: the leader did.
-            _ => {
-                tracing::warn!(slot = self.header.slot, proposer = self.header.proposer, "shares of no block");
+            Ok(block) => Ok(Some(block)),
+            Err(error) => {
+                tracing::warn!(slot = self.header.slot, proposer = self.header.proposer, %error, "shares of no block");
                 Ok(None)
             }
         }

@@ -7,7 +7,7 @@ mod tests;
 
 use std::{panic::resume_unwind, sync::Arc, thread};
 
-use alloy_consensus::{Header, Sealable, proofs::ordered_trie_root_with_encoder};
+use alloy_consensus::{Header, Sealable, proofs::ordered_trie_root_encoded};
 use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::{BufMut, Decodable, EMPTY_STRING_CODE, Encodable, Error, Header as ListHeader};
@@ -134,7 +134,7 @@ pub fn decode_body(
     };
     finished(rest)?;
     let transactions = find(&raw, known, threads, &|| {
-        let root = ordered_trie_root_with_encoder(&raw, |raw, out| out.put_slice(raw));
+        let root = ordered_trie_root_encoded(&raw);
         equal("transactions root", root, header.transactions_root)
     })?;
     Ok(Block { consensus, header, body: BlockBody { transactions, withdrawals } })
