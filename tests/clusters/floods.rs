@@ -4,7 +4,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddrV4},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::hex;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tests::{
     cluster::{
         P2P_PORT, Plan, until,
-        watch::{Figures, ms},
+        watch::{Percentiles, ms},
     },
     flood::{Kind, shown_record},
     machine::{Cgroup, Usage},
@@ -99,14 +99,25 @@ impl Drop for Flooder {
     }
 }
 
+/// What a stretch of time under a flood was like.
+struct Flooded {
+    kind: Kind,
+    /// Milliseconds from proposal to final, of each block.
+    finality_ms: Vec<u64>,
+    /// Bytes by which the node has grown.
+    grown: u64,
+}
+
 impl Scene {
-    /// What a stretch of time under a flood is like, and by how many bytes the node has grown.
-    fn flooded(&self, kind: Kind) -> (Figures, u64) {
+    fn flooded(&self, kind: Kind) -> Flooded {
         let usage = || Usage::of(self.cluster.node(VICTIM).process()).expect("it runs");
         let before = usage();
         let lasts = span() + Duration::from_secs(1);
         let flooder = Flooder::start(self, kind, lasts);
-        let figures = self.measure(&format!("{kind:?}"));
+        let begun = Instant::now();
+        let _ = self.measure(&format!("{kind:?}"));
+        let seen = self.watch.between(begun, Instant::now());
+        let finality_ms = seen.iter().map(|block| block.finality_ms).collect();
         let (held, sent) = (usage(), flooder.end());
         let grown = held.resident_bytes.max(usage().resident_bytes).saturating_sub(before.resident_bytes);
         let cpu = held.cpu.saturating_sub(before.cpu).as_secs_f64() / span().as_secs_f64();
@@ -119,7 +130,7 @@ impl Scene {
         let sent: u64 = sent["counts"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
         assert!(sent > 0, "{kind:?} sent nothing");
         println!("  {kind:?}: {:?}", self.cluster.metrics(VICTIM, &["net_peer_"]));
-        (figures, grown)
+        Flooded { kind, finality_ms, grown }
     }
 }
 
@@ -132,11 +143,8 @@ fn floods_leave_finality_and_memory_of_honest_validators_alone() {
     let mut scene = Scene::new(&Plan { strangers: 1, ..Plan::validators(4) });
     scene.cluster.spaces.count_elsewhere(VICTIM, ELSEWHERE, STRANGER);
     let base = scene.measure("before");
-    let mut flooded: Vec<(Kind, Figures, u64)> = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Votes) {
-        let (figures, grown) = scene.flooded(kind);
-        flooded.push((kind, figures, grown));
-    }
+    let by_strangers = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Votes);
+    let mut flooded: Vec<Flooded> = by_strangers.map(|kind| scene.flooded(kind)).collect();
     let (came, went) = scene.cluster.spaces.counted_elsewhere(VICTIM);
     let factor = went as f64 / came.max(1) as f64;
     println!("  {came} bytes with addresses of others, {went} bytes sent to them: {factor:.2} times");
@@ -147,8 +155,7 @@ fn floods_leave_finality_and_memory_of_honest_validators_alone() {
     let record = shown_record(HUB, to).expect("a record");
     std::fs::write(scene.cluster.folder().join("record"), hex::encode(record)).expect("written");
     scene.cluster.stop(TRAITOR);
-    let (figures, grown) = scene.flooded(Kind::Votes);
-    flooded.push((Kind::Votes, figures, grown));
+    flooded.push(scene.flooded(Kind::Votes));
     // What it seemed to do keeps it away from the node that saw it, for a while.
     scene.cluster.start(TRAITOR);
     until("it is let in again", REFUSED_FOR, || (scene.cluster.peers(TRAITOR) == 3).then_some(()));
@@ -157,11 +164,15 @@ fn floods_leave_finality_and_memory_of_honest_validators_alone() {
     scene.finish();
 
     assert!(came > 0 && factor <= AMPLIFICATION_MAX, "{factor:.2} times as much went as came");
-    // Of so few blocks the 99th of 100 is the slowest: whatever takes less than half a slot holds nobody up.
+    // Of so few blocks the 99th of 100 is the slowest, which may have waited for a core alone. So of each flood 95 of
+    // 100 are held to the bound, and of all floods together 99. What takes less than half a slot holds nobody up.
     let allowed = (2 * base.finality.p99.max(after.finality.p99)).max(ms(slot) / 2);
-    for (kind, figures, grown) in flooded {
-        let p99 = figures.finality.p99;
-        assert!(p99 <= allowed, "{kind:?}: p99 is {p99} ms, at most {allowed}");
-        assert!(grown <= GROWTH_MAX, "{kind:?}: {grown} bytes more than before");
+    for Flooded { kind, finality_ms, grown } in &flooded {
+        let p95 = Percentiles::of(finality_ms.iter().copied()).p95;
+        assert!(p95 <= allowed, "{kind:?}: p95 is {p95} ms, at most {allowed}");
+        assert!(*grown <= GROWTH_MAX, "{kind:?}: {grown} bytes more than before");
     }
+    let all = Percentiles::of(flooded.into_iter().flat_map(|flood| flood.finality_ms));
+    println!("  all floods together: finality {all}, at most {allowed} ms allowed");
+    assert!(all.p99 <= allowed, "p99 is {} ms, at most {allowed}", all.p99);
 }
