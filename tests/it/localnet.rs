@@ -152,10 +152,11 @@ fn load(nodes: &[Rpc], folder: &Path, flags: &[&str]) -> Value {
         .args(flags)
         .arg("--json")
         .arg(&report)
-        .stdout(Stdio::null())
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .expect("it runs");
-    assert!(done.success(), "every transaction is included and every balance right");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "not every transaction is included, or not every balance right: {said}");
     serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON")
 }
 
