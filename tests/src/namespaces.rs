@@ -191,8 +191,8 @@ impl Namespaces {
         (0..self.nodes).for_each(|node| self.apply(node));
     }
 
-    /// Sends what a node has for a network that lies nowhere to another one, where it ends, and counts from here on what
-    /// comes to the node from there and goes there.
+    /// Sends what a node has for a network that lies nowhere to another one, where it ends, and counts from here on
+    /// what comes to the node from there and goes there.
     ///
     /// # Panics
     /// If `ip` or nftables refuses.
