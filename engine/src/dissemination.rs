@@ -12,10 +12,14 @@
 //! ([`Assembly`]). What a header says of its body follows from body, set and leader, so every validator checks it
 //! before it votes ([`check`]).
 //!
+//! An access list that does not fit beside its header travels the same way, packed; what its shares come to is told by
+//! the leader alone, over its own connection ([`ListNotice`]), and is no rule of the chain.
+//!
 //! The code is Reed-Solomon over GF(2^16), chunk by chunk systematic: the data chunks are the body's bytes in order,
 //! filled up with zeros. What it comes to is part of the chain's rules, and pinned by a golden test.
 
 mod assembly;
+mod list;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -30,6 +34,7 @@ use reed_solomon_simd::ReedSolomonEncoder;
 use self::tree::Tree;
 pub use self::{
     assembly::{Assembly, ShareError},
+    list::ListNotice,
     plan::Plan,
 };
 use crate::{

@@ -19,7 +19,9 @@ use alloy_rlp::Encodable;
 use crate::{
     crypto::bls,
     limits,
-    types::{Block, BlockBody, ConsensusHeader, Domain, Epoch, PublicKey, Signature, Validator, ValidatorSet},
+    types::{
+        AccessList, Block, BlockBody, ConsensusHeader, Domain, Epoch, PublicKey, Signature, Validator, ValidatorSet,
+    },
 };
 
 /// A set of EVM and header rules, oldest first.
@@ -525,5 +527,11 @@ impl ChainSpec {
     #[must_use]
     pub fn fork_at(&self, timestamp: u64) -> Fork {
         self.forks.fork_at(timestamp)
+    }
+
+    /// Items that the access list of a block can have, by what its header says.
+    #[must_use]
+    pub fn list_items_max(&self, header: &ConsensusHeader) -> u64 {
+        AccessList::items_max(self.fork_at(header.timestamp_ms / 1_000), self.genesis_header.gas_limit)
     }
 }

@@ -17,12 +17,14 @@
 //! | peers that may be asked | [`PEERS_MAX`] | further ones are not asked |
 //! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
 //! | tail headers that others may ask for | [`TAIL_HEADERS_MAX`] | the oldest leaves |
+//! | access lists whose blocks are not executed yet | [`LISTS_MAX`] | later ones are not taken |
 //! | builds and executions asked for | [`EXECUTION_QUEUE_JOBS_MAX`] | ordering waits |
 //! | Q2, final blocks before commit | [`COMMIT_QUEUE_BLOCKS_MAX`] | ordering builds and votes no further |
 //! | recent blocks in memory | [`RECENT_BLOCKS_MAX`], [`RECENT_BLOCKS_BYTES_MAX`] | the oldest are read from disk |
 //! | votes to one peer | [`PEER_VOTES_MAX`] | the lowest slot leaves; what is final leaves first |
 //! | words to one peer: certificates, proposals, status | [`PEER_WORDS_MAX`], [`PEER_WORDS_BYTES_MAX`] | the peer is cut |
 //! | shares of bodies to one peer | [`PEER_SHARES_MAX`], [`PEER_SHARES_BYTES_MAX`] | not sent; who lacks one asks |
+//! | shares of access lists to one peer | [`PEER_LISTS_MAX`], [`PEER_LISTS_BYTES_MAX`] | not sent; the block is executed without |
 //! | requests to one peer | [`PEER_REQUESTS_MAX`] | not sent; asked elsewhere |
 //! | transactions to one peer | [`PEER_TRANSACTIONS_BYTES_MAX`] | not sent, and counted |
 //! | peers that nobody configured | [`STRANGERS_MAX`], [`STRANGERS_PER_NETWORK_MAX`] | refused |
@@ -166,6 +168,36 @@ pub const SHARE_BYTES_MAX: usize = BODY_BYTES_MAX + 2 * BODY_CHUNKS_MAX + 512;
 /// Certificates that come with a proposal; a longer gap is fetched.
 pub const PROPOSAL_CERTIFICATES_MAX: usize = 65;
 
+/// Bytes of an access list for each item that a block's gas pays for ([`crate::types::AccessList::items_max`]): an
+/// account with the widest balance and nonce takes 88, a slot with the widest key and value 78; code pays more gas per
+/// byte.
+pub const LIST_ITEM_BYTES_MAX: usize = 96;
+
+/// Words of its RLP for each item: 7 of an account or 6 of a slot, and 3 of each change, of which one access pays for
+/// three at most. A word takes 64 bytes of memory at most while it is decoded.
+pub const LIST_ITEM_WORDS_MAX: usize = 16;
+
+/// Bytes of an access list before it is packed, whatever the gas pays for; that of a full block of 60 million gas takes
+/// some 1.5 MB.
+pub const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of the largest one packed, when it does not get smaller.
+pub const PACKED_LIST_BYTES_MAX: usize = LIST_BYTES_MAX + LIST_BYTES_MAX / 255 + 64;
+
+/// Bytes of a packed access list that travels beside its block's header to every validator; a larger one is cut into
+/// shares.
+pub const WHOLE_LIST_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of such a list before it is packed: what is packed while its proposal waits.
+pub const WHOLE_LIST_UNPACKED_BYTES_MAX: usize = 2 * WHOLE_LIST_BYTES_MAX;
+
+/// Times its packed size that a list has unpacked. Addresses and keys are hashes mostly and hardly get smaller; whoever
+/// sends what does wants others to work.
+pub const LIST_RATIO_MAX: usize = 16;
+
+/// Access lists kept until their blocks are executed: two windows of four.
+pub const LISTS_MAX: usize = 8;
+
 /// Messages of the next epoch kept per validator, until this one ends here too.
 pub const EARLY_MESSAGES_PER_VALIDATOR: usize = 16;
 
@@ -226,6 +258,12 @@ pub const PEER_SHARES_MAX: usize = 64;
 /// Bytes of those; they lie in memory once for all peers.
 pub const PEER_SHARES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Shares of access lists waiting for one peer.
+pub const PEER_LISTS_MAX: usize = 16;
+
+/// Bytes of those.
+pub const PEER_LISTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Requests that one peer is asked at a time, and that it may ask at a time.
 pub const PEER_REQUESTS_MAX: usize = 8;
 
@@ -276,6 +314,8 @@ const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <=
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);
 const _: () = assert!(BLOCK_RLP_BYTES_MAX_OSAKA / TRANSACTION_BYTES_MIN * (TRANSACTION_BYTES_MIN + 1) < BODY_BYTES_MAX);
 const _: () = assert!(VALIDATORS_MAX <= 1 << SHARE_PATH_MAX && SHARE_PATH_MAX * 32 + 32 <= 512);
+// A share of a list is no longer than one of a body.
+const _: () = assert!(PACKED_LIST_BYTES_MAX <= BODY_BYTES_MAX);
 // Every validator has a chunk, rounding included, and the code knows no more than 2^16 of them.
 const _: () = assert!(VALIDATORS_MAX * 2 <= BODY_CHUNKS_MAX && BODY_CHUNKS_MAX * 3 <= 1 << 16);
 // A validator takes 2 bytes of list, 49 of key, 9 of stake and 21 of operator; 100 for the epoch, its base and lists.

@@ -1,20 +1,20 @@
-//! Shares of one body until they give it back.
+//! Shares of one body, or of one access list, until they give it back.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use alloy_primitives::{B256, Bytes};
 use reed_solomon_simd::ReedSolomonDecoder;
 
-use super::{Plan, Share, tree::Tree};
+use super::{ListNotice, Plan, Share, tree::Tree};
 use crate::{limits, types::ValidatorIndex};
 
 /// What is wrong with a share, or with all of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShareError {
-    /// No body of this size is cut for this set.
-    #[error("a body of {size} bytes does not travel in shares")]
+    /// Nothing of this size is cut for this set.
+    #[error("{size} bytes do not travel in shares")]
     Size {
-        /// What the header says.
+        /// What the header or the leader says.
         size: u64,
     },
     /// Not what the root commits to: whoever sent it is faulty.
@@ -67,9 +67,20 @@ impl Assembly {
     /// # Errors
     /// [`ShareError::Size`] if bodies of this size travel whole, or not at all, or nobody gets a share.
     pub fn new(plan: Arc<Plan>, root: B256, body_size_bytes: u64) -> Result<Self, ShareError> {
-        let cut = limits::WHOLE_BODY_BYTES_MAX.saturating_add(1)..=limits::BODY_BYTES_MAX;
-        let size = usize::try_from(body_size_bytes).ok().filter(|size| cut.contains(size) && !plan.is_alone());
-        let size = size.ok_or(ShareError::Size { size: body_size_bytes })?;
+        Self::of(plan, root, body_size_bytes, limits::WHOLE_BODY_BYTES_MAX.saturating_add(1)..=limits::BODY_BYTES_MAX)
+    }
+
+    /// Of the packed access list that a leader's notice names; it comes out as bytes that nobody has looked at.
+    ///
+    /// # Errors
+    /// [`ShareError::Size`] if no list has this size, or nobody gets a share.
+    pub fn of_list(plan: Arc<Plan>, notice: &ListNotice) -> Result<Self, ShareError> {
+        Self::of(plan, notice.root, notice.size_bytes, 1..=limits::PACKED_LIST_BYTES_MAX)
+    }
+
+    fn of(plan: Arc<Plan>, root: B256, size_bytes: u64, cut: RangeInclusive<usize>) -> Result<Self, ShareError> {
+        let size = usize::try_from(size_bytes).ok().filter(|size| cut.contains(size) && !plan.is_alone());
+        let size = size.ok_or(ShareError::Size { size: size_bytes })?;
         let came = vec![false; plan.validators()];
         Ok(Self { plan, root, size, came, held: Vec::new(), chunks: 0, state: State::Gathering })
     }

@@ -1,5 +1,6 @@
 //! Whoever is honest has enough, and nobody makes others believe in another body.
 
+mod lists;
 mod plans;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@
 //!
 //! Source: EIP-7928.
 
+mod named;
 mod partial;
 
 use std::borrow::Cow;
@@ -24,7 +25,8 @@ pub use alloy_eips::eip7928::{
 };
 use alloy_eips::eip7928::{total_bal_items, validate_block_access_list};
 use alloy_primitives::{Address, B256, U256, keccak256};
-use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
+use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
+pub use named::{ListError, NamedList, unpack};
 pub use partial::{PartialAccount, PartialList, PartialSlot};
 
 use crate::genesis::Fork;
@@ -66,13 +68,7 @@ impl AccessList {
     /// The hash that a block names.
     #[must_use]
     pub fn hash(&self) -> B256 {
-        let mut out = Vec::new();
-        if self.wipes.is_empty() {
-            self.accounts.encode(&mut out)
-        } else {
-            self.encode(&mut out)
-        }
-        keccak256(out)
+        keccak256(self.hashed_bytes())
     }
 
     /// Decodes the whole of `bytes`.

@@ -21,7 +21,7 @@ pub mod transaction;
 pub mod validator;
 pub mod vote;
 
-pub use access_list::AccessList;
+pub use access_list::{AccessList, NamedList};
 pub use block::{
     Block, BlockBody, BuiltBlock, CommittedBlock, ConsensusHeader, ExecutedBlock, Finality, FinalizedBlock,
 };
