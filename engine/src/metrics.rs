@@ -73,6 +73,12 @@ pub static BUILD_BUSY: Counter = Counter::new("engine_build_busy_nanoseconds_tot
 pub static EXECUTE_BUSY: Counter = Counter::new("engine_execute_busy_nanoseconds_total");
 /// Nanoseconds the commit thread spent in the store.
 pub static COMMIT_BUSY: Counter = Counter::new("engine_commit_busy_nanoseconds_total");
+/// Blocks of others that were executed with their access list at hand.
+pub static BLOCK_LISTED: Counter = Counter::new("engine_block_listed_total");
+/// Blocks of others that were executed without: there was no list, or it came too late.
+pub static BLOCK_UNLISTED: Counter = Counter::new("engine_block_unlisted_total");
+/// Access lists that came when the execution of their block had begun, or of blocks that nobody waits for.
+pub static LIST_LATE: Counter = Counter::new("engine_list_late_total");
 /// Transactions simulated for hints.
 pub static HINT_SIMULATED: Counter = Counter::new("engine_hint_simulated_total");
 /// Transactions that nobody looked at for a hint, by reason (label `reason`, from [`crate::hints::Skipped::label`]).
@@ -97,6 +103,9 @@ pub fn export() {
         &BUILD_BUSY,
         &EXECUTE_BUSY,
         &COMMIT_BUSY,
+        &BLOCK_LISTED,
+        &BLOCK_UNLISTED,
+        &LIST_LATE,
         &HINT_SIMULATED,
         &HINT_BUSY,
     ] {

@@ -49,7 +49,7 @@ use parking_lot::Mutex;
 use self::{
     answering::Tails,
     conductor::{Conductor, Progress, Queues, Sources},
-    executing::{Done, Job},
+    executing::{Done, Execution, Job},
     resume::{Resumed, replay, resume},
 };
 use crate::{

@@ -23,7 +23,8 @@ use crate::{
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
         Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Contact, Epoch, EpochStart, ExecutedBlock,
-        FinalizedBlock, Height, Letter, PublicKey, SignedHeader, Slot, StateChanges, Transaction, TrieHandle,
+        FinalizedBlock, Height, Letter, NamedList, PublicKey, SignedHeader, Slot, StateChanges, Transaction,
+        TrieHandle,
     },
 };
 
@@ -211,6 +212,29 @@ pub trait Executor: Send + Sync {
         parent: &Sealed<Header>,
         block: &Arc<Block>,
     ) -> Result<ExecutedBlock, ExecutionError>;
+
+    /// As [`Self::execute`], along what is said to be the block's access list.
+    ///
+    /// The list makes it faster or slower. Whatever the list is, what comes out is the same, and so is every refusal.
+    ///
+    /// # Errors
+    /// Those of [`Self::execute`].
+    fn execute_listed(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+        _list: &NamedList,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        self.execute(view, parent, block)
+    }
+
+    /// Whether a block is executed faster along its access list, so that it is worth sending the list.
+    ///
+    /// An executor that has no use for lists sends none.
+    fn is_worth_listing(&self, _block: &Block) -> bool {
+        false
+    }
 
     /// Whether [`Self::hint`] would learn anything from a transaction; that it was seen is noted.
     ///

@@ -100,7 +100,7 @@ impl Arrival<'_> {
         let mut finished = self.replay.close(block.body.withdrawals.as_ref())?;
         let list = finished.access_list.take();
         let list = Arc::new(list.unwrap_or_else(|| self.replay.into_list()));
-        executor.check_list_hash(block, &list).map_err(ReplayError::Mismatch)?;
+        executor.check_list_hash(block, || list.hash()).map_err(ReplayError::Mismatch)?;
         judge(self.view, block, finished, list).map_err(ReplayError::Execution)
     }
 

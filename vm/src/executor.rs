@@ -17,7 +17,7 @@ use engine::{
     limits,
     ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, HintLimits, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
-    types::{AccessList, Block, BlockBody, BuiltBlock, ExecutedBlock, Transaction},
+    types::{AccessList, Block, BlockBody, BuiltBlock, ExecutedBlock, NamedList, Transaction},
 };
 use revm::context_interface::result::InvalidTransaction;
 
@@ -30,7 +30,7 @@ use crate::{
     lead::{Lane, Lead, patterns::Patterns},
     metrics, outcome,
     pace::Pace,
-    replay::{Replay, ReplayError, Settings},
+    replay::{Replay, ReplayError, Settings, predicted_gas},
     rules::{BLOB_TYPE, HeaderRules, equal, equal_if_any},
     sequential::{Finished, Run},
     transfer::TRANSFER_GAS,
@@ -177,21 +177,6 @@ impl RevmExecutor {
         replay.close(None)
     }
 
-    /// As [`Executor::execute`], along the block's access list. Where the list disagrees with the transactions
-    /// the plain loop decides what the block is worth, and `vm_replay_mismatch_total` tells.
-    ///
-    /// # Errors
-    /// Those of [`Executor::execute`].
-    pub fn execute_listed(
-        &self,
-        view: &dyn StateView,
-        parent: &Sealed<Header>,
-        block: &Arc<Block>,
-        list: &Arc<AccessList>,
-    ) -> Result<ExecutedBlock, ExecutionError> {
-        self.settle(view, parent, block, self.replay_listed(view, parent, block, list))
-    }
-
     /// What a replay gave, or the plain loop's verdict where the replay can give none.
     pub(crate) fn settle(
         &self,
@@ -220,15 +205,15 @@ impl RevmExecutor {
         view: &dyn StateView,
         parent: &Sealed<Header>,
         block: &Arc<Block>,
-        list: &Arc<AccessList>,
+        list: &NamedList,
     ) -> Result<ExecutedBlock, ReplayError> {
         let invalid = |reason| ReplayError::Execution(ExecutionError::Invalid(reason));
         self.rules.check(&self.chain, parent, block).map_err(invalid)?;
-        self.check_list_hash(block, list).map_err(ReplayError::Mismatch)?;
+        self.check_list_hash(block, || list.hash()).map_err(ReplayError::Mismatch)?;
         let mut replay = self.replay(view, block.header.inner(), true);
-        replay.take(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list))?;
+        replay.take(Cow::Borrowed(&block.body.transactions), Cow::Borrowed(list.list()))?;
         let finished = replay.close(block.body.withdrawals.as_ref())?;
-        judge(view, block, finished, list.clone()).map_err(ReplayError::Execution)
+        judge(view, block, finished, list.list().clone()).map_err(ReplayError::Execution)
     }
 
     /// What those who guess ahead need of a block with this header.
@@ -238,11 +223,11 @@ impl RevmExecutor {
     }
 
     /// A Sluice block names its list; Ethereum's own blocks before Amsterdam do not.
-    pub(crate) fn check_list_hash(&self, block: &Block, list: &AccessList) -> Result<(), String> {
+    pub(crate) fn check_list_hash(&self, block: &Block, hash: impl FnOnce() -> B256) -> Result<(), String> {
         if !self.rules.consensus_header {
             return Ok(());
         }
-        equal("access_list_hash", &block.consensus.access_list_hash, &list.hash())
+        equal("access_list_hash", &block.consensus.access_list_hash, &hash())
     }
 
     pub(crate) const fn rules(&self) -> &HeaderRules {
@@ -522,8 +507,29 @@ impl Executor for RevmExecutor {
         let mut finished = run.finish(block.body.withdrawals.as_ref())?;
         let access_list = Arc::new(finished.access_list.take().unwrap_or_default());
         let executed = judge(view, block, finished, access_list)?;
-        self.check_list_hash(block, &executed.access_list).map_err(ExecutionError::Invalid)?;
+        self.check_list_hash(block, || executed.access_list.hash()).map_err(ExecutionError::Invalid)?;
         Ok(executed)
+    }
+
+    /// Where list and transactions disagree the plain loop decides what the block is worth, and
+    /// `vm_replay_mismatch_total` tells. One thread is not faster with a list.
+    fn execute_listed(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+        list: &NamedList,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        if self.workers.threads() == 1 {
+            return self.execute(view, parent, block);
+        }
+        self.settle(view, parent, block, self.replay_listed(view, parent, block, list))
+    }
+
+    fn is_worth_listing(&self, block: &Block) -> bool {
+        let transactions = &block.body.transactions;
+        let predicted = transactions.iter().fold(0_u64, |sum, tx| sum.saturating_add(predicted_gas(tx)));
+        predicted >= self.threads_from
     }
 
     fn wants_hint(&self, transaction: &Transaction) -> bool {

@@ -369,7 +369,7 @@ impl<'a> Replay<'a> {
 
 /// What a transaction will cost, guessed before it runs: its gas limit, or next to nothing if it brings no input
 /// and so most likely moves value only.
-fn predicted_gas(transaction: &Transaction) -> u64 {
+pub(crate) fn predicted_gas(transaction: &Transaction) -> u64 {
     let envelope = transaction.envelope();
     if envelope.input().is_empty() { TRANSFER_GAS_WORTH } else { envelope.gas_limit() }
 }

@@ -348,6 +348,13 @@ impl Machine {
         self.blocks.get(id).is_some_and(|known| known.empty.is_none() && is_taken(known.is_final))
     }
 
+    /// The hash of the access list of this block, if its header is here and its execution has not begun.
+    #[must_use]
+    pub fn awaited_list(&self, id: &B256) -> Option<B256> {
+        let known = self.blocks.get(id).filter(|known| known.valid.is_none() && !known.is_tail)?;
+        (self.executing() != Some(*id)).then_some(known.header.access_list_hash)
+    }
+
     /// Blocks above the newest committed one whose bodies are here.
     #[must_use]
     pub fn blocks_held(&self) -> usize {

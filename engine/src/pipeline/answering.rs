@@ -79,7 +79,7 @@ impl Stages {
                 _ => break,
             }
         }
-        Letter { message: Message::Blocks(headers), blocks }
+        Letter { message: Message::Blocks(headers), blocks, list: None }
     }
 
     fn shelved(&self, height: Height) -> Option<Shelved<Arc<Block>>> {
@@ -95,6 +95,6 @@ impl Stages {
         let (newest, epoch_heights) = (self.store.tip().height(), self.store.chain().ordering.epoch_slots);
         let (shelved, tail) = (|height| self.shelved(height), |id| self.tail_header(id));
         let (chain, blocks) = serving::chain_above(range, newest, epoch_heights, &shelved, &tail);
-        Letter { message: Message::Chain(Box::new(chain)), blocks }
+        Letter { message: Message::Chain(Box::new(chain)), blocks, list: None }
     }
 }

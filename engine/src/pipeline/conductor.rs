@@ -23,10 +23,11 @@ use std::{
 use alloy_primitives::B256;
 use crossbeam::channel::{Receiver, Sender, never, select_biased};
 
-use super::{Decided, Done, Job, Lines, PipelineError, Stages};
+use super::{Decided, Done, Execution, Job, Lines, PipelineError, Stages};
 use crate::{
     dissemination::Plans,
     execution::Layer,
+    limits, metrics,
     ordering::{
         event::{Input, Output, Source},
         journal::KeptBlock,
@@ -35,7 +36,7 @@ use crate::{
     ports::Offender,
     types::{
         Block, Certificate, Epoch, EpochStart, ExecutedBlock, Finality, FinalizedBlock, Height, Incoming, Letter,
-        Message, SignedHeader, ValidatorIndex,
+        Message, NamedList, SignedHeader, ValidatorIndex,
     },
 };
 
@@ -104,10 +105,14 @@ pub(super) struct Conductor {
     plans: Arc<Plans>,
     /// Blocks that are here whole and not executed yet.
     bodies: BTreeMap<B256, Arc<Block>>,
+    /// Access lists of blocks that are not executed yet, of which headers that are here name the hash.
+    lists: BTreeMap<B256, NamedList>,
     /// When each proposal that is not decided yet was here.
     heard: BTreeMap<B256, Duration>,
-    /// What was built and not adopted yet.
-    built: Option<ExecutedBlock>,
+    /// What was built and not adopted yet, with its access list if that is worth sending.
+    built: Option<(ExecutedBlock, Option<NamedList>)>,
+    /// The access list of the newest block of this node's own.
+    own_list: Option<(B256, NamedList)>,
     wake_at: Option<Duration>,
     /// Inputs that an output led to.
     next: VecDeque<Input>,
@@ -124,8 +129,9 @@ impl Conductor {
         bodies: BTreeMap<B256, Arc<Block>>,
     ) -> Self {
         let plans = Arc::new(Plans::new(machine.set().clone()));
-        let (heard, next) = (BTreeMap::new(), VecDeque::new());
-        Self { stages, machine, queues, plans, bodies, heard, built: None, wake_at: None, next }
+        let (lists, heard, next) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let (built, own_list, wake_at) = (None, None, None);
+        Self { stages, machine, queues, plans, bodies, lists, heard, built, own_list, wake_at, next }
     }
 
     /// When it wants to be woken.
@@ -194,10 +200,10 @@ impl Conductor {
 
     pub(super) fn done(&mut self, done: Done) -> Result<(), Ended> {
         match done {
-            Done::Built { block, more } => {
+            Done::Built { block, list, more } => {
                 let header = Box::new(block.0.block.consensus.clone());
                 let empty = block.0.block.body.transactions.is_empty();
-                self.built = Some(block.0);
+                self.built = Some((block.0, list));
                 self.handle(Input::Built { header, empty, more })
             }
             Done::Executed { id, verdict } => {
@@ -211,7 +217,7 @@ impl Conductor {
 
     pub(super) fn receive(&mut self, incoming: Incoming) -> Result<(), Ended> {
         self.stages.queued_bytes.fetch_sub(incoming.letter.size_bytes(), Atomic::Relaxed);
-        let Incoming { peer, validator, letter: Letter { message, blocks } } = incoming;
+        let Incoming { peer, validator, letter: Letter { message, blocks, list } } = incoming;
         let validator = validator.and_then(|key| self.machine.set().index_of(&key));
         let source = Source { peer, validator };
         let proposed = match &message {
@@ -222,6 +228,10 @@ impl Conductor {
         if let Some((id, now)) = proposed.filter(|(id, _)| self.machine.signed(id).is_some()) {
             self.heard.entry(id).or_insert(now);
         }
+        // Before the body, with which its execution may begin.
+        if let Some((id, list)) = list {
+            self.keep_list(id, list);
+        }
         for block in blocks {
             let id = block.consensus.id();
             if self.machine.wants_body(&id) {
@@ -231,6 +241,20 @@ impl Conductor {
             }
         }
         Ok(())
+    }
+
+    /// Keeps an access list that the header of its block names; nobody waits for one.
+    fn keep_list(&mut self, id: B256, list: NamedList) {
+        let Some(named) = self.machine.awaited_list(&id) else { return metrics::LIST_LATE.increment() };
+        if named != list.hash() {
+            return;
+        }
+        if self.lists.len() >= limits::LISTS_MAX {
+            self.lists.retain(|id, _| self.machine.awaited_list(id).is_some());
+        }
+        if self.lists.len() < limits::LISTS_MAX {
+            self.lists.insert(id, list);
+        }
     }
 
     pub(super) fn carry_all(&mut self, outputs: Vec<Output>) -> Result<(), Ended> {
@@ -301,12 +325,13 @@ impl Conductor {
 
     /// What was built is proposed under this header.
     fn adopt(&mut self, SignedHeader { header, signature }: SignedHeader) -> Result<(), Ended> {
-        let is_it = |built: &ExecutedBlock| built.block.consensus.block_hash == header.block_hash;
-        let Some(mut executed) = self.built.take().filter(is_it) else {
+        let is_it = |built: &(ExecutedBlock, _)| built.0.block.consensus.block_hash == header.block_hash;
+        let Some((mut executed, list)) = self.built.take().filter(is_it) else {
             return self.stop(PipelineError::Ordering("adopted a block that was not built"));
         };
         let id = header.id();
         self.heard.insert(id, self.stages.now().monotonic);
+        self.own_list = list.map(|list| (id, list));
         Arc::make_mut(&mut executed.block).consensus = header;
         self.stages.pending.insert(id, Layer { signature, executed });
         Ok(())
@@ -317,8 +342,9 @@ impl Conductor {
         let Some((block, signed)) = block.zip(self.machine.signed(&id)) else {
             return self.stop(PipelineError::Ordering("wants a block executed that is not here"));
         };
-        let job = Job::Execute { id, parent, block, signature: signed.signature, plans: self.plans() };
-        self.queues.jobs.send(job).map_err(|_| Ended)
+        let (list, plans, signature) = (self.lists.remove(&id), self.plans(), signed.signature);
+        let execution = Box::new(Execution { id, parent, block, signature, list, plans });
+        self.queues.jobs.send(Job::Execute(execution)).map_err(|_| Ended)
     }
 
     fn commit(&mut self, ids: &[B256], certificate: Certificate) -> Result<(), Ended> {
@@ -335,6 +361,7 @@ impl Conductor {
             self.queues.decided.send(Decided::Block(block, heard)).map_err(|_| Ended)?;
         }
         self.bodies.retain(|id, _| self.machine.signed(id).is_some());
+        self.lists.retain(|id, _| self.machine.awaited_list(id).is_some());
         self.heard.retain(|id, _| self.machine.signed(id).is_some());
         Ok(())
     }
@@ -348,12 +375,15 @@ impl Conductor {
         executed.or_else(|| self.machine.tail_header(id).map(|signed| KeptBlock { signed, block: None }))
     }
 
-    /// A message with the block that it is about.
+    /// A message with the block that it is about, and with the access list of the newest one of this node's own.
     fn letter(&self, message: Message) -> Letter {
-        let block = match &message {
-            Message::Proposal(proposal) => self.stages.pending.block(&proposal.header.id()),
-            _ => None,
+        let (block, list) = match &message {
+            Message::Proposal(proposal) => {
+                let id = proposal.header.id();
+                (self.stages.pending.block(&id), self.own_list.as_ref().filter(|(of, _)| *of == id))
+            }
+            _ => (None, None),
         };
-        Letter { message, blocks: block.into_iter().map(|(_, block)| block).collect() }
+        Letter { message, blocks: block.into_iter().map(|(_, block)| block).collect(), list: list.cloned() }
     }
 }

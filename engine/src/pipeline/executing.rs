@@ -13,21 +13,40 @@ use crate::{
     limits, metrics,
     ordering::{chain, event::BuildOrder},
     ports::{BuildSettings, BuildTime, Candidates, ExecutionError},
-    types::{Block, BuiltBlock, Signature, Transaction},
+    types::{AccessList, Block, BuiltBlock, NamedList, Signature, Transaction},
 };
 
 /// What the execution thread is asked for; with how bodies of the epoch travel.
 pub(super) enum Job {
     /// Build a block.
     Build { order: Box<BuildOrder>, plans: Arc<Plans> },
-    /// Execute a block on its parent.
-    Execute { id: B256, parent: B256, block: Arc<Block>, signature: Signature, plans: Arc<Plans> },
+    /// Execute a block on its parent, along its access list if that is here.
+    Execute(Box<Execution>),
+}
+
+/// A block that is to be executed.
+pub(super) struct Execution {
+    pub(super) id: B256,
+    pub(super) parent: B256,
+    pub(super) block: Arc<Block>,
+    pub(super) signature: Signature,
+    /// What the header names; that it is right is for the execution to find out.
+    pub(super) list: Option<NamedList>,
+    pub(super) plans: Arc<Plans>,
 }
 
 /// What it answers.
 pub(super) enum Done {
-    Built { block: Box<BuiltBlock>, more: bool },
-    Executed { id: B256, verdict: Result<(), String> },
+    /// A block, its access list if that is worth sending, and whether more transactions wait.
+    Built {
+        block: Box<BuiltBlock>,
+        list: Option<NamedList>,
+        more: bool,
+    },
+    Executed {
+        id: B256,
+        verdict: Result<(), String>,
+    },
 }
 
 impl Stages {
@@ -56,26 +75,21 @@ impl Stages {
         match job {
             Job::Build { order, plans } => {
                 let (block, more) = self.build(order, plans)?;
-                Ok(Done::Built { block: Box::new(block), more })
+                let list = self.list_worth_sending(&block);
+                Ok(Done::Built { block: Box::new(block), list, more })
             }
-            Job::Execute { id, parent, block, signature, plans } => {
-                let verdict = self.execute(*id, *parent, block, *signature, plans)?;
-                Ok(Done::Executed { id: *id, verdict })
+            Job::Execute(execution) => {
+                let verdict = self.execute(execution)?;
+                Ok(Done::Executed { id: execution.id, verdict })
             }
         }
     }
 
     /// Executes a block that somebody else built; what comes out lies on its parent if every field is equal.
-    fn execute(
-        &self,
-        id: B256,
-        parent: B256,
-        block: &Arc<Block>,
-        signature: Signature,
-        plans: &Plans,
-    ) -> Result<Result<(), String>, PipelineError> {
+    fn execute(&self, execution: &Execution) -> Result<Result<(), String>, PipelineError> {
+        let Execution { id, parent, block, signature, list, plans } = execution;
         let failed = |error: &dyn Display| PipelineError::Execute(error.to_string());
-        let Some(ground) = self.pending.ground(parent, &*self.store).map_err(|error| failed(&error))? else {
+        let Some(ground) = self.pending.ground(*parent, &*self.store).map_err(|error| failed(&error))? else {
             return Ok(Err("its parent lost to another block".to_owned()));
         };
         let (has, expected) =
@@ -86,14 +100,34 @@ impl Stages {
         if let Err(refusal) = dissemination::check(plans, block) {
             return Ok(Err(refusal.to_string()));
         }
-        match self.executor.execute(&*ground.view, &ground.parent, block) {
+        let executed = match list {
+            Some(list) => {
+                metrics::BLOCK_LISTED.increment();
+                self.executor.execute_listed(&*ground.view, &ground.parent, block, list)
+            }
+            None => {
+                metrics::BLOCK_UNLISTED.increment();
+                self.executor.execute(&*ground.view, &ground.parent, block)
+            }
+        };
+        match executed {
             Ok(executed) => {
-                self.pending.insert(id, Layer { signature, executed });
+                self.pending.insert(*id, Layer { signature: *signature, executed });
                 Ok(Ok(()))
             }
             Err(ExecutionError::Invalid(reason)) => Ok(Err(reason)),
             Err(ExecutionError::State(error)) => Err(failed(&error)),
         }
+    }
+
+    /// The access list of a block that was built here, if others are faster with it and take one of its size.
+    fn list_worth_sending(&self, built: &BuiltBlock) -> Option<NamedList> {
+        let block = &built.0.block;
+        if !self.executor.is_worth_listing(block) {
+            return None;
+        }
+        let size_max = AccessList::bytes_max(self.store.chain().list_items_max(&block.consensus));
+        Some(NamedList::of(&built.0)).filter(|list| list.size_bytes() <= size_max)
     }
 
     fn build(&self, order: &BuildOrder, plans: &Plans) -> Result<(BuiltBlock, bool), PipelineError> {

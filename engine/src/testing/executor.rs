@@ -1,21 +1,26 @@
 //! A toy executor: every transaction moves value and nothing else.
 //!
 //! It gives the pipeline real layers, nonces and balances without an EVM: no fees, and each uses the gas it asks for.
-//! [`ToyExecutor::hinting`] also simulates, the way its owner says.
+//! [`ToyExecutor::hinting`] also simulates, the way its owner says. [`ToyExecutor::listing`] makes access lists, and
+//! counts the blocks that it executes along one.
 
 use std::{
-    collections::hash_map::Entry,
-    sync::{Arc, atomic::AtomicBool},
+    collections::{BTreeMap, hash_map::Entry},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _, proofs::calculate_transaction_root};
+use alloy_primitives::{Address, B256, U256, keccak256};
 
 use crate::{
     ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, HintLimits, StateView},
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
-        Account, AccountChange, Block, BlockBody, BuiltBlock, Envelope, ExecutedBlock, Receipt, StateChanges,
-        Transaction,
+        AccessList, Account, AccountChange, Block, BlockBody, BuiltBlock, Envelope, ExecutedBlock, NamedList, Receipt,
+        StateChanges, Transaction, access_list::AccountChanges,
     },
 };
 
@@ -30,6 +35,10 @@ pub const PANIC_GAS: u64 = 21_666;
 pub struct ToyExecutor {
     /// What a simulation does; `None` for a toy that wants no hints.
     hint: Option<Box<Hint>>,
+    /// Whether blocks name access lists.
+    lists: bool,
+    listed: AtomicU64,
+    unlisted: AtomicU64,
 }
 
 type Hint = dyn Fn(&HintLimits<'_>) + Send + Sync;
@@ -44,15 +53,82 @@ impl ToyExecutor {
     /// A toy that wants a hint for everything, and what a simulation does.
     #[must_use]
     pub fn hinting(hint: impl Fn(&HintLimits<'_>) + Send + Sync + 'static) -> Self {
-        Self { hint: Some(Box::new(hint)) }
+        Self { hint: Some(Box::new(hint)), ..Self::default() }
     }
+
+    /// A toy whose blocks name access lists, each as large as the input of its transactions, which are worth sending
+    /// if there are any.
+    #[must_use]
+    pub fn listing() -> Self {
+        Self { lists: true, ..Self::default() }
+    }
+
+    /// Blocks with transactions that were executed along a list.
+    #[must_use]
+    pub fn listed(&self) -> u64 {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// Blocks with transactions that were executed without a list.
+    #[must_use]
+    pub fn unlisted(&self) -> u64 {
+        self.unlisted.load(Ordering::Relaxed)
+    }
+
+    /// The access list of a block with these transactions.
+    fn list(&self, transactions: &[Arc<Transaction>]) -> AccessList {
+        let mut accounts = BTreeMap::new();
+        for tx in transactions.iter().filter(|_| self.lists) {
+            if let Some(to) = tx.envelope().to() {
+                named(&mut accounts, to);
+            }
+            let word = |at: usize| keccak256([tx.hash().0, U256::from(at).to_be_bytes()].concat());
+            let key = |at: usize| U256::from_be_bytes(word(at).0);
+            let keys = (0..tx.envelope().input().len() / B256::len_bytes()).map(key);
+            named(&mut accounts, tx.sender()).storage_reads.extend(keys);
+        }
+        let mut accounts: Vec<_> = accounts.into_values().collect();
+        accounts.iter_mut().for_each(|account: &mut AccountChanges| account.storage_reads.sort_unstable());
+        AccessList { accounts, wipes: Vec::new() }
+    }
+
+    /// Executes a block.
+    fn run(&self, view: &dyn StateView, block: &Arc<Block>) -> Result<ExecutedBlock, ExecutionError> {
+        let (mut changes, mut receipts, mut gas_used) = (StateChanges::default(), Vec::new(), 0);
+        for tx in &block.body.transactions {
+            if !apply(&mut changes, view, tx)? {
+                return Err(ExecutionError::Invalid(format!("transaction {}", tx.hash())));
+            }
+            receipts.push(receipt(tx, &mut gas_used));
+        }
+        let (state_root, trie) = view.root_after(None, &changes)?;
+        let header = block.header.inner();
+        if (header.state_root, header.gas_used) != (state_root, gas_used) {
+            return Err(ExecutionError::Invalid(format!("state_root {state_root} or gas_used {gas_used}")));
+        }
+        let access_list = self.list(&block.body.transactions);
+        if self.lists && block.consensus.access_list_hash != access_list.hash() {
+            return Err(ExecutionError::Invalid(format!("access_list_hash is not {}", access_list.hash())));
+        }
+        Ok(ExecutedBlock {
+            block: block.clone(),
+            receipts: Arc::new(receipts),
+            changes: Arc::new(changes),
+            trie,
+            access_list: Arc::new(access_list),
+        })
+    }
+}
+
+fn named(accounts: &mut BTreeMap<Address, AccountChanges>, address: Address) -> &mut AccountChanges {
+    accounts.entry(address).or_insert_with(|| AccountChanges::new(address))
 }
 
 /// Loads an account into the changes and gives its present value.
 fn load<'a>(
     changes: &'a mut StateChanges,
     view: &dyn StateView,
-    address: alloy_primitives::Address,
+    address: Address,
 ) -> Result<&'a mut AccountChange, ExecutionError> {
     match changes.accounts.entry(address) {
         Entry::Occupied(known) => Ok(known.into_mut()),
@@ -137,13 +213,17 @@ impl Executor for ToyExecutor {
         .seal_slow();
         let mut consensus = settings.consensus.clone();
         consensus.block_hash = header.seal();
+        let access_list = self.list(&transactions);
+        if self.lists {
+            consensus.access_list_hash = access_list.hash();
+        }
         let block = Block { consensus, header, body: BlockBody { transactions, withdrawals: None } };
         Ok(BuiltBlock(ExecutedBlock {
             block: Arc::new(block),
             receipts: Arc::new(receipts),
             changes: Arc::new(changes),
             trie,
-            access_list: Arc::default(),
+            access_list: Arc::new(access_list),
         }))
     }
 
@@ -153,25 +233,25 @@ impl Executor for ToyExecutor {
         _parent: &Sealed<Header>,
         block: &Arc<Block>,
     ) -> Result<ExecutedBlock, ExecutionError> {
-        let (mut changes, mut receipts, mut gas_used) = (StateChanges::default(), Vec::new(), 0);
-        for tx in &block.body.transactions {
-            if !apply(&mut changes, view, tx)? {
-                return Err(ExecutionError::Invalid(format!("transaction {}", tx.hash())));
-            }
-            receipts.push(receipt(tx, &mut gas_used));
+        if !block.body.transactions.is_empty() {
+            self.unlisted.fetch_add(1, Ordering::Relaxed);
         }
-        let (state_root, trie) = view.root_after(None, &changes)?;
-        let header = block.header.inner();
-        if (header.state_root, header.gas_used) != (state_root, gas_used) {
-            return Err(ExecutionError::Invalid(format!("state_root {state_root} or gas_used {gas_used}")));
-        }
-        Ok(ExecutedBlock {
-            block: block.clone(),
-            receipts: Arc::new(receipts),
-            changes: Arc::new(changes),
-            trie,
-            access_list: Arc::default(),
-        })
+        self.run(view, block)
+    }
+
+    fn execute_listed(
+        &self,
+        view: &dyn StateView,
+        _parent: &Sealed<Header>,
+        block: &Arc<Block>,
+        _list: &NamedList,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        self.listed.fetch_add(1, Ordering::Relaxed);
+        self.run(view, block)
+    }
+
+    fn is_worth_listing(&self, block: &Block) -> bool {
+        self.lists && !block.body.transactions.is_empty()
     }
 
     fn wants_hint(&self, _: &Transaction) -> bool {

@@ -15,6 +15,7 @@ use alloy_primitives::B256;
 use alloy_rlp::{BufMut, Decodable, Encodable, Error, Header, Result, RlpDecodable, RlpEncodable};
 
 use super::{
+    access_list::NamedList,
     block::{Block, ConsensusHeader},
     ids::{Epoch, Height, Slot},
     validator::PublicKey,
@@ -338,26 +339,29 @@ fn finished(rest: &[u8]) -> Result<()> {
     if rest.is_empty() { Ok(()) } else { Err(Error::UnexpectedLength) }
 }
 
-/// A message between nodes, and the blocks that it brings.
+/// A message between nodes, and what it brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     /// What is said.
     pub message: Message,
     /// Whole blocks whose headers the message names.
     pub blocks: Vec<Arc<Block>>,
+    /// What is said to be the access list of the block whose consensus header has this id.
+    pub list: Option<(B256, NamedList)>,
 }
 
 impl Letter {
-    /// Bytes of its blocks.
+    /// Bytes of its blocks and of its list.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.rlp_size_bytes()))
+        let list = self.list.as_ref().map_or(0, |(_, list)| list.size_bytes());
+        self.blocks.iter().fold(list, |sum, block| sum.saturating_add(block.rlp_size_bytes()))
     }
 
     /// A message alone.
     #[must_use]
     pub const fn of(message: Message) -> Self {
-        Self { message, blocks: Vec::new() }
+        Self { message, blocks: Vec::new(), list: None }
     }
 
     /// Whether every block has its own body, and whether those of a chain are the ones that it names.

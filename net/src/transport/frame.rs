@@ -361,7 +361,7 @@ impl SealedLetter {
         let Self { message, bodies } = self;
         let open = |(header, bytes): (ConsensusHeader, Bytes)| open_body(header, &bytes, known).map(Arc::new);
         let blocks: Result<Vec<Arc<Block>>, FrameError> = bodies.into_iter().map(open).collect();
-        Ok(Letter { message, blocks: blocks? })
+        Ok(Letter { message, blocks: blocks?, list: None })
     }
 }
 

@@ -147,7 +147,7 @@ impl Relay {
         let (working, looking) = (open.clone(), shared.clone());
         let worked = tokio::task::spawn_blocking(move || working.add(share, &looking)).await;
         if let Some(block) = worked.unwrap_or(Ok(None))? {
-            let letter = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(block)] };
+            let letter = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(block)], list: None };
             // Whoever sent the share did nothing wrong: the leader did.
             if let Err(reason) = shared.hand_in(peer, letter) {
                 tracing::warn!(slot = header.slot, proposer = header.proposer, reason, "shares of no block");

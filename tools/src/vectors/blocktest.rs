@@ -8,7 +8,7 @@ use alloy_primitives::B256;
 use alloy_rlp::Decodable;
 use engine::{
     ports::{ExecutionError, Executor},
-    types::{Block, BlockBody, ConsensusHeader, Envelope, ExecutedBlock, Transaction},
+    types::{Block, BlockBody, ConsensusHeader, Envelope, ExecutedBlock, NamedList, Transaction},
 };
 use eyre::{WrapErr, bail, ensure, eyre};
 use serde_json::{Value, json as value};
@@ -73,7 +73,7 @@ impl Runner {
             Err(ExecutionError::State(error)) => return Err(error).wrap_err("state"),
         };
         if self.mode == Mode::Replay {
-            let listed = self.executor.replay_listed(state, parent, block, &plain.access_list);
+            let listed = self.executor.replay_listed(state, parent, block, &NamedList::new(plain.access_list.clone()));
             let listed = listed.wrap_err_with(|| format!("replay of block {}", block.header.number))?;
             ensure!(listed.receipts == plain.receipts, "replay of block {} has other receipts", block.header.number);
             ensure!(listed.changes == plain.changes, "replay of block {} has other changes", block.header.number);

@@ -1,5 +1,6 @@
 //! Blocks through the door: what is built is accepted, what is tampered with is refused.
 
+mod listed;
 mod modes;
 
 use alloy_consensus::{Header, Sealable, Transaction as _};

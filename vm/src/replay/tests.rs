@@ -10,7 +10,7 @@ use engine::{
     genesis::GenesisAccount,
     ports::{BuildSettings, BuildTime, Executor as _},
     types::{
-        ExecutedBlock,
+        ExecutedBlock, NamedList,
         access_list::{AccountChanges, Wipe},
     },
 };
@@ -80,6 +80,11 @@ fn built(world: &World, random: &mut Random, length: usize) -> ExecutedBlock {
     alone
 }
 
+/// The list of a block.
+fn named(built: &ExecutedBlock) -> NamedList {
+    NamedList::new(built.access_list.clone())
+}
+
 #[test]
 fn whole_blocks_are_replayed_with_their_system_calls_and_name_their_list() {
     let mut random = Random::seeded("whole blocks");
@@ -96,8 +101,7 @@ fn whole_blocks_are_replayed_with_their_system_calls_and_name_their_list() {
         assert_eq!(plain.access_list, built.access_list);
         for threads in THREADS {
             let executor = executor(&world, threads);
-            let replayed =
-                executor.replay_listed(&world.state, &world.parent, &built.block, &built.access_list).unwrap();
+            let replayed = executor.replay_listed(&world.state, &world.parent, &built.block, &named(&built)).unwrap();
             assert_eq!(replayed.receipts, built.receipts);
             assert_eq!(replayed.changes, built.changes);
         }
@@ -110,7 +114,7 @@ fn a_block_that_names_another_list_is_refused_and_a_wrong_list_costs_only_time()
     let world = world(Fork::Osaka);
     let built = built(&world, &mut random, 20);
     let executor = executor(&world, 2);
-    let other = Arc::new(AccessList::default());
+    let other = NamedList::new(Arc::default());
     let error = executor.replay_listed(&world.state, &world.parent, &built.block, &other).unwrap_err();
     assert!(matches!(&error, ReplayError::Mismatch(reason) if reason.contains("access_list_hash")), "{error}");
     let before = metrics::REPLAY_MISMATCH.value();
@@ -131,7 +135,7 @@ fn a_block_too_small_for_threads_is_held_against_its_list_all_the_same() {
     let built = built(&world, &mut random, 5);
     let executor = executor(&world, 2).with_threads_from(u64::MAX);
     let block = &built.block;
-    let replayed = executor.replay_listed(&world.state, &world.parent, block, &built.access_list).unwrap();
+    let replayed = executor.replay_listed(&world.state, &world.parent, block, &named(&built)).unwrap();
     assert_eq!((&replayed.receipts, &replayed.changes), (&built.receipts, &built.changes));
     let mut list = (*built.access_list).clone();
     list.accounts.pop();

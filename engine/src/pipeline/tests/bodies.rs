@@ -11,7 +11,7 @@ use crate::{
         chain,
         event::{BuildOrder, Now},
     },
-    pipeline::{Config, Done, Ends, Job, Parts, Ports},
+    pipeline::{Config, Done, Ends, Execution, Job, Parts, Ports},
     ports::{Recovered, Store},
     testing::{MemoryJournal, MemoryStore, RecordingNetwork, ToyExecutor},
     types::{
@@ -66,14 +66,15 @@ fn build(parts: &Parts, store: &MemoryStore, plans: &Arc<Plans>) -> Arc<Block> {
 }
 
 fn execute(parts: &Parts, block: &Block, plans: &Arc<Plans>) -> Result<(), String> {
-    let job = Job::Execute {
+    let execution = Execution {
         id: block.consensus.id(),
         parent: block.consensus.parent_id,
         block: Arc::new(block.clone()),
         signature: Signature::default(),
+        list: None,
         plans: plans.clone(),
     };
-    match parts.stages.work(&job) {
+    match parts.stages.work(&Job::Execute(Box::new(execution))) {
         Ok(Done::Executed { verdict, .. }) => verdict,
         _ => panic!("nothing was executed"),
     }

@@ -3,11 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use alloy_primitives::{Address, Bytes};
+use alloy_primitives::{Address, B256, Bytes};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::RwLock;
 
@@ -22,8 +25,8 @@ use crate::{
     ports::{Delivery, Network, Offender, Store},
     testing::{MemoryJournal, MemoryStore, ToyExecutor},
     types::{
-        Block, CommittedBlock, ConsensusHeader, Contact, Epoch, Height, Incoming, Letter, Message, Proposal, PublicKey,
-        Range, Signature, Transaction, codec,
+        Block, CommittedBlock, ConsensusHeader, Contact, Epoch, Height, Incoming, Letter, Message, NamedList, Proposal,
+        PublicKey, Range, Signature, Transaction, codec,
     },
 };
 
@@ -62,6 +65,8 @@ struct Wire {
     banned: parking_lot::Mutex<Vec<&'static str>>,
     /// Blocks that came to this node in ranges.
     in_ranges: std::sync::atomic::AtomicU64,
+    /// Whether it sends another access list than its block's.
+    lies: AtomicBool,
 }
 
 impl Network for Wire {
@@ -74,7 +79,10 @@ impl Network for Wire {
 
     fn send(&self, peer: u64, letter: &Letter) -> Delivery {
         let validator = key_of(self.number);
-        let incoming = Incoming { peer: u64::from(self.number), validator, letter: letter.clone() };
+        let mut incoming = Incoming { peer: u64::from(self.number), validator, letter: letter.clone() };
+        if let (true, Some((_, list))) = (self.lies.load(Ordering::Relaxed), &mut incoming.letter.list) {
+            *list = NamedList::new(Arc::default());
+        }
         let inbox = |peer: u64| u8::try_from(peer).ok().and_then(|peer| self.exchange.0.read().get(&peer).cloned());
         let answer = inbox(peer).and_then(|inbox| inbox.answer(&letter.message));
         if let Some((letter, own)) = answer.zip(inbox(u64::from(self.number))) {
@@ -104,6 +112,7 @@ struct Member {
     store: Arc<MemoryStore>,
     journal: Arc<MemoryJournal>,
     wire: Arc<Wire>,
+    executor: Arc<ToyExecutor>,
     node: Option<Node>,
 }
 
@@ -142,7 +151,9 @@ impl Cluster {
                 exchange: exchange.clone(),
                 banned: Default::default(),
                 in_ranges: Default::default(),
+                lies: Default::default(),
             }),
+            executor: Arc::new(ToyExecutor::listing()),
             node: None,
         };
         let members = (0..NODES).map(member).collect();
@@ -168,7 +179,7 @@ impl Cluster {
         let ports = Ports {
             store: member.store.clone(),
             journal: member.journal.clone(),
-            executor: Arc::new(ToyExecutor::default()),
+            executor: member.executor.clone(),
             network: member.wire.clone(),
         };
         let node = Node::start(config, ports, member.journal.recovered()).expect("it starts");
@@ -194,6 +205,25 @@ impl Cluster {
     fn block(&self, number: u8, height: u64) -> Arc<CommittedBlock> {
         let found = self.members[usize::from(number)].store.block(Height(height)).expect("readable");
         found.expect("it was committed")
+    }
+
+    /// Transactions in the chain of the first node.
+    fn included(&self) -> usize {
+        (1..=self.height(0)).map(|height| self.block(0, height).block.body.transactions.len()).sum()
+    }
+
+    /// Hands every validator some of these in turn, and waits until all are committed by all.
+    fn commit_all(&self, transactions: &[(Bytes, Address)]) {
+        for (index, (raw, _)) in transactions.iter().enumerate() {
+            let node = self.members[index % usize::from(VALIDATORS)].node.as_ref().expect("it runs");
+            submit(node, raw).expect("valid");
+        }
+        while self.included() < transactions.len() {
+            assert!(self.height(0) < 1_000, "{} of {} included", self.included(), transactions.len());
+            self.reach(&[0, 1, 2, 3], self.height(0) + 1);
+        }
+        assert_eq!(self.included(), transactions.len(), "each once");
+        self.reach(&[0, 1, 2, 3], self.height(0));
     }
 
     /// Waits until these nodes have committed up to a height; fails after so many commits that they never will.
@@ -233,21 +263,57 @@ fn four_nodes_commit_one_chain_with_everything_that_was_admitted_anywhere() {
     let transactions: Vec<_> = (0..40).map(|index| transaction(index, 0)).collect();
     let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
     let cluster = Cluster::new(&senders, 1_000);
-    for (index, (raw, _)) in transactions.iter().enumerate() {
-        let node = cluster.members[index % usize::from(VALIDATORS)].node.as_ref().expect("it runs");
-        submit(node, raw).expect("valid");
-    }
-    let included = |height: u64| -> usize {
-        (1..=height).map(|height| cluster.block(0, height).block.body.transactions.len()).sum()
-    };
-    while included(cluster.height(0)) < transactions.len() {
-        assert!(cluster.height(0) < 1_000, "{} of {} included", included(cluster.height(0)), transactions.len());
-        cluster.reach(&[0, 1, 2, 3], cluster.height(0) + 1);
-    }
-    assert_eq!(included(cluster.height(0)), transactions.len(), "each once");
+    cluster.commit_all(&transactions);
     let proposers: std::collections::BTreeSet<_> =
         (1..=cluster.height(0)).map(|height| cluster.block(0, height).block.consensus.proposer).collect();
     assert!(proposers.len() > 1 || cluster.height(0) <= 4, "leaders take turns: {proposers:?}");
+    cluster.agree();
+}
+
+/// Blocks that somebody else proposed, which have transactions.
+fn of_others(cluster: &Cluster, number: u8) -> u64 {
+    let blocks = (1..=cluster.height(0)).map(|height| cluster.block(0, height).block.clone());
+    let are_theirs = |block: &Arc<Block>| block.consensus.proposer != u16::from(number);
+    blocks.filter(|block| are_theirs(block) && !block.body.transactions.is_empty()).count() as u64
+}
+
+#[test]
+fn blocks_are_executed_along_the_lists_that_come_beside_them_and_fetched_ones_without() {
+    let transactions: Vec<_> = (0..40).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let mut cluster = Cluster::new(&senders, 1_000);
+    cluster.commit_all(&transactions);
+    let mut listed = 0;
+    for number in 0..VALIDATORS {
+        let (executor, theirs) = (&cluster.members[usize::from(number)].executor, of_others(&cluster, number));
+        assert!(executor.listed() + executor.unlisted() >= theirs, "node {number}: {theirs} blocks of others");
+        listed += executor.listed();
+    }
+    assert!(listed > 0, "somebody executes along a list");
+    for height in 1..=cluster.height(0) {
+        let header = cluster.block(0, height).block.consensus.clone();
+        assert_ne!(header.access_list_hash, B256::ZERO, "block {height} names a list");
+    }
+    // All that has transactions comes to a newcomer in ranges.
+    cluster.start(FOLLOWER);
+    cluster.reach(&[0, 1, 2, 3, FOLLOWER], cluster.height(0) + 3);
+    let executor = &cluster.members[usize::from(FOLLOWER)].executor;
+    assert!(executor.listed() == 0 && executor.unlisted() > 0, "fetched blocks come without");
+    cluster.agree();
+}
+
+#[test]
+fn a_list_that_no_header_names_is_dropped_and_its_block_executed_without() {
+    let transactions: Vec<_> = (0..20).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let cluster = Cluster::new(&senders, 1_000);
+    cluster.members.iter().for_each(|member| member.wire.lies.store(true, Ordering::Relaxed));
+    cluster.commit_all(&transactions);
+    for number in 0..VALIDATORS {
+        let executor = &cluster.members[usize::from(number)].executor;
+        let theirs = of_others(&cluster, number);
+        assert!(executor.listed() == 0 && executor.unlisted() >= theirs, "node {number}: {theirs} blocks of others");
+    }
     cluster.agree();
 }
 
@@ -370,7 +436,7 @@ fn a_peer_that_lies_and_floods_is_banned_and_stops_nobody() {
 
     let mut other = Block::clone(&cluster.block(0, 1).block);
     other.body.transactions.push(Arc::new(Transaction::decode(raw).expect("a transaction")));
-    let forged = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(other)] };
+    let forged = Letter { message: Message::Blocks(Vec::new()), blocks: vec![Arc::new(other)], list: None };
     assert_eq!(inbox.deliver(letter(forged)), Err("a block with a body that is not its own"));
     let answer = inbox.answer(&Message::Range(Range { from: Height(0), count: 2 })).expect("a wish for blocks");
     let without = Letter { blocks: answer.blocks[..1].to_vec(), ..answer.clone() };
@@ -382,7 +448,7 @@ fn a_peer_that_lies_and_floods_is_banned_and_stops_nobody() {
     let honest = cluster.block(0, 2).block.clone();
     let header = ConsensusHeader { slot: honest.consensus.slot + 8, ..honest.consensus.clone() };
     let proposal = Proposal { header, signature: Signature::default(), certificates: Vec::new() };
-    let lie = Letter { message: Message::Proposal(Box::new(proposal)), blocks: vec![honest] };
+    let lie = Letter { message: Message::Proposal(Box::new(proposal)), blocks: vec![honest], list: None };
     let sent = (0..20_000).filter(|_| inbox.deliver(letter(lie.clone())) == Ok(Delivery::Sent)).count();
     assert!(sent < 20_000, "a full inbox says so");
     let now = cluster.height(0);

@@ -24,7 +24,7 @@ use alloy_primitives::{B256, keccak256};
 use alloy_rlp::{Decodable as _, Encodable as _, Error, Header};
 
 use super::{AccessList, AccountChanges};
-use crate::limits;
+use crate::{limits, types::ExecutedBlock};
 
 /// Bytes of the size in front of a packed list.
 const SIZE_BYTES: usize = 4;
@@ -80,6 +80,12 @@ impl NamedList {
     pub fn new(list: Arc<AccessList>) -> Self {
         let bytes = list.hashed_bytes();
         Self { hash: keccak256(&bytes), size_bytes: bytes.len(), list }
+    }
+
+    /// The list of a block that was built or executed here, whose header names it.
+    pub(crate) fn of(executed: &ExecutedBlock) -> Self {
+        let list = executed.access_list.clone();
+        Self { hash: executed.block.consensus.access_list_hash, size_bytes: list.hashed_length(), list }
     }
 
     /// Its hash.
@@ -150,6 +156,11 @@ impl AccessList {
             self.encode(&mut out);
         }
         out
+    }
+
+    /// How many bytes those are.
+    fn hashed_length(&self) -> usize {
+        if self.wipes.is_empty() { self.accounts.length() } else { self.length() }
     }
 
     /// Decodes what [`Self::hashed_bytes`] made, and nothing behind it.

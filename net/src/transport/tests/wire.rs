@@ -41,7 +41,7 @@ fn letter() -> Letter {
     let consensus = ConsensusHeader { height: 9, block_hash: header.seal(), ..ConsensusHeader::default() };
     let signed = |header| SignedHeader { header, signature: Signature(FixedBytes::repeat_byte(1)) };
     let headers = vec![signed(ConsensusHeader::default()), signed(consensus.clone())];
-    Letter { message: Message::Blocks(headers), blocks: vec![Arc::new(Block { consensus, header, body })] }
+    Letter { message: Message::Blocks(headers), blocks: vec![Arc::new(Block { consensus, header, body })], list: None }
 }
 
 fn record() -> NodeRecord {

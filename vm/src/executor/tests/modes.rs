@@ -348,8 +348,8 @@ fn whole_blocks_are_built_and_followed_alike_in_every_mode() {
             for executor in &executors {
                 let led = build(executor);
                 assert_eq!((&led.block, &led.receipts, &led.changes), (&built.block, &built.receipts, &built.changes));
-                let list = &built.access_list;
-                let replayed = executor.replay_listed(&world.state, &world.parent, &built.block, list).unwrap();
+                let list = NamedList::new(built.access_list.clone());
+                let replayed = executor.replay_listed(&world.state, &world.parent, &built.block, &list).unwrap();
                 assert_eq!((&replayed.receipts, &replayed.changes), (&built.receipts, &built.changes));
             }
         }

@@ -45,6 +45,7 @@ fn what_is_packed_comes_out_again_and_its_bytes_are_those_that_are_hashed() {
     for (accounts, wipes) in [(0, 0), (1, 0), (9, 0), (400, 0), (0, 1), (1, 1), (400, 30)] {
         let list = list(accounts, wipes);
         assert_eq!(keccak256(list.hashed_bytes()), list.hash());
+        assert_eq!(list.hashed_bytes().len(), list.hashed_length());
         assert_eq!(AccessList::decode_hashed(&list.hashed_bytes()), Ok(list.clone()), "{accounts}, {wipes}");
         let named = NamedList::new(Arc::new(list.clone()));
         assert_eq!((named.hash(), named.list().as_ref()), (list.hash(), &list));
