@@ -1,6 +1,7 @@
 //! Names of this room's metrics. Labels come from fixed tables, never from what a client sent.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use engine::metrics::Counter;
 
 /// JSON-RPC calls answered, by `method`; methods this node does not know count as `unknown`.
 pub const RPC_REQUEST: &str = "net_rpc_requests_total";
@@ -22,6 +23,24 @@ pub const PEER_BANNED: &str = "net_peer_banned_total";
 pub const PEER_REFUSED: &str = "net_peer_refused_total";
 /// Letters, shares, requests and transactions that found no room, by `lane`.
 pub const PEER_DROPPED: &str = "net_peer_dropped_total";
+
+/// Access lists of this node's own blocks that went whole, beside their headers.
+pub static LIST_SENT_WHOLE: Counter = Counter::new("net_list_sent_whole_total");
+/// Access lists of this node's own blocks that were to be cut into shares.
+pub static LIST_SENT_CUT: Counter = Counter::new("net_list_sent_cut_total");
+/// Access lists that came beside their headers.
+pub static LIST_BESIDE: Counter = Counter::new("net_list_beside_total");
+/// Access lists that were put together of shares.
+pub static LIST_ASSEMBLED: Counter = Counter::new("net_list_assembled_total");
+/// Access lists that were not the ones that their headers name, or larger than gas pays for.
+pub static LIST_REFUSED: Counter = Counter::new("net_list_refused_total");
+
+/// Exports every counter of this room that is kept beside the recorder.
+pub fn export() {
+    for counter in [&LIST_SENT_WHOLE, &LIST_SENT_CUT, &LIST_BESIDE, &LIST_ASSEMBLED, &LIST_REFUSED] {
+        counter.export();
+    }
+}
 
 /// Describes every metric of this room to the installed recorder.
 pub fn describe() {

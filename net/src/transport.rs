@@ -16,7 +16,7 @@
 //! | `link` | one connection at work |
 //! | `quota` | what one peer may say per second |
 //! | `dial` | who is dialled, and who is let in |
-//! | `relay` | large bodies in shares: cut, passed on once, put together |
+//! | `relay` | large bodies and access lists in shares: cut, passed on once, put together |
 //!
 //! A node is dialled by its address and known by its key. A validator's vote counts unverified only over a connection
 //! whose record that validator signed. Whoever is no validator may ask, send transactions and pass on what is
@@ -57,8 +57,8 @@ use engine::{
     ports::{Delivery, Network, Offender},
     query::Query,
     types::{
-        ConsensusHeader, Contact, Domain, Epoch, Incoming, Letter, Message, PooledTransaction, PublicKey,
-        RawTransaction, Slot, Transaction, ValidatorSet, vote::Kind,
+        ConsensusHeader, Contact, Domain, Epoch, Incoming, Letter, Message, NamedList, PooledTransaction, PublicKey,
+        RawTransaction, Slot, Transaction, ValidatorSet, access_list::ListError, vote::Kind,
     },
 };
 use parking_lot::Mutex;
@@ -347,13 +347,8 @@ impl Drop for Transport {
 
 impl Network for Transport {
     fn broadcast(&self, letter: &Letter) -> Delivery {
-        if let Message::Proposal(proposal) = &letter.message
-            && proposal.header.body_size_bytes > 0
-            && let Some(block) = letter.blocks.first()
-        {
-            self.shared.relay.spread(block.clone());
-        }
-        let sending = Sending::new(letter);
+        let packed = self.shared.spread(letter);
+        let sending = Sending::new(letter, packed.as_deref());
         let peers = self.shared.peers.lock();
         let full = peers.iter().filter(|peer| self.shared.send(peer, &sending) == Delivery::Full).count();
         if full == 0 { Delivery::Sent } else { Delivery::Full }
@@ -361,7 +356,7 @@ impl Network for Transport {
 
     fn send(&self, peer: u64, letter: &Letter) -> Delivery {
         let peers = self.shared.peers.lock();
-        peers.get(peer).map_or(Delivery::Full, |peer| self.shared.send(peer, &Sending::new(letter)))
+        peers.get(peer).map_or(Delivery::Full, |peer| self.shared.send(peer, &Sending::new(letter, None)))
     }
 
     fn ban(&self, offender: &Offender, reason: &'static str) {
@@ -391,7 +386,7 @@ enum Sending {
 }
 
 impl Sending {
-    fn new(letter: &Letter) -> Self {
+    fn new(letter: &Letter, packed: Option<&[u8]>) -> Self {
         match &letter.message {
             Message::Vote(vote) => {
                 let key = (vote.epoch, vote.statement.slot(), vote.statement.kind());
@@ -408,8 +403,11 @@ impl Sending {
                     }
                     _ => (true, None),
                 };
-                let encode =
-                    |with_bodies| frame::frame(frame::Kind::Letter, &[&frame::encode_letter(letter, with_bodies)]);
+                let encode = |with_bodies| {
+                    let mut encoded = frame::encode_letter(letter, with_bodies);
+                    packed.into_iter().for_each(|packed| frame::add_list(&mut encoded, packed));
+                    frame::frame(frame::Kind::Letter, &[&encoded])
+                };
                 let whole = encode(with_bodies);
                 // Nobody is sent what its lane does not take; bodies can be asked for.
                 let fits = whole.len() <= frame::Lane::Words.frame_bytes_max();
@@ -421,6 +419,47 @@ impl Sending {
 }
 
 impl Shared {
+    /// Hands what does not fit a proposal's frame to the relay; gives the packed access list if that fits.
+    fn spread(&self, letter: &Letter) -> Option<Vec<u8>> {
+        let Message::Proposal(proposal) = &letter.message else { return None };
+        if proposal.header.body_size_bytes > 0
+            && let Some(block) = letter.blocks.first()
+        {
+            self.relay.spread_body(block.clone());
+        }
+        let (_, list) = letter.list.as_ref()?;
+        // Nobody waits for a list.
+        self.peers.lock().iter().next()?;
+        if list.size_bytes() <= limits::WHOLE_LIST_UNPACKED_BYTES_MAX {
+            let packed = list.packed();
+            if packed.len() <= limits::WHOLE_LIST_BYTES_MAX {
+                metrics::LIST_SENT_WHOLE.increment();
+                return Some(packed);
+            }
+        }
+        metrics::LIST_SENT_CUT.increment();
+        self.relay.spread_list(proposal.header.clone(), list.clone());
+        None
+    }
+
+    /// Opens what is said to be the access list of the block with this header.
+    fn open_list(
+        &self,
+        header: &ConsensusHeader,
+        packed: &[u8],
+        bytes_max: usize,
+    ) -> Result<(B256, NamedList), ListError> {
+        let items_max = self.doors.get().map_or(0, |doors| doors.query.chain().list_items_max(header));
+        match NamedList::open(packed, &header.access_list_hash, bytes_max, items_max) {
+            Ok(list) => Ok((header.id(), list)),
+            Err(error) => {
+                metrics::LIST_REFUSED.increment();
+                tracing::warn!(slot = header.slot, proposer = header.proposer, %error, "an access list is refused");
+                Err(error)
+            }
+        }
+    }
+
     fn send(&self, peer: &Peer, sending: &Sending) -> Delivery {
         match sending {
             // Whoever is no validator counts no votes but in certificates.
@@ -487,18 +526,40 @@ impl Shared {
 
     /// Opens a letter and hands it on.
     async fn take_letter(self: &Arc<Self>, peer: &Peer, payload: &Bytes) -> Result<(), FrameError> {
-        let sealed = SealedLetter::decode(payload)?;
+        let mut sealed = SealedLetter::decode(payload)?;
+        let list = sealed.take_list();
         match &sealed.message {
             // These have lanes of their own.
             Message::Vote(_) | Message::Fetch(_) | Message::Range(_) => {
                 return Err(FrameError::Kind(sealed.message.tag()));
             }
-            Message::Proposal(proposal) => self.relay.open(self, peer, proposal),
+            Message::Proposal(proposal) => self.relay.open_body(self, peer, &proposal.header),
             _ => {}
         }
-        let letter = self.open(sealed).await?;
-        self.deliver(peer, letter);
-        Ok(())
+        // What others than the leader call its list is not even unpacked.
+        let list = list.filter(|(header, _)| self.relay.is_leaders_word(self, peer, header));
+        let (letter, list) = tokio::join!(self.open(sealed), self.open_beside(list));
+        let (list, fault) = match list {
+            Ok(list) => (list, Ok(())),
+            Err(error) => (None, if error.is_fault() { Err(error.into()) } else { Ok(()) }),
+        };
+        // Whatever the list is, the block is executed.
+        self.deliver(peer, Letter { list, ..letter? });
+        fault
+    }
+
+    /// Opens the access list that came beside a header where nobody else waits for it.
+    async fn open_beside(
+        self: &Arc<Self>,
+        list: Option<(ConsensusHeader, Bytes)>,
+    ) -> Result<Option<(B256, NamedList)>, ListError> {
+        let Some((header, packed)) = list else { return Ok(None) };
+        let shared = self.clone();
+        let bytes_max = limits::WHOLE_LIST_UNPACKED_BYTES_MAX;
+        let open = move || shared.open_list(&header, &packed, bytes_max).map(Some);
+        // Its thread is gone where the node stops.
+        let opened = tokio::task::spawn_blocking(open).await.unwrap_or(Ok(None));
+        opened.inspect(|_| metrics::LIST_BESIDE.increment())
     }
 
     /// Whether a block is of a slot that ordering looks at.

@@ -49,4 +49,5 @@ fn export() {
     engine::metrics::export();
     storage::metrics::export();
     vm::metrics::export();
+    net::metrics::export();
 }

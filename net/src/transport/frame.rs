@@ -5,25 +5,29 @@
 //! stream       lane byte, frame, frame, ..                 one way; words and transactions stay, a share has its own
 //! request      frame, answered by one frame                both ways
 //! frame        u32 length | u8 kind | u8 version | payload        length of what follows it, big end first
-//! letter       u32 length | message | (u16 place | u32 length | body)*
-//! share        id of its block (32 bytes) | share
+//! letter       u32 length | message | (u16 place | u32 length | body)* | (ff ff | u32 length | packed access list)?
+//! share        id of its block (32 bytes) | share of its body
+//! list share   key of its notice (32 bytes) | share of a packed access list
+//! list notice  notice
 //! transactions (u32 length | transaction)*
 //! records      record, record, ..
 //! ```
 //!
 //! A message is encoded as `engine::types::Message` says, a body as `engine::types::codec` says; `place` is that of its
-//! header in the message. Lengths are checked against the lane's cap before anything is allocated, and a frame's memory
-//! grows as its bytes arrive. Nothing is compressed. Every kind has a version of its own; one that is not known here
-//! ends the connection.
+//! header in the message. Only a proposal brings an access list, of its own block. Lengths are checked against the
+//! lane's cap before anything is allocated, and a frame's memory grows as its bytes arrive. Nothing but access lists is
+//! packed, as `engine::types::NamedList` says, and none of those is unpacked here. Every kind has a version of its own;
+//! one that is not known here ends the connection.
 
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{B256, Bytes};
 use engine::{
-    dissemination::Share,
+    dissemination::{ListNotice, Share},
     limits,
     types::{
         Block, ConsensusHeader, Letter, Message, Transaction,
+        access_list::ListError,
         codec::{self, BodyError},
     },
 };
@@ -44,8 +48,11 @@ const FRAME_TIME_MAX: Duration = Duration::from_secs(10);
 /// Memory that a frame gets before its bytes are there.
 const FRAME_FIRST_BYTES: usize = 64 * 1024;
 
-/// Bytes of an id, which stands before a share.
-const ID_BYTES: usize = 32;
+/// Bytes of what names a share, which stands before it.
+const KEY_BYTES: usize = 32;
+
+/// Where a letter says the place of a body's header: here it brings an access list.
+const LIST_PLACE: [u8; 2] = [0xff; 2];
 
 /// Records in one frame.
 pub(crate) const RECORDS_PER_FRAME_MAX: usize = 32;
@@ -70,6 +77,10 @@ pub(crate) enum Kind {
     Nothing = 6,
     /// The answer to a request that will not be served now.
     Busy = 7,
+    /// A share of an access list.
+    ListShare = 8,
+    /// What the shares of an access list come to.
+    ListNotice = 9,
 }
 
 impl Kind {
@@ -82,6 +93,8 @@ impl Kind {
             5 => Some(Self::Records),
             6 => Some(Self::Nothing),
             7 => Some(Self::Busy),
+            8 => Some(Self::ListShare),
+            9 => Some(Self::ListNotice),
             _ => None,
         }
     }
@@ -90,9 +103,9 @@ impl Kind {
 /// What a one-way stream carries; its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Certificates, proposals, status, evidence, records: in order, for the life of the connection.
+    /// Certificates, proposals, notices, status, evidence, records: in order, for the life of the connection.
     Words = 1,
-    /// One share of a body.
+    /// One share of a body or of an access list.
     Share = 2,
     /// Batches of transactions, for the life of the connection.
     Transactions = 3,
@@ -111,7 +124,7 @@ impl Lane {
     /// Longest frame on it.
     pub(crate) const fn frame_bytes_max(self) -> usize {
         match self {
-            Self::Words => limits::MESSAGE_BYTES_MAX + limits::WHOLE_BODY_BYTES_MAX + 64,
+            Self::Words => limits::MESSAGE_BYTES_MAX + limits::WHOLE_BODY_BYTES_MAX + limits::WHOLE_LIST_BYTES_MAX + 64,
             Self::Share => limits::SHARE_BYTES_MAX + 64,
             Self::Transactions => BATCH_BYTES_MAX + limits::TRANSACTION_BYTES_MAX + 64,
         }
@@ -157,6 +170,9 @@ pub enum FrameError {
     /// With a body that is not its header's.
     #[error("a body that is not its header's: {0}")]
     Body(#[from] BodyError),
+    /// With an access list that is not its header's.
+    #[error("an access list that is not its header's: {0}")]
+    List(#[from] ListError),
     /// Did not arrive in time.
     #[error("a frame that took too long")]
     Slow,
@@ -298,6 +314,12 @@ pub(crate) fn encode_letter(letter: &Letter, with_bodies: bool) -> Vec<u8> {
     out
 }
 
+/// Puts a packed access list behind a proposal's letter.
+pub(crate) fn add_list(letter: &mut Vec<u8>, packed: &[u8]) {
+    letter.extend_from_slice(&LIST_PLACE);
+    part(letter, packed);
+}
+
 fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_be_bytes());
@@ -314,27 +336,37 @@ fn headers(message: &Message) -> Box<dyn Iterator<Item = &ConsensusHeader> + '_>
     }
 }
 
-/// A letter whose bodies are bytes still.
+/// A letter whose bodies and list are bytes still.
 #[derive(Debug)]
 pub struct SealedLetter {
     /// What is said.
     pub message: Message,
     bodies: Vec<(ConsensusHeader, Bytes)>,
+    list: Option<Bytes>,
 }
 
 impl SealedLetter {
     /// Takes a letter's payload apart; bodies are not copied.
     ///
     /// # Errors
-    /// [`FrameError::Content`], also for a body of no header, or the second of one.
+    /// [`FrameError::Content`], also for a body of no header, or the second of one, and for a list without a proposal.
     pub fn decode(payload: &Bytes) -> Result<Self, FrameError> {
         let mut bytes = &payload[..];
         let message = Message::decode_exact(take_part(&mut bytes)?)?;
-        let mut bodies = Vec::new();
+        let (mut bodies, mut list) = (Vec::new(), None);
         let mut last = None;
         while !bytes.is_empty() {
             let Some((place, rest)) = bytes.split_first_chunk::<2>() else { return Err(FrameError::Cut) };
             bytes = rest;
+            if *place == LIST_PLACE {
+                let packed = take_part(&mut bytes)?;
+                let is_right = matches!(message, Message::Proposal(_)) && bytes.is_empty();
+                if !is_right || packed.len() > limits::WHOLE_LIST_BYTES_MAX {
+                    return Err(alloy_rlp::Error::Custom("an access list where there is no place for it").into());
+                }
+                list = Some(payload.slice_ref(packed));
+                break;
+            }
             let place = usize::from(u16::from_be_bytes(*place));
             if last.is_some_and(|last| place <= last) {
                 return Err(alloy_rlp::Error::Custom("bodies of a letter are not in the order of its headers").into());
@@ -344,7 +376,7 @@ impl SealedLetter {
             let header = headers(&message).nth(place).ok_or(no_header)?.clone();
             bodies.push((header, payload.slice_ref(take_part(&mut bytes)?)));
         }
-        Ok(Self { message, bodies })
+        Ok(Self { message, bodies, list })
     }
 
     /// Whether opening it takes time.
@@ -353,12 +385,20 @@ impl SealedLetter {
         !self.bodies.is_empty()
     }
 
-    /// Decodes the bodies; a transaction that is not `known` by its hash costs the recovery of its sender.
+    /// Takes the packed access list out, which nobody has looked at, and the header that names it.
+    pub fn take_list(&mut self) -> Option<(ConsensusHeader, Bytes)> {
+        let list = self.list.take()?;
+        let header = headers(&self.message).next()?.clone();
+        Some((header, list))
+    }
+
+    /// Decodes the bodies, and leaves out the list; a transaction that is not `known` by its hash costs the recovery of
+    /// its sender.
     ///
     /// # Errors
     /// [`FrameError::Content`].
     pub fn open(self, known: Known<'_>) -> Result<Letter, FrameError> {
-        let Self { message, bodies } = self;
+        let Self { message, bodies, list: _ } = self;
         let open = |(header, bytes): (ConsensusHeader, Bytes)| open_body(header, &bytes, known).map(Arc::new);
         let blocks: Result<Vec<Arc<Block>>, FrameError> = bodies.into_iter().map(open).collect();
         Ok(Letter { message, blocks: blocks?, list: None })
@@ -414,18 +454,31 @@ pub fn decode_batch(mut bytes: &[u8]) -> Result<Vec<Bytes>, FrameError> {
     Ok(transactions)
 }
 
-/// A frame with a share of the body of the block with this id.
-pub(crate) fn share_frame(id: B256, share: &Share) -> Vec<u8> {
-    frame(Kind::Share, &[id.as_slice(), &share.encoded()])
+/// A frame with a share of what this key names: a body, whose key is its block's id, or a list.
+pub(crate) fn share_frame(kind: Kind, key: B256, share: &Share) -> Vec<u8> {
+    frame(kind, &[key.as_slice(), &share.encoded()])
 }
 
-/// The id of a block and a share of its body.
+/// A frame that tells what the shares of an access list come to.
+pub(crate) fn notice_frame(notice: &ListNotice) -> Vec<u8> {
+    frame(Kind::ListNotice, &[&alloy_rlp::encode(notice)])
+}
+
+/// What the shares of an access list come to.
+///
+/// # Errors
+/// [`FrameError::Content`].
+pub fn decode_notice(payload: &[u8]) -> Result<ListNotice, FrameError> {
+    Ok(alloy_rlp::decode_exact(payload)?)
+}
+
+/// What names a share, and the share.
 ///
 /// # Errors
 /// [`FrameError::Cut`] and [`FrameError::Content`].
 pub fn decode_share(payload: &Bytes) -> Result<(B256, Share), FrameError> {
-    let (id, _) = payload.split_first_chunk::<ID_BYTES>().ok_or(FrameError::Cut)?;
-    Ok((B256::from(*id), Share::decode_exact(&payload.slice(ID_BYTES..))?))
+    let (key, _) = payload.split_first_chunk::<KEY_BYTES>().ok_or(FrameError::Cut)?;
+    Ok((B256::from(*key), Share::decode_exact(&payload.slice(KEY_BYTES..))?))
 }
 
 /// Records of a frame, one behind the other.

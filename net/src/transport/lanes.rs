@@ -1,4 +1,4 @@
-//! What waits to be sent to one peer: five lanes, each bounded, each with its own answer to "full".
+//! What waits to be sent to one peer: six lanes, each bounded, each with its own answer to "full".
 //!
 //! Whoever puts something in never waits; the peer's writers take it out ([`super::link`]). Bytes are shared by all
 //! peers that they go to.
@@ -23,6 +23,7 @@ pub(super) struct Lanes {
     votes: Lane<BTreeMap<VoteKey, Bytes>>,
     words: Lane<Waiting<Bytes>>,
     shares: Lane<Waiting<Bytes>>,
+    lists: Lane<Waiting<Bytes>>,
     requests: Lane<VecDeque<Message>>,
     transactions: Lane<Waiting<Bytes>>,
 }
@@ -106,11 +107,18 @@ impl Lanes {
         self.words.put(|words| words.push(frame, size, bounds))
     }
 
-    /// A share; `Full` means that it is not sent.
+    /// A share of a body; `Full` means that it is not sent.
     pub(super) fn share(&self, frame: Bytes) -> Delivery {
         let bounds = (limits::PEER_SHARES_MAX, limits::PEER_SHARES_BYTES_MAX);
         let size = frame.len();
         self.shares.put(|shares| shares.push(frame, size, bounds))
+    }
+
+    /// A share of an access list; `Full` means that it is not sent.
+    pub(super) fn list(&self, frame: Bytes) -> Delivery {
+        let bounds = (limits::PEER_LISTS_MAX, limits::PEER_LISTS_BYTES_MAX);
+        let size = frame.len();
+        self.lists.put(|lists| lists.push(frame, size, bounds))
     }
 
     /// A request; `Full` means that it is not sent.
@@ -141,6 +149,10 @@ impl Lanes {
 
     pub(super) async fn next_share(&self) -> Bytes {
         self.shares.take(|shares| take_first(shares, |share| share.len())).await
+    }
+
+    pub(super) async fn next_list(&self) -> Bytes {
+        self.lists.take(|lists| take_first(lists, |share| share.len())).await
     }
 
     pub(super) async fn next_request(&self) -> Message {

@@ -4,6 +4,7 @@
 //!  Lanes --+-- votes ---------> datagrams          datagrams ------------+
 //!          +-- words ---------> one stream         words stream ---------+--> Shared: opened, checked, delivered
 //!          +-- shares --------> a stream each      share streams ---------+
+//!          +-- lists ---------> a stream each          as shares
 //!          +-- transactions --> one stream         transactions stream --+--> admission
 //!          +-- requests ------> a stream each      requests -------------+--> Shared::answer
 //! ```
@@ -24,6 +25,7 @@ use super::{
     lanes::Lanes,
     peers::Peer,
     quota::Quota,
+    relay::Cargo,
 };
 
 /// How long a peer has for the answer to a request.
@@ -39,8 +41,9 @@ const STRANGER_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const SLOW_WEIGHT: f64 = 10.0;
 
 /// Order of service among streams; votes go as datagrams, before all of these.
-const WORDS_PRIORITY: i32 = 3;
-const SHARE_PRIORITY: i32 = 2;
+const WORDS_PRIORITY: i32 = 4;
+const SHARE_PRIORITY: i32 = 3;
+const LIST_PRIORITY: i32 = 2;
 const REQUEST_PRIORITY: i32 = 1;
 const TRANSACTIONS_PRIORITY: i32 = 0;
 
@@ -97,7 +100,8 @@ pub(super) async fn run(peer: Peer, shared: Arc<Shared>) {
     tasks.spawn(write_votes(link.clone()));
     tasks.spawn(write_stream(link.clone(), Lane::Words));
     tasks.spawn(write_stream(link.clone(), Lane::Transactions));
-    tasks.spawn(write_shares(link.clone()));
+    tasks.spawn(write_shares(link.clone(), Cargo::Body));
+    tasks.spawn(write_shares(link.clone(), Cargo::List));
     tasks.spawn(write_requests(link.clone()));
     tasks.spawn(read_datagrams(link.clone()));
     tasks.spawn(read_streams(link.clone()));
@@ -161,16 +165,20 @@ async fn open(link: &Link, lane: Lane, priority: i32) -> Option<SendStream> {
     Some(stream)
 }
 
-async fn write_shares(link: Arc<Link>) {
+async fn write_shares(link: Arc<Link>, cargo: Cargo) {
     let mut writing = JoinSet::new();
     loop {
-        let share = link.lanes().next_share().await;
+        // Who has a body can vote, with its list or without.
+        let (share, priority) = match cargo {
+            Cargo::Body => (link.lanes().next_share().await, SHARE_PRIORITY),
+            Cargo::List => (link.lanes().next_list().await, LIST_PRIORITY),
+        };
         while writing.len() >= limits::PEER_REQUESTS_MAX {
             writing.join_next().await;
         }
         let link = link.clone();
         writing.spawn(async move {
-            let Some(mut stream) = open(&link, Lane::Share, SHARE_PRIORITY).await else { return };
+            let Some(mut stream) = open(&link, Lane::Share, priority).await else { return };
             match timeout(SHARE_TIME_MAX, stream.write_chunk(share.0)).await {
                 Ok(_) => drop(stream.finish()),
                 // What is dropped half written would look whole; and whoever lacks it asks.
@@ -262,6 +270,9 @@ async fn read_words(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), Fra
         link.quota.word().await;
         match frame.kind {
             Kind::Letter => link.shared.take_letter(&link.peer, &frame.payload).await?,
+            Kind::ListNotice => {
+                link.shared.relay.open_list(&link.shared, &link.peer, frame::decode_notice(&frame.payload)?);
+            }
             Kind::Records => {
                 for record in frame::decode_records(&frame.payload)? {
                     link.quota.record().await;
@@ -283,10 +294,12 @@ async fn read_share(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), Fra
     link.quota.word().await;
     let frame = frame::read_frame(stream, Lane::Share.frame_bytes_max(), &link.room).await?;
     let frame = frame.ok_or(FrameError::Cut)?;
-    match frame.kind {
-        Kind::Share => link.shared.relay.take(&link.shared, &link.peer, frame.payload).await,
-        kind => Err(FrameError::Kind(kind as u8)),
-    }
+    let cargo = match frame.kind {
+        Kind::Share => Cargo::Body,
+        Kind::ListShare => Cargo::List,
+        kind => return Err(FrameError::Kind(kind as u8)),
+    };
+    link.shared.relay.take(&link.shared, &link.peer, cargo, frame.payload).await
 }
 
 async fn read_transactions(link: &Arc<Link>, stream: &mut RecvStream) -> Result<(), FrameError> {

@@ -3,6 +3,7 @@
 
 mod hostile;
 pub(super) mod kit;
+mod lists;
 mod wire;
 
 use kit::{Cluster, submit, transaction};

@@ -2,23 +2,30 @@
 
 #![no_main]
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{Bytes, keccak256};
+use engine::types::{AccessList, NamedList, access_list::unpack};
 use libfuzzer_sys::fuzz_target;
 use net::transport::{
-    frame::{SealedLetter, decode_batch, decode_records, decode_share, read_datagram},
+    frame::{SealedLetter, decode_batch, decode_notice, decode_records, decode_share, read_datagram},
     record::NodeRecord,
 };
 
+/// Items that the gas of a block pays for.
+const ITEMS: u64 = 1_000;
+
 fuzz_target!(|bytes: &[u8]| {
     let Some((lane, rest)) = bytes.split_first() else { return };
-    match lane % 6 {
+    match lane % 8 {
         0 => {
             if let Ok(vote) = read_datagram(rest) {
                 assert_eq!(&vote.encoded(), &rest[2..], "one encoding");
             }
         }
         1 => {
-            if let Ok(letter) = SealedLetter::decode(&Bytes::copy_from_slice(rest)) {
+            if let Ok(mut letter) = SealedLetter::decode(&Bytes::copy_from_slice(rest)) {
+                if let Some((header, packed)) = letter.take_list() {
+                    let _ = NamedList::open(&packed, &header.access_list_hash, usize::MAX, ITEMS);
+                }
                 let _ = letter.open(&|_| None);
             }
         }
@@ -35,9 +42,24 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(record.encoded(), rest[..rest.len() - left.len()], "one encoding");
             }
         }
-        _ => {
+        5 => {
             if let Ok((_, share)) = decode_share(&Bytes::copy_from_slice(rest)) {
                 assert_eq!(share.encoded(), &rest[32..], "one encoding");
+            }
+        }
+        6 => {
+            if let Ok(notice) = decode_notice(rest) {
+                assert_eq!(alloy_rlp::encode(notice), rest, "one encoding");
+            }
+        }
+        _ => {
+            // Whatever it unpacks to, as the list that a header names.
+            if let Ok(bytes) = unpack(rest, AccessList::bytes_max(ITEMS))
+                && let Ok(list) = NamedList::open(rest, &keccak256(&bytes), usize::MAX, ITEMS)
+            {
+                assert_eq!(list.list().hashed_bytes(), bytes, "one encoding");
+                let again = NamedList::open(&list.packed(), &list.hash(), usize::MAX, ITEMS);
+                assert!(again == Ok(list) || again.is_err_and(|error| !error.is_fault()), "it comes back");
             }
         }
     }

@@ -1,19 +1,28 @@
 //! Whole nodes with the toy executor that talk over QUIC on loopback.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
-use alloy_consensus::{SignableTransaction as _, TxEip1559};
+use alloy_consensus::{Header, Sealed, SignableTransaction as _, TxEip1559};
 use alloy_eips::eip2718::Encodable2718 as _;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
 use engine::{
     admission::{AdmissionError, PoolLimits},
     crypto::bls::{BlsScheme, SecretKey},
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, GenesisValidator, OrderingParams},
     ordering::event::Identity,
     pipeline::{Config, Node, Ports},
-    ports::Store as _,
+    ports::{BuildSettings, BuildTime, CallError, Candidates, ExecutionError, Executor, StateView, Store as _},
+    query::{AccessListOutcome, CallOutcome, CallRequest},
     testing::{MemoryJournal, MemoryStore, ToyExecutor, system_contracts},
-    types::{CommittedBlock, Envelope, Height, RawTransaction, Transaction},
+    types::{
+        AccessList, Block, BuiltBlock, CommittedBlock, Envelope, ExecutedBlock, Height, RawTransaction, Transaction,
+        access_list::AccountChanges,
+    },
 };
 use tokio::sync::Notify;
 
@@ -62,6 +71,7 @@ pub(super) struct Member {
     pub(super) number: u8,
     pub(super) store: Arc<MemoryStore>,
     journal: Arc<MemoryJournal>,
+    pub(super) toy: Arc<ToyExecutor>,
     pub(super) running: Option<Running>,
 }
 
@@ -76,6 +86,8 @@ pub(super) struct Cluster {
     pub(super) spec: Arc<ChainSpec>,
     pub(super) members: Vec<Member>,
     validators: u8,
+    /// Whose blocks name another access list than the one that it sends, and how many slots that one names.
+    liar: Option<(u8, u64)>,
     /// Told whenever any node commits.
     committed: Arc<Notify>,
 }
@@ -83,15 +95,30 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts so many validators and followers on one chain, each with the addresses of those before it.
     pub(super) async fn new(validators: u8, followers: u8, senders: &[Address]) -> Self {
+        Self::start_all((validators, followers), senders, ToyExecutor::default, None).await
+    }
+
+    /// As [`Self::new`], of nodes that send access lists, one of them wrong ones.
+    pub(super) async fn listing(validators: u8, followers: u8, senders: &[Address], liar: Option<(u8, u64)>) -> Self {
+        Self::start_all((validators, followers), senders, ToyExecutor::listing, liar).await
+    }
+
+    async fn start_all(
+        (validators, followers): (u8, u8),
+        senders: &[Address],
+        toy: fn() -> ToyExecutor,
+        liar: Option<(u8, u64)>,
+    ) -> Self {
         let spec = Arc::new(spec(validators, senders));
         let member = |number| Member {
             number,
             store: Arc::new(MemoryStore::new(spec.clone())),
             journal: Arc::default(),
+            toy: Arc::new(toy()),
             running: None,
         };
         let members = (0..validators + followers).map(member).collect();
-        let mut cluster = Self { spec, members, validators, committed: Arc::default() };
+        let mut cluster = Self { spec, members, validators, liar, committed: Arc::default() };
         for number in 0..validators + followers {
             cluster.start(number).await;
         }
@@ -120,7 +147,10 @@ impl Cluster {
         let ports = Ports {
             store: member.store.clone(),
             journal: member.journal.clone(),
-            executor: Arc::new(ToyExecutor::default()),
+            executor: match self.liar.filter(|(liar, _)| *liar == number) {
+                Some((_, slots)) => Arc::new(Liar(member.toy.clone(), slots)),
+                None => member.toy.clone(),
+            },
             network: transport.clone(),
         };
         let node = Node::start(config(identity), ports, member.journal.recovered()).expect("it starts");
@@ -200,6 +230,56 @@ impl Cluster {
     }
 }
 
+/// Builds what the toy builds, and shows another access list than the one that the header names, with so many slots.
+struct Liar(Arc<ToyExecutor>, u64);
+
+impl Executor for Liar {
+    fn build(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        settings: &BuildSettings,
+        candidates: &mut dyn Candidates,
+        time: &BuildTime<'_>,
+    ) -> Result<BuiltBlock, ExecutionError> {
+        let BuiltBlock(built) = self.0.build(view, parent, settings, candidates, time)?;
+        let mut account = AccountChanges::new(Address::repeat_byte(0x11));
+        account.storage_reads = (0..self.1).map(|at| U256::from_be_bytes(keccak256(at.to_be_bytes()).0)).collect();
+        let access_list = Arc::new(AccessList { accounts: vec![account], wipes: Vec::new() });
+        Ok(BuiltBlock(ExecutedBlock { access_list, ..built }))
+    }
+
+    fn execute(
+        &self,
+        view: &dyn StateView,
+        parent: &Sealed<Header>,
+        block: &Arc<Block>,
+    ) -> Result<ExecutedBlock, ExecutionError> {
+        self.0.execute(view, parent, block)
+    }
+
+    fn is_worth_listing(&self, block: &Block) -> bool {
+        self.0.is_worth_listing(block)
+    }
+
+    fn call(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<CallOutcome, CallError> {
+        self.0.call(view, request, cancel)
+    }
+
+    fn estimate_gas(&self, view: &dyn StateView, request: &CallRequest, cancel: &AtomicBool) -> Result<u64, CallError> {
+        self.0.estimate_gas(view, request, cancel)
+    }
+
+    fn access_list(
+        &self,
+        view: &dyn StateView,
+        request: &CallRequest,
+        cancel: &AtomicBool,
+    ) -> Result<AccessListOutcome, CallError> {
+        Executor::access_list(&*self.0, view, request, cancel)
+    }
+}
+
 fn config(identity: Option<Identity>) -> Config {
     Config {
         slot_time: Duration::from_millis(50),
@@ -244,7 +324,7 @@ pub(in crate::transport) fn spec(validators: u8, senders: &[Address]) -> ChainSp
         base_fee: BaseFeeParams::ETHEREUM,
         deposit_contract: None,
         ordering,
-        genesis_header: alloy_consensus::Header { gas_limit: GAS_LIMIT, ..Default::default() },
+        genesis_header: Header { gas_limit: GAS_LIMIT, ..Default::default() },
         alloc,
     }
 }

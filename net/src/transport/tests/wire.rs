@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes, FixedBytes, hex, keccak256};
 use engine::{
-    dissemination::Share,
+    dissemination::{ListNotice, Share},
     types::{
-        Block, ConsensusHeader, Domain, Epoch, Letter, Message, Signature, SignedHeader, Slot, Statement, Status,
-        ValidatorIndex, Vote,
+        Block, ConsensusHeader, Domain, Epoch, Letter, Message, NamedList, Proposal, Signature, SignedHeader, Slot,
+        Statement, Status, ValidatorIndex, Vote,
     },
 };
 
@@ -44,6 +44,29 @@ fn letter() -> Letter {
     Letter { message: Message::Blocks(headers), blocks: vec![Arc::new(Block { consensus, header, body })], list: None }
 }
 
+/// A proposal with its body and its access list, packed.
+fn proposal() -> (Letter, Vec<u8>) {
+    let Letter { blocks, .. } = letter();
+    let list = NamedList::new(Default::default());
+    let header = ConsensusHeader { access_list_hash: list.hash(), ..blocks[0].consensus.clone() };
+    let block = Block { consensus: header.clone(), ..Block::clone(&blocks[0]) };
+    let signature = Signature(FixedBytes::repeat_byte(2));
+    let message = Message::Proposal(Box::new(Proposal { header, signature, certificates: Vec::new() }));
+    (Letter { message, blocks: vec![Arc::new(block)], list: None }, list.packed())
+}
+
+fn encoded_proposal() -> Vec<u8> {
+    let (letter, packed) = proposal();
+    let mut encoded = frame::encode_letter(&letter, true);
+    frame::add_list(&mut encoded, &packed);
+    encoded
+}
+
+fn notice() -> ListNotice {
+    let header = ConsensusHeader { height: 9, ..ConsensusHeader::default() };
+    ListNotice { header, root: B256::repeat_byte(5), size_bytes: 70_000 }
+}
+
 fn record() -> NodeRecord {
     let domain = Domain { chain_id: 9, genesis: B256::repeat_byte(7) };
     let identity = engine::ordering::event::Identity::new(secret(3));
@@ -64,7 +87,10 @@ fn every_frame_has_the_bytes_that_it_had() {
     let frames = [
         ("vote", frame::vote_datagram(&vote())),
         ("letter", frame::frame(frame::Kind::Letter, &[&frame::encode_letter(&letter(), true)])),
-        ("share", frame::share_frame(B256::repeat_byte(6), &share())),
+        ("letter with a list", frame::frame(frame::Kind::Letter, &[&encoded_proposal()])),
+        ("share", frame::share_frame(frame::Kind::Share, B256::repeat_byte(6), &share())),
+        ("list share", frame::share_frame(frame::Kind::ListShare, notice().key(), &share())),
+        ("list notice", frame::notice_frame(&notice())),
         ("transactions", frame::batches([&b"one"[..], b"three"].into_iter()).concat()),
         ("record", frame::frame(frame::Kind::Record, &[&record().encoded()])),
         ("nothing", frame::frame(frame::Kind::Nothing, &[])),
@@ -76,10 +102,13 @@ fn every_frame_has_the_bytes_that_it_had() {
     assert_eq!(digests, expected);
 }
 
-const GOLDEN: [(&str, usize, [u8; 32]); 6] = [
+const GOLDEN: [(&str, usize, [u8; 32]); 9] = [
     ("vote", 141, hex!("a60e37f19f0310ddcaaac2a2f18de8141435173d41ecfcc6f75b51920af66d8a")),
     ("letter", 1482, hex!("e765f7b1689e1256ee66e929048eb263f4c40fb7df168eedeb7a20df04af6b85")),
+    ("letter with a list", 1084, hex!("863e5c9911019923d1b986d8b408557ab677847bcea0dcd6b17689e5028b74ed")),
     ("share", 112, hex!("1ba25eccf3efdb72f99dec671020c1eb7fcec1eb41067b616b8c13fe99046be3")),
+    ("list share", 112, hex!("0177b6ff063ab559265361a0b5a76fff6d9856d48ac72de419b72c7b33d680b8")),
+    ("list notice", 353, hex!("c5fcebf11152d3a1023454b3b24e58b5aa8b68fd36dc3b6eb719aaf0399ff79a")),
     ("transactions", 22, hex!("4edc436a839339e3f3308df3627f6a1c70d5254534d2b8db743541f2a80f9117")),
     ("record", 334, hex!("d0f94758977852c4de93bdd6a48441db9c7b1ff258498b7decf27196598a2e77")),
     ("nothing", 6, hex!("15827f3613f4b07fe9494ca1dee2fa24620a5914cfb99d87c3148b9493f101ed")),
@@ -99,7 +128,15 @@ fn what_is_encoded_is_decoded() {
     let bare = sealed(&frame::encode_letter(&letter(), false)).expect("a letter");
     assert!(!bare.has_bodies());
     assert_eq!(frame::decode_records(&record().encoded().repeat(3)).expect("records"), vec![record(); 3]);
-    let share_bytes = Bytes::from(frame::share_frame(B256::repeat_byte(6), &share())).slice(6..);
+    let mut with_list = sealed(&encoded_proposal()).expect("a letter");
+    let (letter, packed) = proposal();
+    let Message::Proposal(proposal) = &letter.message else { panic!("a proposal") };
+    assert_eq!(with_list.take_list().expect("a list"), (proposal.header.clone(), packed.into()));
+    assert!(with_list.take_list().is_none());
+    assert_eq!(with_list.open(&|_| None).expect("a body"), letter);
+    assert_eq!(frame::decode_notice(&frame::notice_frame(&notice())[6..]).expect("a notice"), notice());
+    let share_frame = frame::share_frame(frame::Kind::ListShare, B256::repeat_byte(6), &share());
+    let share_bytes = Bytes::from(share_frame).slice(6..);
     assert_eq!(frame::decode_share(&share_bytes).expect("a share"), (B256::repeat_byte(6), share()));
     let batch = frame::batches([&b"one"[..], b"three"].into_iter()).concat();
     assert_eq!(
@@ -130,6 +167,17 @@ fn what_was_cut_or_changed_is_refused_and_never_panics() {
     assert!(matches!(sealed(&nowhere), Err(FrameError::Content(_))));
     let first = [bare.as_slice(), &[0, 0], &body[2..]].concat();
     assert!(matches!(sealed(&first).and_then(|sealed| sealed.open(&|_| None)), Err(FrameError::Body(_))));
+    // A list beside what is no proposal, two of them, one before the body, and one that is too long.
+    let list = [&[0xff, 0xff, 0, 0, 0, 1][..], &[7]].concat();
+    let without = [bare.as_slice(), &list].concat();
+    let (bare, whole) = (frame::encode_letter(&proposal().0, false), encoded_proposal());
+    let twice = [whole.as_slice(), &list].concat();
+    let early = [bare.as_slice(), &list, &whole[bare.len()..]].concat();
+    let mut long = bare;
+    frame::add_list(&mut long, &vec![0; engine::limits::WHOLE_LIST_BYTES_MAX + 1]);
+    for wrong in [without, twice, early, long] {
+        assert!(matches!(sealed(&wrong), Err(FrameError::Content(_))));
+    }
     let words = Message::Status(Status {
         epoch: Epoch(0),
         final_end: 0,
