@@ -107,8 +107,11 @@ fn whole_nodes_catch_up_over_an_epoch_that_ended_with_a_tail_header() {
 
 #[test]
 fn whole_nodes_come_through_power_cuts_lost_logs_and_partitions_with_one_chain() {
+    let listed = engine::metrics::BLOCK_LISTED.value();
     let (one, again, calm) = (whole_nodes(3, true, false), whole_nodes(3, true, false), whole_nodes(3, false, false));
     assert_eq!((one.violation, calm.violation), (None, None));
+    assert!(engine::metrics::BLOCK_LISTED.value() > listed, "blocks are executed along their lists");
+    assert_eq!(vm::metrics::REPLAY_MISMATCH.value(), 0, "which are the blocks' own");
     assert_eq!((one.hash, one.height), (again.hash, again.height));
     assert!(calm.height > one.height, "faults cost blocks: {} and {}", calm.height, one.height);
 }

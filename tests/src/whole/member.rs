@@ -138,10 +138,12 @@ impl Member {
         let store = Arc::new(opened.map_err(|error| PipelineError::Start(error.to_string()))?);
         let journal: Arc<dyn Journal> =
             if self.is_forgetful { Arc::new(MemoryJournal::default()) } else { store.journal() };
+        // Every block comes with its access list, and is executed along it by two threads.
+        let workers = vm::workers::Workers::new(2).map_err(|error| PipelineError::Thread(error.to_string()))?;
         let ports = Ports {
             store: store.clone(),
             journal,
-            executor: Arc::new(vm::RevmExecutor::new(self.chain.clone())),
+            executor: Arc::new(vm::RevmExecutor::new(self.chain.clone()).with_workers(workers).with_threads_from(0)),
             network: Arc::new(Post {
                 number: self.number,
                 validators: self.chain.ordering.validators.len(),
