@@ -184,9 +184,21 @@ pub const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of the largest one packed, when it does not get smaller.
 pub const PACKED_LIST_BYTES_MAX: usize = LIST_BYTES_MAX + LIST_BYTES_MAX / 255 + 64;
 
-/// Bytes of a packed access list that travels beside its block's header to every validator; a larger one is cut into
-/// shares.
+/// Bytes of a packed access list that travels beside its block's header to every peer; a larger one is cut into shares.
 pub const WHOLE_LIST_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a leader's line that copies of one list may take, so that no hint costs it more than a large block would:
+/// 16 peers get lists of any size that travels whole, 100 such of 10 KiB.
+pub const WHOLE_LIST_COPIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a packed access list that goes whole to so many peers.
+#[must_use]
+pub const fn whole_list_bytes(peers: usize) -> usize {
+    match WHOLE_LIST_COPIES_BYTES_MAX.checked_div(peers) {
+        Some(each) if each < WHOLE_LIST_BYTES_MAX => each,
+        _ => WHOLE_LIST_BYTES_MAX,
+    }
+}
 
 /// Bytes of such a list before it is packed: what is packed while its proposal waits.
 pub const WHOLE_LIST_UNPACKED_BYTES_MAX: usize = 2 * WHOLE_LIST_BYTES_MAX;
@@ -316,6 +328,7 @@ const _: () = assert!(BLOCK_RLP_BYTES_MAX_OSAKA / TRANSACTION_BYTES_MIN * (TRANS
 const _: () = assert!(VALIDATORS_MAX <= 1 << SHARE_PATH_MAX && SHARE_PATH_MAX * 32 + 32 <= 512);
 // A share of a list is no longer than one of a body.
 const _: () = assert!(PACKED_LIST_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(whole_list_bytes(16) == WHOLE_LIST_BYTES_MAX && whole_list_bytes(17) < WHOLE_LIST_BYTES_MAX);
 // Every validator has a chunk, rounding included, and the code knows no more than 2^16 of them.
 const _: () = assert!(VALIDATORS_MAX * 2 <= BODY_CHUNKS_MAX && BODY_CHUNKS_MAX * 3 <= 1 << 16);
 // A validator takes 2 bytes of list, 49 of key, 9 of stake and 21 of operator; 100 for the epoch, its base and lists.

@@ -428,11 +428,15 @@ impl Shared {
             self.relay.spread_body(block.clone());
         }
         let (_, list) = letter.list.as_ref()?;
-        // Nobody waits for a list.
-        self.peers.lock().iter().next()?;
-        if list.size_bytes() <= limits::WHOLE_LIST_UNPACKED_BYTES_MAX {
+        let peers = self.peers.lock().iter().count();
+        if peers == 0 {
+            return None;
+        }
+        // The proposal waits while a list is packed that has a chance to go with it.
+        let whole_max = limits::whole_list_bytes(peers);
+        if list.size_bytes() <= whole_max.saturating_mul(2) {
             let packed = list.packed();
-            if packed.len() <= limits::WHOLE_LIST_BYTES_MAX {
+            if packed.len() <= whole_max {
                 metrics::LIST_SENT_WHOLE.increment();
                 return Some(packed);
             }

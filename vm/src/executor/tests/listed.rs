@@ -127,6 +127,25 @@ fn a_transaction_that_is_not_valid_is_named_alike_with_any_list() {
     check(&world, &executors, block, &[right, &AccessList::default()]).unwrap_err();
 }
 
+/// The bounds of what is taken from a peer follow from gas; what a block's own gas pays for is enough for its list.
+#[test]
+fn the_list_of_any_block_is_taken_by_whoever_knows_its_gas() {
+    let mut random = Random::seeded("listed and packed");
+    let (mut bytes, mut packed_bytes) = (0, 0);
+    for fork in [Fork::Shanghai, Fork::Cancun, Fork::Osaka] {
+        let world = world(fork);
+        for _ in 0..count("SLUICE_LISTED_BLOCKS", 8) {
+            let built = built(&world, &mut random);
+            let list = NamedList::new(built.access_list.clone());
+            let items_max = AccessList::items_max(fork, built.block.header.gas_used);
+            let packed = list.packed();
+            assert_eq!(NamedList::open(&packed, &list.hash(), usize::MAX, items_max).as_ref(), Ok(&list));
+            (bytes, packed_bytes) = (bytes + list.size_bytes(), packed_bytes + packed.len());
+        }
+    }
+    eprintln!("{bytes} bytes of lists, packed {packed_bytes}");
+}
+
 #[test]
 fn only_blocks_worth_waking_threads_for_are_worth_a_list() {
     let world = World::new(Fork::Osaka);
