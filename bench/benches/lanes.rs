@@ -169,7 +169,8 @@ impl<'a> Leader<'a> {
         let is_cut = block.consensus.body_size_bytes > 0;
         assert!(!is_cut || self.slot <= Cluster::SLOTS_MAX, "receivers look at this slot");
         let proposal = Proposal { header: block.consensus.clone(), signature: SIGNATURE, certificates: Vec::new() };
-        let letter = Letter { message: Message::Proposal(Box::new(proposal)), blocks: vec![Arc::new(block)], list: None };
+        let letter =
+            Letter { message: Message::Proposal(Box::new(proposal)), blocks: vec![Arc::new(block)], list: None };
         let slot = self.slot;
         // Of a block in shares the proposal comes alone, and may be left from the slot before.
         let whole = |came: Incoming| came.letter.blocks.into_iter().find(|block| block.consensus.slot == slot);

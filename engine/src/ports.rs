@@ -229,6 +229,11 @@ pub trait Executor: Send + Sync {
         self.execute(view, parent, block)
     }
 
+    /// Whether this executor is faster along access lists; one that is not is given none.
+    fn wants_lists(&self) -> bool {
+        false
+    }
+
     /// Whether a block is executed faster along its access list, so that it is worth sending the list.
     ///
     /// An executor that has no use for lists sends none.

@@ -406,6 +406,12 @@ impl Query {
         self.executor.access_list(&*self.call_view(height)?, request, cancel)
     }
 
+    /// Whether blocks are executed faster here along their access lists.
+    #[must_use]
+    pub fn wants_lists(&self) -> bool {
+        self.executor.wants_lists()
+    }
+
     fn call_view(&self, height: Height) -> Result<Arc<dyn StateView>, CallError> {
         self.view(height).map_err(|error| CallError::Refused(error.to_string()))
     }

@@ -446,6 +446,10 @@ impl Shared {
         None
     }
 
+    fn wants_lists(&self) -> bool {
+        self.doors.get().is_some_and(|doors| doors.query.wants_lists())
+    }
+
     /// Opens what is said to be the access list of the block with this header.
     fn open_list(
         &self,
@@ -540,8 +544,8 @@ impl Shared {
             Message::Proposal(proposal) => self.relay.open_body(self, peer, &proposal.header),
             _ => {}
         }
-        // What others than the leader call its list is not even unpacked.
-        let list = list.filter(|(header, _)| self.relay.is_leaders_word(self, peer, header));
+        // What others than the leader call its list is not even unpacked, nor one that is of no use here.
+        let list = list.filter(|(header, _)| self.wants_lists() && self.relay.is_leaders_word(self, peer, header));
         let (letter, list) = tokio::join!(self.open(sealed), self.open_beside(list));
         let (list, fault) = match list {
             Ok(list) => (list, Ok(())),

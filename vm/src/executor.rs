@@ -512,7 +512,7 @@ impl Executor for RevmExecutor {
     }
 
     /// Where list and transactions disagree the plain loop decides what the block is worth, and
-    /// `vm_replay_mismatch_total` tells. One thread is not faster with a list.
+    /// `vm_replay_mismatch_total` tells.
     fn execute_listed(
         &self,
         view: &dyn StateView,
@@ -520,10 +520,11 @@ impl Executor for RevmExecutor {
         block: &Arc<Block>,
         list: &NamedList,
     ) -> Result<ExecutedBlock, ExecutionError> {
-        if self.workers.threads() == 1 {
-            return self.execute(view, parent, block);
-        }
         self.settle(view, parent, block, self.replay_listed(view, parent, block, list))
+    }
+
+    fn wants_lists(&self) -> bool {
+        self.workers.threads() > 1
     }
 
     fn is_worth_listing(&self, block: &Block) -> bool {

@@ -250,6 +250,10 @@ impl Executor for ToyExecutor {
         self.run(view, block)
     }
 
+    fn wants_lists(&self) -> bool {
+        self.lists
+    }
+
     fn is_worth_listing(&self, block: &Block) -> bool {
         self.lists && !block.body.transactions.is_empty()
     }

@@ -229,6 +229,9 @@ impl Relay {
                 return Err(alloy_rlp::Error::Custom("a share that is not its header's").into());
             }
             self.pass_on(shared, &open, key, &share);
+        } else if cargo == Cargo::List && !shared.wants_lists() {
+            // Others may want it; here it is not put together.
+            return Ok(());
         }
         let (working, looking) = (open.clone(), shared.clone());
         let worked = tokio::task::spawn_blocking(move || working.add(share, &looking)).await;
@@ -316,8 +319,8 @@ impl State {
 }
 
 impl Open {
-    /// Adds a share, and gives the body or the list once it is there. Whether a body is
-    /// its header's is still to be looked at.
+    /// Adds a share, and gives the body or the list once it is there. Whether a body is its header's is still to be
+    /// looked at.
     fn add(&self, share: Share, shared: &Shared) -> Result<Option<Letter>, FrameError> {
         let bytes = match self.assembly.lock().add(share) {
             Ok(Some(bytes)) => bytes,

@@ -258,6 +258,10 @@ impl Executor for Liar {
         self.0.execute(view, parent, block)
     }
 
+    fn wants_lists(&self) -> bool {
+        self.0.wants_lists()
+    }
+
     fn is_worth_listing(&self, block: &Block) -> bool {
         self.0.is_worth_listing(block)
     }
