@@ -118,13 +118,16 @@ const STAGES: [(&str, &str); 4] = [
     ("committing", "engine_commit_busy_nanoseconds_total"),
 ];
 
+/// A number that a node shows on its page of metrics.
+fn metric(node: &Value, name: &str) -> f64 {
+    let page = Rpc::new(node["metrics"].as_str().expect("a URL")).get().expect("it answers");
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    line.unwrap_or_else(|| panic!("{name} is not among {page}"))
+}
+
 impl Work {
     fn of(node: &Value) -> Self {
-        let page = Rpc::new(node["metrics"].as_str().expect("a URL")).get().expect("it answers");
-        let stages = STAGES.map(|(_, name)| {
-            let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-            line.unwrap_or_else(|| panic!("{name} is not among {page}")) / 1e9
-        });
+        let stages = STAGES.map(|(_, name)| metric(node, name) / 1e9);
         let process = u32::try_from(node["process"]["pid"].as_u64().expect("it runs")).expect("a process id");
         Self(stages, Usage::of(process).expect("it runs").cpu.as_secs_f64())
     }
@@ -162,9 +165,15 @@ fn load(nodes: &[Rpc], folder: &Path, flags: &[&str]) -> Value {
 
 #[test]
 fn a_local_network_finalizes_defi_load_and_outlives_the_death_of_its_nodes() {
-    let net = Localnet::start(&["--validators", "4", "--followers", "1"]);
+    let net = Localnet::start(&["--validators", "4", "--followers", "1", "--", "--execution-threads", "2"]);
     load(&net.nodes[..4], net.folder.path(), &["--txs", "2000", "--senders", "50"]);
     net.agree(0);
+    for node in net.described() {
+        let listed = metric(&node, "engine_block_listed_total");
+        assert!(listed > 0.0, "{} has executed no block along its access list", node["name"]);
+        let wrong = metric(&node, "vm_replay_mismatch_total");
+        assert!(wrong < 0.5, "{wrong} lists were wrong at {}", node["name"]);
+    }
     net.play(&["kill", "1"]);
     let now = net.height(0).expect("it answers");
     net.reach(&[0, 2, 3, 4], now + 6);
