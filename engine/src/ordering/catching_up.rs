@@ -30,12 +30,40 @@ pub(super) struct Want {
     pub(super) next: Option<Duration>,
 }
 
-/// Since when nothing has moved.
+/// Since when nothing has moved, and when to say so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stall {
     seen: Option<(Epoch, Slot, Option<Slot>)>,
-    wait: Duration,
+    /// When something moved, or it was last said.
+    since: Duration,
+    /// When it is to be said; `None` before anything was seen.
     pub(super) at: Option<Duration>,
+    /// How long to wait after that.
+    wait: Duration,
+}
+
+impl Stall {
+    fn new(seen: Option<(Epoch, Slot, Option<Slot>)>, now: Duration) -> Self {
+        Self { seen, since: now, at: Some(now.saturating_add(STALL)), wait: longer(STALL) }
+    }
+
+    fn told(&mut self, now: Duration) {
+        (self.since, self.at) = (now, Some(now.saturating_add(self.wait)));
+        self.wait = longer(self.wait);
+    }
+
+    /// There is reason to say it at this time, if it was to be said later; then the waits begin anew.
+    fn hasten(&mut self, soon: Duration) -> bool {
+        let is_sooner = self.at.is_some_and(|at| soon < at);
+        if is_sooner {
+            (self.at, self.wait) = (Some(soon), longer(STALL));
+        }
+        is_sooner
+    }
+}
+
+fn longer(wait: Duration) -> Duration {
+    wait.saturating_add(wait / 2).min(STALL_MAX)
 }
 
 /// What a validator that lost its log hears from others.
@@ -135,40 +163,30 @@ impl Machine {
             return;
         }
         if self.stall.seen != seen {
-            self.stall = Stall { seen, wait: STALL, at: Some(now.saturating_add(STALL)) };
+            self.stall = Stall::new(seen, now);
             if self.amnesia.is_none() {
                 return;
             }
         } else if self.stall.at.is_some_and(|at| now < at) {
             return;
         } else {
-            self.stall.wait = self.stall.wait.saturating_add(self.stall.wait / 2).min(STALL_MAX);
+            self.stall.told(now);
         }
-        self.stall.at = Some(now.saturating_add(self.stall.wait));
         self.emit(Output::Broadcast(Message::Status(self.own_status())));
     }
 
     /// Something came that was missing: what else is missing is asked for soon, however long nothing has moved.
     pub(super) fn hear_news(&mut self) {
-        if self.stall.wait > STALL {
-            let soon = self.now.monotonic.saturating_add(STALL);
-            self.stall.wait = STALL;
-            self.stall.at = Some(self.stall.at.map_or(soon, |at| at.min(soon)));
-            self.changed = true;
-        }
+        self.changed |= self.stall.hasten(self.now.monotonic.saturating_add(STALL));
     }
 
-    /// A validator has come. If nothing moves, words that it lacks, or that are lacking here, were lost: it is told at
-    /// once where this node stands, at most once in two delays.
+    /// A validator has come. If nothing moves, words that it lacks, or that are lacking here, were lost: it is told
+    /// where this node stands, at once, but no sooner than two delays after the last time. For then others come as
+    /// well, and of two connections with one of them one ends, with what was said over it.
     pub(super) fn greet(&mut self) {
-        let now = self.now.monotonic;
         let quiet = self.settings.timing.delta.saturating_mul(2);
-        let since = self.stall.at.map(|at| at.saturating_sub(self.stall.wait));
-        if since.is_some_and(|since| now >= since.saturating_add(quiet)) {
-            self.stall.wait = STALL;
-            self.stall.at = Some(now);
-            self.changed = true;
-        }
+        let soon = self.stall.since.saturating_add(quiet).max(self.now.monotonic);
+        self.changed |= self.stall.hasten(soon);
     }
 
     fn own_status(&self) -> Status {
@@ -290,5 +308,42 @@ impl Machine {
         self.remember_signed(super::journal::Entry::Regained { epoch, slot: end });
         self.amnesia = None;
         self.changed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn tells(stall: &mut Stall, times: usize) -> Vec<u128> {
+        let tell = |_| {
+            let at = stall.at.expect("something was seen");
+            stall.told(at);
+            at.as_millis()
+        };
+        (0..times).map(tell).collect()
+    }
+
+    #[test]
+    fn who_stands_still_says_so_ever_more_seldom() {
+        let mut stall = Stall::new(None, Duration::ZERO);
+        assert_eq!(tells(&mut stall, 4), [2_000, 5_000, 9_500, 16_250]);
+        let last = tells(&mut stall, 6);
+        assert_eq!(last[5] - last[4], 30_000);
+    }
+
+    #[test]
+    fn what_there_is_reason_to_say_is_said_at_that_time_and_soon_again() {
+        let mut stall = Stall::new(None, Duration::ZERO);
+        tells(&mut stall, 4);
+        assert!(stall.hasten(20_000 * MS));
+        assert!(!stall.hasten(20_100 * MS), "it will have been said by then");
+        assert_eq!(tells(&mut stall, 2), [20_000, 23_000]);
+        // A second validator comes while the first was just told.
+        assert_eq!(stall.since, 23_000 * MS);
+        assert!(stall.hasten(stall.since + 300 * MS));
+        assert_eq!(tells(&mut stall, 2), [23_300, 26_300]);
     }
 }
