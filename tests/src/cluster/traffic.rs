@@ -4,7 +4,7 @@
 //! became of it: nothing is ever paid twice.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -177,18 +177,29 @@ impl Sender {
                 })
                 .collect();
             // It may have come even if the answer does not.
-            for raw in chunk {
-                self.shared.sent.lock().entry(hash(raw)).or_insert(now);
-            }
+            let is_new: Vec<bool> = {
+                let mut sent = self.shared.sent.lock();
+                let note = |raw| match sent.entry(hash(raw)) {
+                    Entry::Vacant(place) => {
+                        place.insert(now);
+                        true
+                    }
+                    Entry::Occupied(_) => false,
+                };
+                chunk.iter().map(note).collect()
+            };
             let Some((_, text)) = self.rpc.post(Value::Array(calls).to_string()) else {
                 self.next = None;
                 return None;
             };
             let answers: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-            for message in answers.iter().filter_map(|answer| answer["error"]["message"].as_str()) {
-                if !message.contains("already known") {
-                    *self.shared.refused.lock().entry(message.to_owned()).or_default() += 1;
-                }
+            // One that is sent again may wait in the pool, or be in a block by now.
+            let is_of_new = |answer: &&Value| {
+                let place = answer["id"].as_u64().and_then(|id| usize::try_from(id).ok());
+                place.and_then(|place| is_new.get(place)) != Some(&false)
+            };
+            for message in answers.iter().filter(is_of_new).filter_map(|answer| answer["error"]["message"].as_str()) {
+                *self.shared.refused.lock().entry(message.to_owned()).or_default() += 1;
             }
         }
         Some(())
