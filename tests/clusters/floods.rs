@@ -14,7 +14,7 @@ use tests::{
         P2P_PORT, Plan, until,
         watch::{Percentiles, ms},
     },
-    flood::{Kind, shown_record},
+    flood::{Kind, shown_record, word},
     machine::{Cgroup, Usage},
     namespaces::{HUB, Place},
 };
@@ -60,7 +60,7 @@ impl Flooder {
         let spaces = &scene.cluster.spaces;
         let line = spaces.command(Place::Node(STRANGER));
         let mut command = Command::new(&line[0]);
-        command.args(&line[1..]).arg(env!("CARGO_BIN_EXE_flood")).arg(format!("{kind:?}").to_lowercase());
+        command.args(&line[1..]).arg(env!("CARGO_BIN_EXE_flood")).arg(word(&kind));
         command.arg(format!("--from={}", spaces.address(STRANGER)));
         command.arg(format!("--to={}:{P2P_PORT}", spaces.address(VICTIM)));
         command.arg(format!("--seconds={}", lasts.as_secs())).arg(format!("--rate={INITIALS_PER_SECOND}"));

@@ -8,6 +8,7 @@ use std::{
 use serde_json::json;
 use tests::{
     cluster::{P2P_PORT, Plan, until},
+    flood::word,
     liar::Lie,
     namespaces::Place,
 };
@@ -69,7 +70,7 @@ impl Liars {
             Command::new(&line[0])
                 .args(&line[1..])
                 .arg(env!("CARGO_BIN_EXE_liar"))
-                .arg(lie.name())
+                .arg(word(lie))
                 .arg(format!("--from={}", spaces.address(first + number)))
                 .arg(format!("--to={}:{P2P_PORT}", spaces.address(to)))
                 .arg(format!("--honest={}:{P2P_PORT}", spaces.address(0)))

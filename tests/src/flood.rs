@@ -47,6 +47,15 @@ impl Kind {
         [Self::Initials, Self::Handshakes, Self::Slow, Self::Streams, Self::Garbage, Self::Votes];
 }
 
+/// The word by which a program takes a kind of flood, or of lie.
+///
+/// # Panics
+/// Never: every kind has one.
+#[must_use]
+pub fn word(kind: &impl ValueEnum) -> String {
+    kind.to_possible_value().expect("none is hidden").get_name().to_owned()
+}
+
 /// A flood.
 #[derive(Clone, Debug)]
 pub struct Options {

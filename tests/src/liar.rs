@@ -48,17 +48,6 @@ pub enum Lie {
 impl Lie {
     /// Every one.
     pub const ALL: [Self; 4] = [Self::WrongBlocks, Self::FalseHeights, Self::Empty, Self::Slow];
-
-    /// As the program takes it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WrongBlocks => "wrong-blocks",
-            Self::FalseHeights => "false-heights",
-            Self::Empty => "empty",
-            Self::Slow => "slow",
-        }
-    }
 }
 
 /// A liar.
