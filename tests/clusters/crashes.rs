@@ -13,7 +13,7 @@ use tests::cluster::{
     watch::{Percentiles, Watch, ms},
 };
 
-use crate::{ALIVE, Scene, TOGETHER, rng, setting, skipped};
+use crate::{ALIVE, Scene, TOGETHER, as_fast_as_it_goes, rng, setting, skipped, throughput};
 
 /// A validator that was killed serves, and votes again, within this time.
 const VOTES_AGAIN: Duration = Duration::from_secs(5);
@@ -27,17 +27,9 @@ fn with_f_crashed_the_rest_bears_its_share_of_the_load() {
     let mut cluster = Cluster::new(&Plan::validators(4));
     cluster.start_all();
     cluster.reach(&[0, 1, 2, 3], 3, ALIVE);
-    let txs = setting("SLUICE_CLUSTERS_TXS", 30_000).to_string();
-    let run = |cluster: &Cluster, nodes: &[usize], seed: &str| {
-        let flags = ["--shape", "transfer", "--txs", &txs, "--batch", "10", "--settle", "1ms", "--seed", seed];
-        let report = cluster.load(nodes, &flags);
-        let (rate, p50) = (report["rates"]["included_per_second"].as_f64(), report["include_ms"]["p50"].as_f64());
-        println!("  nodes {nodes:?}: {rate:?} tx/s included, p50 {p50:?} ms");
-        rate.expect("a rate")
-    };
-    let base = run(&cluster, &[0, 1, 2, 3], "1");
+    let base = throughput(&cluster, &[0, 1, 2, 3], 1);
     cluster.kill(3);
-    let crashed = run(&cluster, &[0, 1, 2], "2");
+    let crashed = throughput(&cluster, &[0, 1, 2], 2);
     println!("  {:.2} of the throughput of all four", crashed / base);
     cluster.start(3);
     cluster.advance(&[0, 1, 2, 3], 3, TOGETHER);
@@ -134,12 +126,11 @@ fn a_validator_killed_at_full_load_votes_again_soon() {
     if skipped("killed at full load") {
         return;
     }
-    let (victim, txs) = (1, setting("SLUICE_CLUSTERS_TXS", 30_000).to_string());
-    println!("validator {victim} killed while the others get {txs} transfers as fast as they answer");
+    let victim = 1;
+    println!("validator {victim} killed while the others get transfers as fast as they answer");
     let Scene { mut cluster, watch, traffic } = Scene::new(&Plan::validators(4));
     drop(traffic);
-    let flags = ["--shape", "transfer", "--txs", &txs, "--batch", "10", "--settle", "1ms", "--seed", "3"];
-    let mut loading = cluster.start_load(&[0, 2, 3], &flags);
+    let mut loading = cluster.start_load(&[0, 2, 3], &as_fast_as_it_goes(3));
     let begun = Instant::now();
     until("the load is there", ALIVE, || watch.first(begun, |block| block.transactions.len() > 100));
     cluster.kill(victim);

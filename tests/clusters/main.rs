@@ -3,7 +3,7 @@
 //! They need root, network namespaces, nftables, strace and libfaketime, and minutes; they run when
 //! `SLUICE_CLUSTERS=1`, one at a time (`--test-threads 1`), and say plainly when they do not. Each prints what it
 //! measured; chance follows from `SLUICE_SEED`. More of each: `SLUICE_CLUSTERS_SECONDS`, `SLUICE_CLUSTERS_KILLS`,
-//! `SLUICE_CLUSTERS_BLOCKS`, `SLUICE_CLUSTERS_SLOT_MS`, `SLUICE_CLUSTERS_WIDE=1`; `SLUICE_CLUSTERS_KEEP=1` keeps the
+//! `SLUICE_CLUSTERS_BLOCKS`, `SLUICE_CLUSTERS_SLOT_MS`, `SLUICE_CLUSTERS_TXS`, `SLUICE_CLUSTERS_WIDE=1`; `SLUICE_CLUSTERS_KEEP=1` keeps the
 //! folders of a run that failed.
 
 #![allow(clippy::print_stdout, reason = "a long test tells what it did and measured")]
@@ -60,6 +60,21 @@ fn span() -> Duration {
 /// A scenario's chance.
 fn rng(test: &str) -> Rng {
     Rng::seeded(test, 5)
+}
+
+/// The flags of `sluice load` for transfers as fast as nodes answer; another seed is other accounts.
+fn as_fast_as_it_goes(seed: u64) -> Vec<String> {
+    let txs = setting("SLUICE_CLUSTERS_TXS", 30_000);
+    let line = format!("--shape transfer --txs {txs} --batch 10 --settle 1ms --seed {seed}");
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// How many transfers a second these nodes take up into blocks, at most.
+fn throughput(cluster: &Cluster, nodes: &[usize], seed: u64) -> f64 {
+    let report = cluster.load(nodes, &as_fast_as_it_goes(seed));
+    let rate = report["rates"]["included_per_second"].as_f64().expect("a rate");
+    println!("  to nodes {nodes:?}: {rate:.0} tx/s included, p50 {} ms", report["include_ms"]["p50"]);
+    rate
 }
 
 /// A cluster whose validators all run and make blocks, under traffic to all of them, looked at from node 0.

@@ -14,6 +14,7 @@ pub mod traffic;
 pub mod watch;
 
 use std::{
+    ffi::OsStr,
     fs::File,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -464,7 +465,7 @@ impl Cluster {
     /// # Panics
     /// If it fails: it checks every receipt and balance.
     #[must_use]
-    pub fn load(&self, indices: &[usize], arguments: &[&str]) -> Value {
+    pub fn load(&self, indices: &[usize], arguments: &[impl AsRef<OsStr>]) -> Value {
         self.start_load(indices, arguments).end()
     }
 
@@ -473,7 +474,7 @@ impl Cluster {
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start_load(&self, indices: &[usize], arguments: &[&str]) -> Load {
+    pub fn start_load(&self, indices: &[usize], arguments: &[impl AsRef<OsStr>]) -> Load {
         let (report, said) = (self.home.path().join("load.json"), self.home.path().join("load.log"));
         let urls: Vec<&str> = indices.iter().map(|index| &*self.members[*index].url).collect();
         let mut command = Command::new(binary());
