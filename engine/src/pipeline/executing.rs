@@ -12,7 +12,7 @@ use crate::{
     execution::{Ground, Layer},
     limits, metrics,
     ordering::{chain, event::BuildOrder},
-    ports::{BuildSettings, BuildTime, Candidates, ExecutionError},
+    ports::{BuildSettings, BuildTime, Candidates, ExecutionError, StateError},
     types::{AccessList, Block, BuiltBlock, NamedList, Signature, Transaction},
 };
 
@@ -116,6 +116,10 @@ impl Stages {
                 Ok(Ok(()))
             }
             Err(ExecutionError::Invalid(reason)) => Ok(Err(reason)),
+            // Other blocks became final meanwhile, on another branch: the state below is gone.
+            Err(ExecutionError::State(StateError::Unavailable(_))) => {
+                Ok(Err("its parent lost to another block".to_owned()))
+            }
             Err(ExecutionError::State(error)) => Err(failed(&error)),
         }
     }
