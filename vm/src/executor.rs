@@ -423,7 +423,10 @@ pub(crate) fn judge(
         equal_if_any("requests_hash", header.requests_hash, requests_hash)
     };
     compare().map_err(ExecutionError::Invalid)?;
-    let (state_root, trie) = view.root_after(None, &finished.changes)?;
+    let (state_root, trie) = match finished.state {
+        Some(state) => state,
+        None => view.root_after(None, &finished.changes)?,
+    };
     equal("state_root", &header.state_root, &state_root).map_err(ExecutionError::Invalid)?;
     Ok(ExecutedBlock {
         block: block.clone(),

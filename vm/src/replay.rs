@@ -4,7 +4,7 @@
 //! per part   check form -> prefetch what is newly listed, in parallel
 //!                       -> first part: index 0, the system calls before the transactions
 //!                       -> its transactions, claimed most expensive first by every thread, each compared with its
-//!                          index; beside the last part's, the list's own values are collected
+//!                          index; beside the last part's, the list's own values are collected and their root found
 //! at the end last index: requests and withdrawals
 //!                       -> nothing invented -> the list's values are the block's changes
 //! ```
@@ -30,7 +30,7 @@ use alloy_primitives::{Address, B256};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateError, StateView},
-    types::{AccessList, Height, Receipt, StateChanges, Transaction},
+    types::{AccessList, Height, Receipt, StateChanges, Transaction, TrieHandle},
 };
 use revm::{
     Context, Database, ExecuteEvm, MainBuilder, MainContext,
@@ -215,8 +215,8 @@ impl<'a> Replay<'a> {
             run.finish(withdrawals)
         })?;
         self.index.compare_end()?;
-        let changes = values.of(&self.index)?;
-        Ok(Finished { changes, gas_used, blob_gas_used: self.blob_gas_used, access_list: None, ..after })
+        let (changes, state) = values.of(&self.index)?;
+        Ok(Finished { changes, state, gas_used, blob_gas_used: self.blob_gas_used, access_list: None, ..after })
     }
 
     /// The plain loop, with its own list.
@@ -303,7 +303,7 @@ impl<'a> Replay<'a> {
         let gas_used = AtomicU64::new(self.receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used));
         self.settings.workers.run(&|| {
             if let Some(values) = values {
-                values.collect(&self.index);
+                values.collect(&self.index, self.whole.then_some(self.settings.view));
             }
             let mut thread = Thread::new(self);
             while !stop.load(Ordering::Relaxed)
@@ -413,25 +413,33 @@ impl Order {
     }
 }
 
-/// The block's net changes as its list says, collected by one thread while the others execute. They are the block's
-/// only once everything has been compared.
+/// Root and trie of a state.
+type State = (B256, TrieHandle);
+
+/// The block's net changes as its list says, and the state after them, made by one thread while the others execute.
+/// They are the block's only once everything has been compared.
 #[derive(Default)]
 struct Values {
     begun: AtomicBool,
-    changes: OnceLock<Result<StateChanges, StateError>>,
+    changes: OnceLock<Result<(StateChanges, Option<State>), StateError>>,
 }
 
 impl Values {
-    /// Collects them unless another thread does.
-    fn collect(&self, index: &Index<'_>) {
+    /// Collects them unless another thread does, and finds the state after them if there is a view of that before.
+    fn collect(&self, index: &Index<'_>, view: Option<&dyn StateView>) {
         if !self.begun.swap(true, Ordering::Relaxed) {
-            let _ = self.changes.set(index.changes());
+            let changes = index.changes().map(|changes| {
+                // Whoever judges the block asks again where this fails, and tells why.
+                let state = view.and_then(|view| view.root_after(None, &changes).ok());
+                (changes, state)
+            });
+            let _ = self.changes.set(changes);
         }
     }
 
-    /// The changes, collected now if nobody has.
-    fn of(self, index: &Index<'_>) -> Result<StateChanges, StateError> {
-        self.changes.into_inner().unwrap_or_else(|| index.changes())
+    /// What was collected; the changes alone if nobody has.
+    fn of(self, index: &Index<'_>) -> Result<(StateChanges, Option<State>), StateError> {
+        self.changes.into_inner().unwrap_or_else(|| Ok((index.changes()?, None)))
     }
 }
 

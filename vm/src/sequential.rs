@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use alloy_consensus::{Header, Transaction as _};
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
-use alloy_primitives::{Bloom, U256};
+use alloy_primitives::{B256, Bloom, U256};
 use engine::{
     genesis::{ChainSpec, Fork},
     ports::{ExecutionError, StateView},
-    types::{AccessList, Receipt, StateChanges, Transaction},
+    types::{AccessList, Receipt, StateChanges, Transaction, TrieHandle},
 };
 use revm::{
     Context, DatabaseCommit, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
@@ -84,6 +84,8 @@ pub struct Finished {
     pub requests: Option<Requests>,
     /// Everything touched, if a record was kept.
     pub access_list: Option<AccessList>,
+    /// Root and trie of the state after it, if they were computed beside the transactions.
+    pub state: Option<(B256, TrieHandle)>,
 }
 
 impl<'a> Run<'a> {
@@ -344,6 +346,7 @@ impl<'a> Run<'a> {
             blob_gas_used: self.blob_gas_used,
             requests,
             access_list,
+            state: None,
         })
     }
 }
