@@ -156,19 +156,6 @@ impl Blocks {
         recent.tries.get(index).map(|(_, trie)| Arc::clone(trie))
     }
 
-    /// The trie of the lowest height that has one, with that height.
-    pub(crate) fn oldest_trie(&self) -> (Height, Arc<StateTrie>) {
-        self.recent.read().tries.front().cloned().expect("there is always a trie")
-    }
-
-    /// Adds the trie of the height below the lowest that has one.
-    pub(crate) fn push_oldest_trie(&self, height: Height, trie: Arc<StateTrie>) {
-        let mut recent = self.recent.write();
-        if recent.tries.front().is_some_and(|(oldest, _)| oldest.previous() == Some(height)) {
-            recent.tries.push_front((height, trie));
-        }
-    }
-
     fn recent_block(&self, height: Height) -> Option<Arc<CommittedBlock>> {
         let recent = self.recent.read();
         let first = recent.blocks.front()?.0.height();

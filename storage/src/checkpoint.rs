@@ -75,7 +75,7 @@ impl<'a> Batch<'a> {
             garbage: Vec::new(),
             next_storage_id,
         };
-        diff(old.root.as_ref(), new.root.as_ref(), &AccountSource(source), true, &mut batch)?;
+        diff(&old.root, &new.root, &AccountSource(source), true, &mut batch)?;
         // Leaves come in order of key; positions are packed, so their order is not that of their keys.
         batch.account_nodes.sort_unstable();
         batch.storage_nodes.sort_unstable();
@@ -106,7 +106,7 @@ impl<'a> Batch<'a> {
         let id = incarnation.id();
         let source = StorageSource { source: self.source, id };
         let mut sink = SlotSink { id, slots: &mut self.slots, nodes: &mut self.storage_nodes };
-        diff(same.and_then(|old| old.root.as_ref()), new.root.as_ref(), &source, false, &mut sink)
+        diff(same.map_or(&None, |old| &old.root), &new.root, &source, false, &mut sink)
     }
 }
 

@@ -155,7 +155,7 @@ pub(crate) fn insert_changes(
     let mut failure = None;
     inner.overlay.insert(height, changes, |address| {
         let Some(parent) = parent else { return Ended::Unknown };
-        match parent.leaf(&hash_address(*address, &mut crate::trie::encode::Hasher::default()), &inner.snapshots) {
+        match parent.leaf(&hash_address(*address), &inner.snapshots) {
             Ok(leaf) => leaf.and_then(|leaf| leaf.storage.incarnation).map_or(Ended::Nothing, Ended::Rows),
             Err(error) => {
                 failure = Some(error);

@@ -3,56 +3,64 @@
 //! Loading writes rows in chunks and `applied` last, so a load that was interrupted is known by its
 //! absence and starts over.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, keccak256};
-use alloy_trie::EMPTY_ROOT_HASH;
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use engine::{
     genesis::{ChainSpec, GenesisAccount},
-    types::{Account, AccountChange, CommittedBlock, Height, SlotChange, StateChanges},
+    types::{Account, CommittedBlock, Height},
 };
 
 use crate::{
-    checkpoint::{Batch, write_rows},
     error::{Fault, OpenError},
     failpoint::FailPoints,
     kv::Env,
+    load::Loader,
     tables::{self, Applied, meta},
-    trie::state::{NoState, StateTrie},
+    trie::{
+        encode::hash_all,
+        node::Root,
+        state::{AccountLeaf, StorageTrie},
+        stream::{NoRecords, Stream},
+    },
 };
 
-/// Rows per transaction while loading.
-const CHUNK_ROWS: usize = 200_000;
-
-/// The genesis accounts as changes to the empty state.
-#[must_use]
-pub fn changes(alloc: &BTreeMap<Address, GenesisAccount>) -> StateChanges {
-    let mut changes = StateChanges::default();
-    for (address, genesis) in alloc {
-        let code_hash = if genesis.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&genesis.code) };
-        if !genesis.code.is_empty() {
-            changes.codes.insert(code_hash, genesis.code.clone());
-        }
-        let after = Some(Account { nonce: genesis.nonce, balance: genesis.balance, code_hash });
-        let slots = genesis
-            .storage
-            .iter()
-            .map(|(key, value)| (*key, SlotChange { before: alloy_primitives::U256::ZERO, after: *value }));
-        let change = AccountChange { before: None, after, wiped: false, slots: slots.collect() };
-        changes.accounts.insert(*address, change);
-    }
-    changes
+/// The genesis accounts in order of their hash.
+fn in_order(alloc: &BTreeMap<Address, GenesisAccount>) -> Vec<(B256, &GenesisAccount)> {
+    let hashes = hash_all(alloc.keys().map(|address| address.as_slice()));
+    let mut order: Vec<_> = hashes.into_iter().zip(alloc.values()).collect();
+    order.sort_unstable_by_key(|(hashed, _)| *hashed);
+    order
 }
 
-fn trie(alloc: &BTreeMap<Address, GenesisAccount>) -> StateTrie {
-    let empty = StateTrie { root: None, hash: EMPTY_ROOT_HASH };
-    empty.apply(&changes(alloc), &NoState).expect("a trie in memory has nothing to resolve")
+/// The slots of a genesis account that are not zero, in order of their hash.
+fn slots(account: &GenesisAccount) -> Vec<(B256, U256)> {
+    let keys: Vec<[u8; 32]> = account.storage.keys().map(U256::to_be_bytes).collect();
+    let hashes = hash_all(keys.iter().map(<[u8; 32]>::as_slice));
+    let slots = hashes.into_iter().zip(account.storage.values().copied());
+    let mut slots: Vec<_> = slots.filter(|(_, value)| !value.is_zero()).collect();
+    slots.sort_unstable_by_key(|(hashed, _)| *hashed);
+    slots
+}
+
+fn account(genesis: &GenesisAccount) -> Account {
+    let code_hash = if genesis.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&genesis.code) };
+    Account { nonce: genesis.nonce, balance: genesis.balance, code_hash }
 }
 
 /// The state root of the genesis accounts, for the header of block 0.
 #[must_use]
 pub fn state_root(alloc: &BTreeMap<Address, GenesisAccount>) -> B256 {
-    trie(alloc).hash
+    let mut accounts = Stream::default();
+    let outcome = in_order(alloc).into_iter().try_for_each(|(hashed, genesis)| {
+        let mut storage = Stream::default();
+        slots(genesis).into_iter().try_for_each(|(key, value)| storage.push(key, value, &mut NoRecords))?;
+        let hash = storage.finish(&mut NoRecords)?;
+        let storage = StorageTrie { root: Root::stored(hash), hash, incarnation: None };
+        accounts.push(hashed, AccountLeaf { account: account(genesis), storage }, &mut NoRecords)
+    });
+    let Ok(root) = outcome.and_then(|()| accounts.finish(&mut NoRecords)).map_err(|never: Infallible| match never {});
+    root
 }
 
 /// Block 0 as the store shows it.
@@ -62,37 +70,26 @@ pub(crate) fn block(chain: &ChainSpec) -> CommittedBlock {
 
 /// Loads the genesis state into empty tables.
 pub(crate) fn load(env: &Env, chain: &ChainSpec, fail: &FailPoints) -> Result<(), OpenError> {
-    let new = trie(&chain.alloc);
-    if new.hash != chain.genesis_header.state_root {
-        return Err(OpenError::GenesisRoot { header: chain.genesis_header.state_root, accounts: new.hash });
+    let mut loader = Loader::new(env, fail)?;
+    for (hashed, genesis) in in_order(&chain.alloc) {
+        loader.account(hashed, account(genesis), slots(genesis).into_iter())?;
     }
-    fill(env, chain, &new, fail).map_err(OpenError::from)
+    let (root, next_storage_id) = loader.finish()?;
+    if root != chain.genesis_header.state_root {
+        return Err(OpenError::GenesisRoot { header: chain.genesis_header.state_root, accounts: root });
+    }
+    Ok(finish(env, chain, next_storage_id, fail)?)
 }
 
-fn fill(env: &Env, chain: &ChainSpec, new: &StateTrie, fail: &FailPoints) -> Result<(), Fault> {
-    let mut txn = env.write()?;
-    for table in
-        [tables::ACCOUNT, tables::STORAGE, tables::ACCOUNT_NODE, tables::STORAGE_NODE, tables::CODE, tables::GARBAGE]
-    {
-        txn.clear(table)?;
-    }
-    txn.commit()?;
-    let empty = StateTrie { root: None, hash: EMPTY_ROOT_HASH };
-    let batch = Batch::collect(&empty, new, &NoState, 1)?;
-    for (table, rows) in batch.tables() {
-        for chunk in rows.chunks(CHUNK_ROWS) {
-            let mut txn = env.write()?;
-            write_rows(&mut txn, table, chunk)?;
-            txn.commit()?;
-            fail.hit("genesis.rows").map_err(Fault::Failed)?;
-        }
-    }
+/// Writes the codes, and the rows that make the state count.
+fn finish(env: &Env, chain: &ChainSpec, next_storage_id: u64, fail: &FailPoints) -> Result<(), Fault> {
     let mut txn = env.write()?;
     for account in chain.alloc.values().filter(|account| !account.code.is_empty()) {
         txn.put(tables::CODE, keccak256(&account.code).as_slice(), &account.code)?;
     }
-    let applied = Applied { height: Height::GENESIS, hash: chain.genesis_hash(), root: new.hash };
-    txn.put(tables::STATE_META, meta::NEXT_STORAGE_ID, &batch.next_storage_id.to_be_bytes())?;
+    let root = chain.genesis_header.state_root;
+    let applied = Applied { height: Height::GENESIS, hash: chain.genesis_hash(), root };
+    txn.put(tables::STATE_META, meta::NEXT_STORAGE_ID, &next_storage_id.to_be_bytes())?;
     txn.put(tables::STATE_META, meta::APPLIED, &applied.encode())?;
     fail.hit("genesis.applied").map_err(Fault::Failed)?;
     Ok(txn.commit()?)

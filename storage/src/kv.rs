@@ -213,12 +213,19 @@ impl WriteTxn<'_> {
 
     /// Inserts or replaces a row.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.write(table, key, value, WriteFlags::UPSERT)
+    }
+
+    fn write(&mut self, table: Table, key: &[u8], value: &[u8], flags: WriteFlags) -> Result<(), KvError> {
         let key = checked_key(key, self.env.names, table)?;
         self.bytes = self.bytes.saturating_add(u64::try_from(key.len() + value.len()).unwrap_or(u64::MAX));
         self.rows = self.rows.saturating_add(1);
-        self.txn
-            .put(self.env.tables[table.0], key, value, WriteFlags::UPSERT)
-            .map_err(|error| self.fail("writing", table, error))
+        self.txn.put(self.env.tables[table.0], key, value, flags).map_err(|error| self.fail("writing", table, error))
+    }
+
+    /// Inserts a row whose key is above all that are there: faster than [`Self::put`].
+    pub(crate) fn append(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        self.write(table, key, value, WriteFlags::APPEND)
     }
 
     /// Deletes a row if it is there.

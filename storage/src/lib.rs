@@ -11,7 +11,7 @@
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `overlay`, `view`, `snapshot`, [`trie`], `tables`, `kv`,
-//! `disk`.
+//! `load`, `disk`.
 
 pub mod store;
 
@@ -26,6 +26,7 @@ pub mod genesis;
 mod housekeeper;
 mod index;
 mod kv;
+mod load;
 pub mod log;
 pub mod metrics;
 mod open;

@@ -283,13 +283,6 @@ impl Overlay {
         self.wipe_epoch.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The changes of the block at `height`.
-    pub(crate) fn changes_at(&self, height: Height) -> Option<Arc<StateChanges>> {
-        let kept = self.kept.lock();
-        let index = usize::try_from(height.0.checked_sub(kept.front()?.0.0)?).ok()?;
-        kept.get(index).map(|(_, changes)| Arc::clone(changes))
-    }
-
     /// Number of keys with versions.
     #[cfg(test)]
     pub(crate) fn keys(&self) -> usize {

@@ -15,7 +15,7 @@ use crate::{
     kv::{KvError, Snapshot, Table},
     tables::{self, AccountRow, storage_key},
     trie::{
-        node::{Body, Kind, TrieError},
+        node::{Body, Key as _, Kind, Root, TrieError},
         record,
         state::{AccountLeaf, Incarnation, StateSource, StorageTrie},
     },
@@ -58,7 +58,7 @@ impl StateSnapshot {
         }
     }
 
-    fn node<V: crate::trie::node::Value>(&self, table: Table, key: &[u8]) -> Result<Option<Body<B256, V>>, TrieError> {
+    fn node<V>(&self, table: Table, key: &[u8]) -> Result<Option<Body<B256, V>>, TrieError> {
         Ok(self.rows.get(table, key, record::decode).map_err(unreadable)?.flatten())
     }
 }
@@ -97,7 +97,6 @@ fn first_key(position: &[u8], out: &mut Vec<u8>) {
 }
 
 fn below(position: &[u8], hashed: &B256) -> bool {
-    use crate::trie::node::Key;
     position.iter().enumerate().all(|(index, nibble)| hashed.nibble(index) == *nibble)
 }
 
@@ -120,10 +119,9 @@ impl StateSource for Snapshots {
                 let key = B256::try_from(key).ok().filter(|key| below(position, key))?;
                 let row = AccountRow::decode(row)?;
                 let incarnation = (row.storage_id != 0).then(|| Incarnation::stored(row.storage_id));
-                let root = crate::trie::node::Node::root(row.storage_root);
+                let root = Root::stored(row.storage_root);
                 let storage = StorageTrie { root, hash: row.storage_root, incarnation };
-                let value = AccountLeaf { account: row.account, storage };
-                Some(Body::Leaf { key, depth: position.len(), value })
+                Some(Body::Leaf(key, AccountLeaf { account: row.account, storage }))
             })
             .map_err(unreadable)?;
         Ok(leaf.flatten())
@@ -147,7 +145,7 @@ impl StateSource for Snapshots {
                 let (row_id, hashed) = key.split_at_checked(8)?;
                 let key = B256::try_from(hashed).ok().filter(|key| below(position, key))?;
                 let value = U256::try_from_be_slice(value)?;
-                (row_id == id.to_be_bytes()).then_some(Body::Leaf { key, depth: position.len(), value })
+                (row_id == id.to_be_bytes()).then_some(Body::Leaf(key, value))
             })
             .map_err(unreadable)?;
         Ok(leaf.flatten())

@@ -13,11 +13,11 @@ use std::{
 };
 
 use alloy_consensus::{Header, Sealed};
-use alloy_primitives::{Address, B256, Bytes, U256, map::B256Map};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256, map::B256Map};
 use engine::{
     genesis::ChainSpec,
     ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
-    types::{Account, CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, SignedHeader},
+    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, SignedHeader},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -38,10 +38,9 @@ use crate::{
     segment::{Appender, Segments},
     snapshot::Snapshots,
     trie::{
-        encode::Hasher,
         node::TrieError,
         proof::prove,
-        state::{AccountSource, StorageSource, hash_address},
+        state::{AccountSource, StateSource, StateTrie, StorageSource, hash_address},
     },
     view::View,
 };
@@ -335,26 +334,30 @@ impl Store for Database {
 
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {
         let trie = rewind::trie_at(&self.inner, height).ok_or(StoreError::Unavailable(height))?;
-        let newest = self.inner.blocks.tip().height() == height;
-        let told = |error: TrieError| match error {
-            TrieError::Mismatch { .. } if !newest => StoreError::Unavailable(height),
-            error => StoreError::from(Fault::from(error)),
-        };
-        let mut hasher = Hasher::default();
-        let source = &self.inner.snapshots;
-        let hashed = hash_address(address, &mut hasher);
-        let (leaf, nodes) = prove(trie.root.as_ref(), &hashed, &AccountSource(source)).map_err(told)?;
-        let storage = leaf.as_ref().map(|leaf| leaf.storage.clone()).unwrap_or_default();
-        let rows = StorageSource { source, id: storage.id() };
-        let slots = slots
-            .iter()
-            .map(|slot| {
-                let hashed = hasher.keccak(&slot.to_be_bytes::<32>());
-                let (value, nodes) = prove(storage.root.as_ref(), &hashed, &rows).map_err(told)?;
-                Ok((*slot, value.unwrap_or_default(), nodes))
-            })
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        let account: Option<Account> = leaf.map(|leaf| leaf.account);
-        Ok(AccountProof { account, storage_root: storage.hash, nodes, slots })
+        match prove_account(&trie, &self.inner.snapshots, address, slots) {
+            // The tables have moved on below a handle of an older height.
+            Err(TrieError::Mismatch { .. }) if height < self.inner.blocks.tip().height() => {
+                let trie = rewind::rebuilt(&self.inner, height).ok_or(StoreError::Unavailable(height))?;
+                prove_account(&trie, &self.inner.snapshots, address, slots).map_err(|_| StoreError::Unavailable(height))
+            }
+            outcome => outcome.map_err(|error| Fault::from(error).into()),
+        }
     }
+}
+
+fn prove_account(
+    trie: &StateTrie,
+    source: &dyn StateSource,
+    address: Address,
+    slots: &[U256],
+) -> Result<AccountProof, TrieError> {
+    let (leaf, nodes) = prove(&trie.root, &hash_address(address), &AccountSource(source))?;
+    let storage = leaf.as_ref().map(|leaf| leaf.storage.clone()).unwrap_or_default();
+    let rows = StorageSource { source, id: storage.id() };
+    let slots = slots.iter().map(|slot| {
+        let (value, nodes) = prove(&storage.root, &keccak256(slot.to_be_bytes::<32>()), &rows)?;
+        Ok((*slot, value.unwrap_or_default(), nodes))
+    });
+    let slots = slots.collect::<Result<_, TrieError>>()?;
+    Ok(AccountProof { account: leaf.map(|leaf| leaf.account), storage_root: storage.hash, nodes, slots })
 }

@@ -228,6 +228,7 @@ fn proofs_verify_at_kept_heights_with_an_evicted_trie() {
         let dir = tempfile::tempdir().unwrap();
         let disk = FaultyDisk::default();
         let mut world = World::new(15);
+        world.wipes = bytes == 0;
         let settings = Config { trie_bytes_max: bytes, ..config(dir.path()) };
         let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
         check_proof(&store, &world, Height::GENESIS);
@@ -275,14 +276,14 @@ fn eviction_keeps_to_its_bound_and_reads_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
     let mut world = World::new(16);
-    let settings = Config { trie_bytes_max: 3_000, ..config(dir.path()) };
+    let settings = Config { trie_bytes_max: 500, ..config(dir.path()) };
     let store = open_on(&disk, settings, &world.chain).unwrap();
     for _ in 0..20 {
         world.commit(&store, 3).unwrap();
         let trie = store.inner.blocks.newest_trie().1;
-        assert!(crate::trie::evict::resident_bytes(&trie) > 3_000);
+        assert!(crate::trie::evict::resident_bytes(&trie) > 500);
         store.checkpoint().unwrap();
-        assert!(crate::trie::evict::resident_bytes(&trie) <= 3_000);
+        assert!(crate::trie::evict::resident_bytes(&trie) <= 500);
         check_proof(&store, &world, world.tip());
     }
     world.check(&store);

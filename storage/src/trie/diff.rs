@@ -1,12 +1,11 @@
 //! What must be written so that stored tables hold a newer version of a trie.
 //!
 //! Two versions are walked in lock-step, one nibble at a time; whatever they share is skipped by
-//! pointer or by reference. Because the walk resolves every node it finds replaced, a handle to the
-//! older version keeps working after the tables have moved on.
+//! pointer or by reference.
 
 use std::sync::Arc;
 
-use super::node::{Body, Branch, Key, Link, Source, TrieError, Value};
+use super::node::{Body, Branch, Child, Key, Link, Source, Tree, TrieError, Value};
 
 /// Takes the differences, leaves in order of key, nodes in order of position.
 pub(crate) trait Sink<K, V> {
@@ -28,24 +27,25 @@ pub(crate) trait Sink<K, V> {
 /// # Errors
 /// [`TrieError`] when a replaced node cannot be resolved.
 pub(crate) fn diff<K: Key, V: Value>(
-    old: Option<&Link<K, V>>,
-    new: Option<&Link<K, V>>,
+    old: &Tree<K, V>,
+    new: &Tree<K, V>,
     source: &dyn Source<K, V>,
     deep: bool,
     sink: &mut dyn Sink<K, V>,
 ) -> Result<(), TrieError> {
     let mut walk = Walk { source, deep, sink, path: Vec::with_capacity(64) };
-    walk.step(old.cloned().map(Cursor::Node), new.cloned().map(Cursor::Node))
+    let cursor = |tree: &Tree<K, V>| tree.as_ref().map(|root| Cursor::At(root.child()));
+    walk.step(cursor(old), cursor(new))
 }
 
 /// A place in one version: at a node, or inside its prefix or its leaf's key.
 enum Cursor<K, V> {
-    Node(Link<K, V>),
-    Inside(Arc<Body<K, V>>, usize),
+    At(Child<K, V>),
+    Inside(Link<K, V>, usize),
 }
 
 struct Open<K, V> {
-    body: Arc<Body<K, V>>,
+    node: Link<K, V>,
     /// Nibbles of the prefix already walked.
     skip: usize,
     /// Whether the node begins at this position.
@@ -54,19 +54,19 @@ struct Open<K, V> {
 
 impl<K: Key, V: Value> Open<K, V> {
     fn child(&self, depth: usize, nibble: u8) -> Option<Cursor<K, V>> {
-        match &*self.body {
-            Body::Leaf { key, .. } => {
-                (key.nibble(depth) == nibble).then(|| Cursor::Inside(Arc::clone(&self.body), self.skip))
+        match &self.node.body {
+            Body::Leaf(key, _) => {
+                (key.nibble(depth) == nibble).then(|| Cursor::Inside(Arc::clone(&self.node), self.skip))
             }
             Body::Branch(branch) => match branch.prefix.get(self.skip) {
-                Some(next) => (*next == nibble).then(|| Cursor::Inside(Arc::clone(&self.body), self.skip + 1)),
-                None => branch.children[usize::from(nibble)].clone().map(Cursor::Node),
+                Some(next) => (*next == nibble).then(|| Cursor::Inside(Arc::clone(&self.node), self.skip + 1)),
+                None => branch.child(nibble).map(Cursor::At),
             },
         }
     }
 
     fn branch_here(&self) -> Option<&Branch<K, V>> {
-        match &*self.body {
+        match &self.node.body {
             Body::Branch(branch) if self.start => Some(branch),
             _ => None,
         }
@@ -84,26 +84,29 @@ impl<K: Key, V: Value> Walk<'_, K, V> {
     fn open(&self, cursor: Option<Cursor<K, V>>) -> Result<Option<Open<K, V>>, TrieError> {
         Ok(match cursor {
             None => None,
-            Some(Cursor::Inside(body, skip)) => Some(Open { body, skip, start: false }),
-            Some(Cursor::Node(node)) => Some(Open { body: node.body(&self.path, self.source)?, skip: 0, start: true }),
+            Some(Cursor::Inside(node, skip)) => Some(Open { node, skip, start: false }),
+            Some(Cursor::At(child)) => Some(Open { node: child.node(&self.path, self.source)?, skip: 0, start: true }),
         })
     }
 
     fn step(&mut self, old: Option<Cursor<K, V>>, new: Option<Cursor<K, V>>) -> Result<(), TrieError> {
-        if let (Some(Cursor::Node(old)), Some(Cursor::Node(new))) = (&old, &new) {
-            let equal = old.known_reference().is_some() && old.known_reference() == new.known_reference();
-            if Arc::ptr_eq(old, new) || (equal && !(self.deep && new.is_built())) {
+        if let (Some(Cursor::At(old)), Some(Cursor::At(new))) = (&old, &new)
+            && old.reference == new.reference
+        {
+            let is_one = match (&old.link, &new.link) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                _ => false,
+            };
+            if is_one || !self.deep || !new.link.as_ref().is_some_and(|node| node.is_built) {
                 return Ok(());
             }
         }
         let (old, new) = (self.open(old)?, self.open(new)?);
-        match (old.as_ref().map(|side| &*side.body), new.as_ref().map(|side| &*side.body)) {
+        match (old.as_ref().map(|side| &side.node.body), new.as_ref().map(|side| &side.node.body)) {
             (None, None) => return Ok(()),
-            (Some(Body::Leaf { key, value, .. }), None) => return self.sink.leaf(key, Some(value), None),
-            (None, Some(Body::Leaf { key, value, .. })) => return self.sink.leaf(key, None, Some(value)),
-            (Some(Body::Leaf { key: left, value: before, .. }), Some(Body::Leaf { key: right, value: after, .. }))
-                if left == right =>
-            {
+            (Some(Body::Leaf(key, value)), None) => return self.sink.leaf(key, Some(value), None),
+            (None, Some(Body::Leaf(key, value))) => return self.sink.leaf(key, None, Some(value)),
+            (Some(Body::Leaf(left, before)), Some(Body::Leaf(right, after))) if left == right => {
                 return self.sink.leaf(left, Some(before), Some(after));
             }
             _ => {}

@@ -1,16 +1,20 @@
 //! Bytes and references of nodes.
 //!
-//! Buffers come from the [`Hasher`] and go back to it, so hashing a trie allocates as deep as it is.
+//! Encoders append to a buffer that others may have written to, and say where the node begins.
 //!
 //! Source: Ethereum Yellow Paper, appendix D.
 
 use alloy_primitives::{B256, keccak256};
 
 use super::{
+    keccak::Batch,
     node::{Body, Branch, Key, Value},
     rlp,
 };
 use crate::metrics;
+
+/// Messages hashed together: enough to fill all lanes with messages of one length, few enough to stay in the cache.
+pub(crate) const HASHED_TOGETHER: usize = 64;
 
 /// How a parent refers to a node: by hash, or by the node's own bytes when they are fewer than 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +38,11 @@ impl NodeRef {
     }
 
     /// The reference to an encoded node.
-    pub(crate) fn of(encoded: &[u8], hasher: &mut Hasher) -> Self {
-        Self::inline(encoded).unwrap_or_else(|| Self::hash(hasher.keccak(encoded)))
+    pub(crate) fn of(encoded: &[u8]) -> Self {
+        Self::inline(encoded).unwrap_or_else(|| {
+            metrics::KECCAK.increment();
+            Self::hash(keccak256(encoded))
+        })
     }
 
     /// Whether this is a hash.
@@ -54,99 +61,113 @@ impl NodeRef {
     }
 }
 
-/// Computes references and counts the hashes it took.
+/// keccak256 of keys, in order.
+pub(crate) fn hash_all<'k>(keys: impl Iterator<Item = &'k [u8]>) -> Vec<B256> {
+    let mut batch = Batch::default();
+    let mut hashes = Vec::with_capacity(keys.size_hint().0);
+    for key in keys {
+        batch.push(key);
+        if batch.len() == HASHED_TOGETHER {
+            hashes.append(&mut batch.hash());
+        }
+    }
+    hashes.append(&mut batch.hash());
+    metrics::KECCAK.add(u64::try_from(hashes.len()).unwrap_or(u64::MAX));
+    hashes
+}
+
+/// References of nodes that are encoded one after the other and hashed together.
 #[derive(Default)]
-pub(crate) struct Hasher {
-    keccaks: u64,
-    buffers: Vec<Vec<u8>>,
+pub(crate) struct References {
+    batch: Batch,
+    /// Of each node: its reference if it needs no hash.
+    inline: Vec<Option<NodeRef>>,
 }
 
-impl Hasher {
-    /// keccak256, counted.
-    pub(crate) fn keccak(&mut self, bytes: &[u8]) -> B256 {
-        self.keccaks = self.keccaks.saturating_add(1);
-        keccak256(bytes)
+impl References {
+    /// Adds a node that `encode` appends to the buffer.
+    pub(crate) fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> usize) {
+        let buffer = self.batch.buffer();
+        let before = buffer.len();
+        let begin = encode(buffer);
+        let inline = NodeRef::inline(&buffer[begin..]);
+        match inline {
+            Some(_) => buffer.truncate(before),
+            None => self.batch.seal(begin),
+        }
+        self.inline.push(inline);
     }
 
-    fn buffer(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(640))
+    /// Number of nodes added.
+    pub(crate) const fn len(&self) -> usize {
+        self.inline.len()
     }
 
-    fn give_back(&mut self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        self.buffers.push(buffer);
+    /// Hands the references over, in the order in which the nodes were added.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = NodeRef> {
+        let hashes = self.batch.hash();
+        metrics::KECCAK.add(u64::try_from(hashes.len()).unwrap_or(u64::MAX));
+        let mut hashes = hashes.into_iter().map(NodeRef::hash);
+        let mut next = move || hashes.next().expect("a node that is not inside its parent was hashed");
+        std::mem::take(&mut self.inline).into_iter().map(move |inline| inline.unwrap_or_else(&mut next))
     }
 }
 
-impl Drop for Hasher {
-    fn drop(&mut self) {
-        metrics::KECCAK.add(self.keccaks);
-    }
-}
-
-/// Encodes the branch node of a body, its extension left out, into an empty buffer; returns where it begins.
-pub(crate) fn encode_branch<K: Key, V: Value>(branch: &Branch<K, V>, hasher: &mut Hasher, out: &mut Vec<u8>) -> usize {
-    out.resize(rlp::LIST_ROOM, 0);
-    for child in &branch.children {
-        match child {
-            Some(child) => rlp::reference(out, &child.reference(hasher)),
+/// Appends the branch node of a body, its extension left out; returns where it begins.
+pub(crate) fn encode_branch<K, V: Value>(branch: &Branch<K, V>, out: &mut Vec<u8>) -> usize {
+    let start = rlp::begin_list(out);
+    let mut references = branch.references.iter();
+    for nibble in 0..16 {
+        match (branch.state & (1 << nibble) != 0).then(|| references.next()).flatten() {
+            Some(reference) => rlp::reference(out, reference),
             None => out.push(0x80),
         }
     }
     match &branch.value {
-        Some(entry) => {
-            let mut payload = hasher.buffer();
-            entry.1.payload(&mut payload);
-            rlp::string(out, &payload);
-            hasher.give_back(payload);
-        }
+        Some(entry) => payload(&entry.1, out),
         None => out.push(0x80),
     }
-    rlp::finish_list(out)
+    rlp::finish_list(out, start)
 }
 
-/// Encodes an extension node over a branch into an empty buffer; returns where it begins.
+/// Appends an extension node over a branch; returns where it begins.
 pub(crate) fn encode_extension(prefix: &[u8], branch: &NodeRef, out: &mut Vec<u8>) -> usize {
-    out.resize(rlp::LIST_ROOM, 0);
+    let start = rlp::begin_list(out);
     rlp::hex_prefix(out, prefix.iter().copied(), prefix.len(), false);
     rlp::reference(out, branch);
-    rlp::finish_list(out)
+    rlp::finish_list(out, start)
 }
 
-/// Encodes a leaf into an empty buffer; returns where it begins.
-pub(crate) fn encode_leaf<K: Key, V: Value>(
-    (key, depth): (&K, usize),
-    value: &V,
-    hasher: &mut Hasher,
-    out: &mut Vec<u8>,
-) -> usize {
-    out.resize(rlp::LIST_ROOM, 0);
+/// Appends a leaf at a depth; returns where it begins.
+pub(crate) fn encode_leaf<K: Key, V: Value>(key: &K, value: &V, depth: usize, out: &mut Vec<u8>) -> usize {
+    let start = rlp::begin_list(out);
     let rest = key.nibbles() - depth;
     rlp::hex_prefix(out, (depth..key.nibbles()).map(|index| key.nibble(index)), rest, true);
-    let mut payload = hasher.buffer();
-    value.payload(&mut payload);
-    rlp::string(out, &payload);
-    hasher.give_back(payload);
-    rlp::finish_list(out)
+    payload(value, out);
+    rlp::finish_list(out, start)
 }
 
-/// The reference that a parent of this body holds.
-pub(crate) fn encoded_reference<K: Key, V: Value>(body: &Body<K, V>, hasher: &mut Hasher) -> NodeRef {
-    let mut out = hasher.buffer();
+/// Appends what a leaf commits to, as a string.
+fn payload<V: Value>(value: &V, out: &mut Vec<u8>) {
+    let mut bytes = Vec::with_capacity(112);
+    value.payload(&mut bytes);
+    rlp::string(out, &bytes);
+}
+
+/// The reference that a parent of this body, at this depth, holds.
+pub(crate) fn encoded_reference<K: Key, V: Value>(body: &Body<K, V>, depth: usize) -> NodeRef {
+    let mut out = Vec::with_capacity(640);
     let begin = match body {
-        Body::Leaf { key, depth, value } => encode_leaf((key, *depth), value, hasher, &mut out),
+        Body::Leaf(key, value) => encode_leaf(key, value, depth, &mut out),
         Body::Branch(branch) => {
-            let begin = encode_branch(branch, hasher, &mut out);
+            let begin = encode_branch(branch, &mut out);
             if branch.prefix.is_empty() {
                 begin
             } else {
-                let inner = NodeRef::of(&out[begin..], hasher);
-                out.clear();
+                let inner = NodeRef::of(&out[begin..]);
                 encode_extension(&branch.prefix, &inner, &mut out)
             }
         }
     };
-    let reference = NodeRef::of(&out[begin..], hasher);
-    hasher.give_back(out);
-    reference
+    NodeRef::of(&out[begin..])
 }

@@ -1,24 +1,25 @@
-//! Bounding the memory of resolved nodes.
+//! Bounding the memory of the trie's nodes.
 //!
-//! After a checkpoint every node of the checkpointed trie is in MDBX and can be forgotten. A walk
-//! counts what is resident; above the bound it forgets nodes bottom-up, first those not used since
-//! the last walk, then any. A node whose child is resident stays, and so does storage that has no
-//! id yet.
+//! After a checkpoint every node of the checkpointed trie is in MDBX and can be forgotten. A walk counts what is in
+//! memory; above the bound it forgets nodes bottom-up, first those not used since the last walk, then any. A node whose
+//! child is in memory stays, and so does storage that has no id yet. Leaves of storage are never kept: what a branch
+//! above them needs is their hashes, and those it has.
 
 use alloy_primitives::{B256, U256};
 
 use super::{
-    node::{Body, Key, Link, Node, Value},
+    node::{Body, Link, Node, Root, Value},
     state::{AccountLeaf, StateTrie},
 };
 
-fn node_bytes<K, V: Value>(body: &Body<K, V>) -> usize {
-    // Two reference counts before each of the two allocations.
-    let fixed = size_of::<Node<K, V>>() + size_of::<Body<K, V>>() + 4 * size_of::<usize>();
+/// Bytes of a node but for the list of its children in memory.
+fn node_bytes<K, V: Value>(node: &Node<K, V>) -> usize {
+    // The two reference counts of its allocation.
+    let fixed = size_of::<Node<K, V>>() + 2 * size_of::<usize>();
     fixed
-        + match body {
-            Body::Leaf { value, .. } => value.heap_bytes(),
-            Body::Branch(branch) => branch.prefix.len(),
+        + match &node.body {
+            Body::Leaf(_, value) => value.heap_bytes(),
+            Body::Branch(branch) => branch.prefix.len() + size_of_val(&*branch.references),
         }
 }
 
@@ -27,16 +28,18 @@ struct Sweep {
     excess: usize,
     /// Whether used nodes go as well.
     force: bool,
-    /// Bytes found resident and kept.
+    /// Whether leaves of storage may go.
+    drops_leaves: bool,
+    /// Bytes found in memory and kept.
     resident: usize,
 }
 
 impl Sweep {
-    fn finish<K: Key, V: Value>(&mut self, node: &Node<K, V>, body: &Body<K, V>, free: bool) -> bool {
-        let bytes = node_bytes(body);
+    /// Whether a node stays in memory; `free` if nothing below it or in it holds it there.
+    fn stays<K, V: Value>(&mut self, node: &Node<K, V>, links: usize, free: bool) -> bool {
+        let bytes = node_bytes(node) + links;
         let unused = self.excess > 0 && !node.take_touched();
         if self.excess > 0 && free && (unused || self.force) {
-            node.forget();
             self.excess = self.excess.saturating_sub(bytes);
             return false;
         }
@@ -44,57 +47,72 @@ impl Sweep {
         true
     }
 
-    /// Returns whether the node is still resident.
     fn storage(&mut self, node: &Link<B256, U256>) -> bool {
-        let Some(body) = node.resident() else { return false };
-        let mut kept = false;
-        if let Body::Branch(branch) = &*body {
-            for child in branch.children.iter().flatten() {
-                kept |= self.storage(child);
+        match &node.body {
+            Body::Leaf(..) if self.drops_leaves => false,
+            Body::Leaf(..) => self.stays(node, 0, true),
+            Body::Branch(branch) => {
+                let links = branch.retain(|child| self.storage(child));
+                self.stays(node, links, links == 0)
             }
         }
-        self.finish(node, &body, !kept)
     }
 
     fn accounts(&mut self, node: &Link<B256, AccountLeaf>) -> bool {
-        let Some(body) = node.resident() else { return false };
-        let mut kept = false;
-        match &*body {
-            Body::Leaf { value, .. } => {
-                if let Some(root) = &value.storage.root {
-                    let stored = value.storage.id() != 0;
-                    let excess = if stored { self.excess } else { std::mem::take(&mut self.excess) };
-                    kept = self.storage(root) || !stored;
-                    self.excess = if stored { self.excess } else { excess };
+        match &node.body {
+            Body::Leaf(_, leaf) => {
+                let Some(root) = &leaf.storage.root else { return self.stays(node, 0, true) };
+                let is_stored = leaf.storage.id() != 0;
+                let before = (self.excess, self.drops_leaves);
+                if !is_stored {
+                    (self.excess, self.drops_leaves) = (0, false);
                 }
+                self.resident = self.resident.saturating_add(size_of::<Root<B256, U256>>());
+                let is_empty = !self.root(root, Self::storage);
+                if !is_stored {
+                    (self.excess, self.drops_leaves) = before;
+                }
+                self.stays(node, 0, is_empty && is_stored)
             }
             Body::Branch(branch) => {
-                for child in branch.children.iter().flatten() {
-                    kept |= self.accounts(child);
-                }
+                let links = branch.retain(|child| self.accounts(child));
+                self.stays(node, links, links == 0)
             }
         }
-        self.finish(node, &body, !kept)
+    }
+
+    /// Whether the root of a trie is still in memory.
+    fn root<K, V>(&mut self, root: &Root<K, V>, mut walk: impl FnMut(&mut Self, &Link<K, V>) -> bool) -> bool {
+        let mut stays = false;
+        root.retain(|node| {
+            stays = walk(self, node);
+            stays
+        });
+        stays
+    }
+
+    fn run(mut self, trie: &StateTrie) -> usize {
+        if let Some(root) = &trie.root {
+            self.root(root, Self::accounts);
+        }
+        self.resident
     }
 }
 
 /// Bytes of the trie's nodes in memory.
+#[cfg(test)]
 pub(crate) fn resident_bytes(trie: &StateTrie) -> usize {
-    let mut sweep = Sweep { excess: 0, force: false, resident: 0 };
-    if let Some(root) = &trie.root {
-        sweep.accounts(root);
-    }
-    sweep.resident
+    Sweep { excess: 0, force: false, drops_leaves: false, resident: 0 }.run(trie)
 }
 
-/// Forgets nodes of a checkpointed trie until at most `bytes_max` are resident; returns what is.
+/// Forgets nodes of a checkpointed trie until at most `bytes_max` are in memory; returns what is.
 pub(crate) fn evict(trie: &StateTrie, bytes_max: usize) -> usize {
-    let mut resident = resident_bytes(trie);
+    let sweep = |excess, force| Sweep { excess, force, drops_leaves: true, resident: 0 }.run(trie);
+    let mut resident = sweep(0, false);
     for force in [false, true] {
-        let Some(root) = trie.root.as_ref().filter(|_| resident > bytes_max) else { break };
-        let mut sweep = Sweep { excess: resident - bytes_max, force, resident: 0 };
-        sweep.accounts(root);
-        resident = sweep.resident;
+        if resident > bytes_max {
+            resident = sweep(resident - bytes_max, force);
+        }
     }
     resident
 }

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
-use alloy_trie::EMPTY_ROOT_HASH;
 
 use super::{
-    encode::Hasher,
-    node::{Link, NoSource},
-    proof, update,
+    node::{NoSource, Tree, root_hash},
+    proof,
+    update::{self, Item},
 };
 
 type ByteKey = Arc<[u8]>;
@@ -19,7 +18,7 @@ type ByteKey = Arc<[u8]>;
 /// A Merkle Patricia trie in memory; cheap to clone, clones share what they have in common.
 #[derive(Clone, Default)]
 pub struct MemoryTrie {
-    root: Option<Link<ByteKey, ByteKey>>,
+    tree: Tree<ByteKey, ByteKey>,
 }
 
 impl std::fmt::Debug for MemoryTrie {
@@ -36,9 +35,8 @@ impl MemoryTrie {
     }
 
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let item = [(ByteKey::from(key), value.map(ByteKey::from))];
-        self.root =
-            update::apply(self.root.as_ref(), &item, &NoSource).expect("a trie in memory has nothing to resolve");
+        let item = [Item::new(ByteKey::from(key), value.map(ByteKey::from))];
+        self.tree = update::apply(&self.tree, &item, &NoSource).expect("a trie in memory has nothing to resolve");
     }
 
     /// Sets the value of `key`; an empty value removes it, as Ethereum's trie has it.
@@ -54,7 +52,7 @@ impl MemoryTrie {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        update::find(self.root.as_ref(), &ByteKey::from(key), &NoSource)
+        update::find(&self.tree, &ByteKey::from(key), &NoSource)
             .expect("a trie in memory has nothing to resolve")
             .map(|value| Bytes::copy_from_slice(&value))
     }
@@ -62,14 +60,12 @@ impl MemoryTrie {
     /// The root hash.
     #[must_use]
     pub fn root(&self) -> B256 {
-        self.root.as_ref().map_or(EMPTY_ROOT_HASH, |root| root.reference(&mut Hasher::default()).root_hash())
+        root_hash(&self.tree)
     }
 
     /// Encoded nodes from the root to `key`, or to where it would be.
     #[must_use]
     pub fn proof(&self, key: &[u8]) -> Vec<Bytes> {
-        proof::prove(self.root.as_ref(), &ByteKey::from(key), &NoSource)
-            .expect("a trie in memory has nothing to resolve")
-            .1
+        proof::prove(&self.tree, &ByteKey::from(key), &NoSource).expect("a trie in memory has nothing to resolve").1
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes: what a trie is made of, and how one that is not in memory gets there.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -10,7 +10,7 @@ use alloy_trie::EMPTY_ROOT_HASH;
 use parking_lot::RwLock;
 
 use super::{
-    encode::{Hasher, NodeRef, encoded_reference},
+    encode::{NodeRef, encoded_reference},
     rlp,
 };
 
@@ -65,6 +65,8 @@ impl Key for Arc<[u8]> {
 
 /// What a leaf holds.
 pub(crate) trait Value: Clone + PartialEq + Send + Sync {
+    /// Whether a leaf that was read stays in memory: it holds more than its bytes.
+    const IS_KEPT: bool = false;
     /// Appends the bytes that the leaf commits to.
     fn payload(&self, out: &mut Vec<u8>);
     /// Bytes of memory beyond the value's own size, for accounting.
@@ -125,94 +127,28 @@ impl<K, V> Source<K, V> for NoSource {
     }
 }
 
-/// A branch with the extension above it.
-#[derive(Clone)]
-pub(crate) struct Branch<K, V> {
-    /// Nibbles of the extension; empty when there is none.
-    pub(crate) prefix: Box<[u8]>,
-    /// Children by nibble.
-    pub(crate) children: [Option<Link<K, V>>; 16],
-    /// The key that ends here, and its value; never in a trie of keys of one length.
-    pub(crate) value: Option<Box<(K, V)>>,
-}
-
 /// What a node is.
 pub(crate) enum Body<K, V> {
-    /// One key.
-    Leaf {
-        /// The whole key.
-        key: K,
-        /// Nibbles of the key above this node.
-        depth: usize,
-        /// Its value.
-        value: V,
-    },
+    /// One key, whole, and its value.
+    Leaf(K, V),
     /// Two keys or more.
     Branch(Branch<K, V>),
 }
 
-/// One node of a trie.
+/// One node in memory; what it hashes to is known by whoever refers to it.
 pub(crate) struct Node<K, V> {
-    reference: OnceLock<NodeRef>,
-    body: RwLock<Option<Arc<Body<K, V>>>>,
-    kind: Kind,
-    /// Made by an update, not read from MDBX; stays set for the node's life.
-    built: bool,
+    /// What it is.
+    pub(crate) body: Body<K, V>,
+    /// Made by an update, not read from MDBX.
+    pub(crate) is_built: bool,
     /// Used since the last eviction walk.
     touched: AtomicBool,
 }
 
-impl<K: Key, V: Value> Node<K, V> {
+impl<K, V> Node<K, V> {
     /// A node that an update made.
     pub(crate) fn built(body: Body<K, V>) -> Link<K, V> {
-        let kind = match &body {
-            Body::Leaf { .. } => Kind::Leaf,
-            Body::Branch(_) => Kind::Branch,
-        };
-        Arc::new(Self {
-            reference: OnceLock::new(),
-            body: RwLock::new(Some(Arc::new(body))),
-            kind,
-            built: true,
-            touched: AtomicBool::new(true),
-        })
-    }
-
-    /// A node that only MDBX has.
-    pub(crate) fn unresolved(reference: NodeRef, kind: Kind) -> Link<K, V> {
-        Arc::new(Self {
-            reference: OnceLock::from(reference),
-            body: RwLock::new(None),
-            kind,
-            built: false,
-            touched: AtomicBool::new(false),
-        })
-    }
-
-    /// The root of a stored trie, `None` if it is empty.
-    pub(crate) fn root(hash: B256) -> Option<Link<K, V>> {
-        (hash != EMPTY_ROOT_HASH).then(|| Self::unresolved(NodeRef::hash(hash), Kind::Root))
-    }
-
-    /// What kind of node this is, known before it is resolved.
-    pub(crate) const fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// Whether an update made this node.
-    pub(crate) const fn is_built(&self) -> bool {
-        self.built
-    }
-
-    /// The body if it is in memory.
-    pub(crate) fn resident(&self) -> Option<Arc<Body<K, V>>> {
-        self.body.read().clone()
-    }
-
-    /// Forgets the body; the caller knows that MDBX has it.
-    pub(crate) fn forget(&self) {
-        debug_assert!(self.reference.get().is_some(), "only a hashed node can be forgotten");
-        *self.body.write() = None;
+        Arc::new(Self { body, is_built: true, touched: AtomicBool::new(true) })
     }
 
     /// Clears and returns the mark of use.
@@ -220,49 +156,277 @@ impl<K: Key, V: Value> Node<K, V> {
         self.touched.swap(false, Ordering::Relaxed)
     }
 
-    /// The body, read from `source` and checked if it is not in memory.
-    ///
-    /// # Errors
-    /// [`TrieError`].
-    pub(crate) fn body(&self, position: &[u8], source: &dyn Source<K, V>) -> Result<Arc<Body<K, V>>, TrieError> {
+    fn touch(&self) {
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Relaxed);
         }
-        if let Some(body) = self.resident() {
-            return Ok(body);
+    }
+}
+
+/// A node as seen from above: what it hashes to, what it is, and itself if it is in memory.
+pub(crate) struct Child<K, V> {
+    /// How a parent refers to it.
+    pub(crate) reference: NodeRef,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// The node, if it is in memory.
+    pub(crate) link: Option<Link<K, V>>,
+}
+
+impl<K, V> Clone for Child<K, V> {
+    fn clone(&self) -> Self {
+        Self { reference: self.reference, kind: self.kind, link: self.link.clone() }
+    }
+}
+
+impl<K: Key, V: Value> Child<K, V> {
+    /// The node, read from `source` and checked if it is not in memory.
+    ///
+    /// # Errors
+    /// [`TrieError`].
+    pub(crate) fn node(&self, position: &[u8], source: &dyn Source<K, V>) -> Result<Link<K, V>, TrieError> {
+        if let Some(node) = &self.link {
+            node.touch();
+            return Ok(Arc::clone(node));
         }
-        let expected = self.reference.get().expect("a node without a body was hashed before it lost it");
         let loaded = source.load(position, self.kind)?;
-        let checked = loaded.filter(|body| encoded_reference(body, &mut Hasher::default()) == *expected);
-        // Somebody else may have resolved the node, changed what it stands for and checkpointed
-        // that since we looked; then the body is here after all.
-        let mut slot = self.body.write();
-        match (&*slot, checked) {
-            (Some(body), _) => Ok(Arc::clone(body)),
-            (None, Some(body)) => {
-                let body = Arc::new(body);
-                *slot = Some(Arc::clone(&body));
-                Ok(body)
-            }
-            (None, None) => Err(TrieError::Mismatch {
+        match loaded.filter(|body| encoded_reference(body, position.len()) == self.reference) {
+            Some(body) => Ok(Arc::new(Node { body, is_built: false, touched: AtomicBool::new(true) })),
+            None => Err(TrieError::Mismatch {
                 kind: source.name(),
                 position: position.iter().map(|nibble| format!("{nibble:x}")).collect(),
             }),
         }
     }
+}
 
-    /// The reference if the node was hashed already.
-    pub(crate) fn known_reference(&self) -> Option<&NodeRef> {
-        self.reference.get()
+/// The nodes below a branch that are in memory, by rank of the child; empty when none is.
+type Links<K, V> = Box<[Option<Link<K, V>>]>;
+
+/// A branch with the extension above it.
+pub(crate) struct Branch<K, V> {
+    /// Nibbles of the extension; empty when there is none.
+    pub(crate) prefix: Box<[u8]>,
+    /// Which children there are, bit n for nibble n.
+    pub(crate) state: u16,
+    /// Which of them are branches.
+    pub(crate) tree: u16,
+    /// How each child is referred to, in order of nibble.
+    pub(crate) references: Box<[NodeRef]>,
+    /// Those that are in memory.
+    links: RwLock<Links<K, V>>,
+    /// The key that ends here, and its value; never in a trie of keys of one length.
+    pub(crate) value: Option<Box<(K, V)>>,
+}
+
+/// A branch that is being put together.
+struct Parts<K, V> {
+    state: u16,
+    tree: u16,
+    references: Vec<NodeRef>,
+    links: Vec<Option<Link<K, V>>>,
+}
+
+impl<K, V> Parts<K, V> {
+    fn with_capacity(children: usize) -> Self {
+        Self { state: 0, tree: 0, references: Vec::with_capacity(children), links: Vec::new() }
     }
 
-    /// The reference, computed with those of everything below that lacks one.
-    pub(crate) fn reference(&self, hasher: &mut Hasher) -> NodeRef {
-        if let Some(reference) = self.reference.get() {
-            return *reference;
+    /// Adds the next child, in order of nibble.
+    fn push(&mut self, nibble: u8, child: Child<K, V>) {
+        self.state |= 1 << nibble;
+        if child.kind == Kind::Branch {
+            self.tree |= 1 << nibble;
         }
-        let body = self.resident().expect("a node without a reference was built here and is never forgotten");
-        let reference = encoded_reference(&body, hasher);
-        *self.reference.get_or_init(|| reference)
+        if child.link.is_some() || !self.links.is_empty() {
+            if self.links.is_empty() {
+                self.links.reserve(self.references.capacity());
+            }
+            self.links.resize_with(self.references.len(), || None);
+            self.links.push(child.link);
+        }
+        self.references.push(child.reference);
     }
+
+    fn branch(self, prefix: Box<[u8]>, value: Option<Box<(K, V)>>) -> Branch<K, V> {
+        let Self { state, tree, references, links } = self;
+        Branch { prefix, state, tree, references: references.into(), links: RwLock::new(links.into()), value }
+    }
+}
+
+impl<K, V> Branch<K, V> {
+    /// A branch of these children, in order of nibble.
+    pub(crate) fn new(
+        prefix: Box<[u8]>,
+        children: impl Iterator<Item = (u8, Child<K, V>)>,
+        value: Option<Box<(K, V)>>,
+    ) -> Self {
+        let mut parts = Parts::with_capacity(16);
+        children.for_each(|(nibble, child)| parts.push(nibble, child));
+        parts.branch(prefix, value)
+    }
+
+    /// The same branch with some children changed, in order of nibble; `None` removes one.
+    pub(crate) fn with(
+        &self,
+        prefix: Box<[u8]>,
+        changed: impl Iterator<Item = (u8, Option<Child<K, V>>)>,
+        value: Option<Box<(K, V)>>,
+    ) -> Self {
+        let changed: Vec<_> = changed.collect();
+        let links = self.links.read();
+        let mut parts = Parts::with_capacity(self.references.len() + changed.len());
+        let mut old = self.nibbles().zip(&self.references).enumerate().peekable();
+        let mut keep_below = |end: u8, parts: &mut Parts<K, V>| {
+            while let Some((rank, (nibble, reference))) = old.next_if(|(_, (nibble, _))| *nibble < end) {
+                let link = links.get(rank).cloned().flatten();
+                parts.push(nibble, Child { reference: *reference, kind: self.kind(nibble), link });
+            }
+            old.next_if(|(_, (nibble, _))| *nibble == end);
+        };
+        for (nibble, child) in changed {
+            keep_below(nibble, &mut parts);
+            if let Some(child) = child {
+                parts.push(nibble, child);
+            }
+        }
+        keep_below(16, &mut parts);
+        parts.branch(prefix, value)
+    }
+
+    /// Where the child at `nibble` stands among the children, `None` if there is none.
+    fn rank(&self, nibble: u8) -> Option<usize> {
+        let bit = 1u16 << nibble;
+        (self.state & bit != 0).then(|| (self.state & (bit - 1)).count_ones() as usize)
+    }
+
+    /// What the child at `nibble` is, if there is one.
+    pub(crate) const fn kind(&self, nibble: u8) -> Kind {
+        if self.tree & (1 << nibble) == 0 { Kind::Leaf } else { Kind::Branch }
+    }
+
+    /// The child at `nibble`.
+    pub(crate) fn child(&self, nibble: u8) -> Option<Child<K, V>> {
+        let rank = self.rank(nibble)?;
+        let link = self.links.read().get(rank).cloned().flatten();
+        Some(Child { reference: self.references[rank], kind: self.kind(nibble), link })
+    }
+
+    /// Nibbles of the children, in order.
+    pub(crate) fn nibbles(&self) -> impl Iterator<Item = u8> {
+        (0..16).filter(|nibble| self.state & (1 << nibble) != 0)
+    }
+
+    /// Keeps a child's node in memory.
+    fn keep(&self, nibble: u8, node: &Link<K, V>) {
+        let Some(rank) = self.rank(nibble) else { return };
+        let mut links = self.links.write();
+        if links.is_empty() {
+            *links = self.references.iter().map(|_| None).collect();
+        }
+        links[rank].get_or_insert_with(|| Arc::clone(node));
+    }
+
+    /// Looks at every child that is in memory and forgets those of which `keep` says so; gives how many bytes the list
+    /// of what is left takes.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Link<K, V>) -> bool) -> usize {
+        let before = self.links.read().clone();
+        let gone: Vec<bool> = before.iter().map(|link| link.as_ref().is_some_and(|node| !keep(node))).collect();
+        if !gone.contains(&true) {
+            return size_of_val(&*before);
+        }
+        let mut links = self.links.write();
+        for (link, _) in links.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
+            *link = None;
+        }
+        if links.iter().all(Option::is_none) {
+            *links = Box::default();
+        }
+        size_of_val(&**links)
+    }
+}
+
+impl<K: Key, V: Value> Branch<K, V> {
+    /// The node of the child at `nibble`, whose position this is; stays in memory.
+    ///
+    /// # Errors
+    /// [`TrieError`].
+    pub(crate) fn resolve(
+        &self,
+        nibble: u8,
+        position: &[u8],
+        source: &dyn Source<K, V>,
+    ) -> Result<Option<Link<K, V>>, TrieError> {
+        let Some(child) = self.child(nibble) else { return Ok(None) };
+        if let Some(node) = child.link {
+            node.touch();
+            return Ok(Some(node));
+        }
+        let node = match child.node(position, source) {
+            Ok(node) => node,
+            // Somebody else may have resolved the node, changed what it stands for and checkpointed that since we
+            // looked; then it is here after all.
+            Err(error) => self.child(nibble).and_then(|child| child.link).ok_or(error)?,
+        };
+        if V::IS_KEPT || child.kind == Kind::Branch {
+            self.keep(nibble, &node);
+        }
+        Ok(Some(node))
+    }
+}
+
+/// The root of a trie that is not empty.
+pub(crate) struct Root<K, V> {
+    /// What it hashes to.
+    reference: NodeRef,
+    kind: Kind,
+    link: RwLock<Option<Link<K, V>>>,
+}
+
+/// A trie, `None` if it is empty.
+pub(crate) type Tree<K, V> = Option<Arc<Root<K, V>>>;
+
+impl<K, V> Root<K, V> {
+    /// A stored trie of which only the root hash is known.
+    pub(crate) fn stored(hash: B256) -> Tree<K, V> {
+        let root = Self { reference: NodeRef::hash(hash), kind: Kind::Root, link: RwLock::new(None) };
+        (hash != EMPTY_ROOT_HASH).then(|| Arc::new(root))
+    }
+
+    /// The trie below a node.
+    pub(crate) fn of(child: Child<K, V>) -> Arc<Self> {
+        Arc::new(Self { reference: child.reference, kind: child.kind, link: RwLock::new(child.link) })
+    }
+
+    /// The root as a parent would see it.
+    pub(crate) fn child(&self) -> Child<K, V> {
+        Child { reference: self.reference, kind: self.kind, link: self.link.read().clone() }
+    }
+
+    /// Looks at the root's node if it is in memory, and forgets it if `keep` says so.
+    pub(crate) fn retain(&self, keep: impl FnOnce(&Link<K, V>) -> bool) {
+        let Some(node) = self.link.read().clone() else { return };
+        if !keep(&node) {
+            *self.link.write() = None;
+        }
+    }
+}
+
+impl<K: Key, V: Value> Root<K, V> {
+    /// The root's node; stays in memory.
+    ///
+    /// # Errors
+    /// [`TrieError`].
+    pub(crate) fn node(&self, source: &dyn Source<K, V>) -> Result<Link<K, V>, TrieError> {
+        let node = match self.child().node(&[], source) {
+            Ok(node) => node,
+            Err(error) => self.link.read().clone().ok_or(error)?,
+        };
+        Ok(Arc::clone(self.link.write().get_or_insert(node)))
+    }
+}
+
+/// The root hash of a trie.
+pub(crate) fn root_hash<K, V>(tree: &Tree<K, V>) -> B256 {
+    tree.as_ref().map_or(EMPTY_ROOT_HASH, |root| root.reference.root_hash())
 }

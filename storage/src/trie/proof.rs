@@ -8,8 +8,8 @@
 use alloy_primitives::Bytes;
 
 use super::{
-    encode::{Hasher, NodeRef, encode_branch, encode_extension, encode_leaf},
-    node::{Body, Key, Link, Source, TrieError, Value},
+    encode::{NodeRef, encode_branch, encode_extension, encode_leaf},
+    node::{Body, Key, Source, Tree, TrieError, Value},
 };
 
 fn list(encoded: &[u8], nodes: &mut Vec<Bytes>) {
@@ -23,29 +23,27 @@ fn list(encoded: &[u8], nodes: &mut Vec<Bytes>) {
 /// # Errors
 /// [`TrieError`] when a node on the way cannot be resolved.
 pub(crate) fn prove<K: Key, V: Value>(
-    root: Option<&Link<K, V>>,
+    tree: &Tree<K, V>,
     key: &K,
     source: &dyn Source<K, V>,
 ) -> Result<(Option<V>, Vec<Bytes>), TrieError> {
-    let mut hasher = Hasher::default();
     let mut nodes = Vec::new();
     let mut path = Vec::with_capacity(16);
-    let mut next = root.cloned();
+    let mut next = tree.as_ref().map(|root| root.node(source)).transpose()?;
     while let Some(node) = next.take() {
-        let body = node.body(&path, source)?;
         let mut encoded = Vec::new();
-        match &*body {
-            Body::Leaf { key: found, depth, value } => {
-                let begin = encode_leaf((found, *depth), value, &mut hasher, &mut encoded);
+        match &node.body {
+            Body::Leaf(found, value) => {
+                let begin = encode_leaf(found, value, path.len(), &mut encoded);
                 list(&encoded[begin..], &mut nodes);
                 return Ok(((found == key).then(|| value.clone()), nodes));
             }
             Body::Branch(branch) => {
-                let begin = encode_branch(branch, &mut hasher, &mut encoded);
+                let begin = encode_branch(branch, &mut encoded);
                 let encoded = &encoded[begin..];
                 if !branch.prefix.is_empty() {
                     let mut extension = Vec::new();
-                    let inner = NodeRef::of(encoded, &mut hasher);
+                    let inner = NodeRef::of(encoded);
                     let begin = encode_extension(&branch.prefix, &inner, &mut extension);
                     list(&extension[begin..], &mut nodes);
                     let rest = key.nibbles() - path.len();
@@ -62,7 +60,7 @@ pub(crate) fn prove<K: Key, V: Value>(
                 }
                 let nibble = key.nibble(path.len());
                 path.push(nibble);
-                next = branch.children[usize::from(nibble)].clone();
+                next = branch.resolve(nibble, &path, source)?;
             }
         }
     }

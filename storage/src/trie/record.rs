@@ -13,7 +13,7 @@
 
 use super::{
     encode::NodeRef,
-    node::{Body, Branch, Key, Kind, Node, Value},
+    node::{Body, Branch, Child, Kind},
 };
 
 /// Packs nibbles two to a byte.
@@ -27,33 +27,23 @@ pub(crate) fn position_key(position: &[u8], out: &mut Vec<u8>) {
     out.push(u8::from(position.len() % 2 == 1));
 }
 
-/// Encodes a branch; every child must have been hashed.
-pub(crate) fn encode<K: Key, V: Value>(branch: &Branch<K, V>) -> Vec<u8> {
+/// Encodes a branch.
+pub(crate) fn encode<K, V>(branch: &Branch<K, V>) -> Vec<u8> {
     assert!(branch.value.is_none(), "only tries with keys of one length are stored");
-    let mut out = Vec::with_capacity(16 + 33 * 16);
+    let mut out = Vec::with_capacity(16 + 33 * branch.references.len());
     out.push(u8::try_from(branch.prefix.len()).expect("a prefix is shorter than 64 nibbles"));
     pack(&branch.prefix, &mut out);
-    let (mut state, mut tree, mut hash) = (0u16, 0u16, 0u16);
-    let mut references = Vec::with_capacity(32 * 16);
-    for (index, child) in branch.children.iter().enumerate() {
-        let Some(child) = child else { continue };
-        let reference = child.known_reference().expect("a trie is hashed before it is stored");
-        let bit = 1u16 << index;
-        state |= bit;
-        if child.kind() == Kind::Branch {
-            tree |= bit;
-        }
-        if reference.is_hash() {
-            hash |= bit;
-        } else {
-            references.push(u8::try_from(reference.bytes().len()).expect("an embedded node is below 32 bytes"));
-        }
-        references.extend_from_slice(reference.bytes());
-    }
-    for mask in [state, tree, hash] {
+    let hashed = |(nibble, reference): (u8, &NodeRef)| u16::from(reference.is_hash()) << nibble;
+    let hash = branch.nibbles().zip(&branch.references).map(hashed).fold(0, |mask, bit| mask | bit);
+    for mask in [branch.state, branch.tree, hash] {
         out.extend_from_slice(&mask.to_be_bytes());
     }
-    out.append(&mut references);
+    for reference in &branch.references {
+        if !reference.is_hash() {
+            out.push(u8::try_from(reference.bytes().len()).expect("an embedded node is below 32 bytes"));
+        }
+        out.extend_from_slice(reference.bytes());
+    }
     out
 }
 
@@ -68,24 +58,21 @@ fn mask(bytes: &mut &[u8]) -> Option<u16> {
 }
 
 /// Decodes what [`encode`] wrote, `None` if it is not such a record.
-pub(crate) fn decode<K: Key, V: Value>(mut bytes: &[u8]) -> Option<Body<K, V>> {
+pub(crate) fn decode<K, V>(mut bytes: &[u8]) -> Option<Body<K, V>> {
     let length = usize::from(take(&mut bytes, 1)?[0]);
     let packed = take(&mut bytes, length.div_ceil(2))?;
     let prefix = (0..length).map(|i| if i % 2 == 0 { packed[i / 2] >> 4 } else { packed[i / 2] & 15 }).collect();
     let (state, tree, hash) = (mask(&mut bytes)?, mask(&mut bytes)?, mask(&mut bytes)?);
-    let mut children = [const { None }; 16];
-    for (index, child) in children.iter_mut().enumerate() {
-        let bit = 1u16 << index;
-        if state & bit == 0 {
-            continue;
-        }
-        let reference = if hash & bit == 0 {
+    let mut children = Vec::with_capacity(16);
+    for nibble in (0..16).filter(|nibble| state & (1 << nibble) != 0) {
+        let reference = if hash & (1 << nibble) == 0 {
             let length = usize::from(take(&mut bytes, 1)?[0]);
             NodeRef::inline(take(&mut bytes, length)?)?
         } else {
             NodeRef::hash(take(&mut bytes, 32)?.try_into().ok()?)
         };
-        *child = Some(Node::unresolved(reference, if tree & bit == 0 { Kind::Leaf } else { Kind::Branch }));
+        let kind = if tree & (1 << nibble) == 0 { Kind::Leaf } else { Kind::Branch };
+        children.push((nibble, Child { reference, kind, link: None }));
     }
-    bytes.is_empty().then_some(Body::Branch(Branch { prefix, children, value: None }))
+    bytes.is_empty().then(|| Body::Branch(Branch::new(prefix, children.into_iter(), None)))
 }

@@ -41,19 +41,26 @@ pub(crate) fn close_list(out: &mut Vec<u8>, start: usize) {
 }
 
 /// Room in front of a list for its own header.
-pub(crate) const LIST_ROOM: usize = 9;
+const LIST_ROOM: usize = 9;
 
-/// Writes the header of the list whose payload stands behind [`LIST_ROOM`] bytes; returns where it begins.
-pub(crate) fn finish_list(out: &mut [u8]) -> usize {
-    let payload = out.len() - LIST_ROOM;
-    if payload < 56 {
-        out[LIST_ROOM - 1] = 0xc0_u8.wrapping_add(payload.to_be_bytes()[size_of::<usize>() - 1]);
-        return LIST_ROOM - 1;
-    }
+/// Leaves room for the header of a list whose payload is appended next; [`finish_list`] wants what this returns.
+pub(crate) fn begin_list(out: &mut Vec<u8>) -> usize {
+    let payload_start = out.len() + LIST_ROOM;
+    out.resize(payload_start, 0);
+    payload_start
+}
+
+/// Writes the header of the list whose payload starts there and ends with the buffer; returns where the list begins.
+pub(crate) fn finish_list(out: &mut [u8], payload_start: usize) -> usize {
+    let payload = out.len() - payload_start;
     let bytes = payload.to_be_bytes();
+    if payload < 56 {
+        out[payload_start - 1] = 0xc0_u8.wrapping_add(bytes[bytes.len() - 1]);
+        return payload_start - 1;
+    }
     let count = bytes.len() - bytes.iter().take_while(|byte| **byte == 0).count();
-    let begin = LIST_ROOM - 1 - count;
-    out[begin + 1..LIST_ROOM].copy_from_slice(&bytes[bytes.len() - count..]);
+    let begin = payload_start - 1 - count;
+    out[begin + 1..payload_start].copy_from_slice(&bytes[bytes.len() - count..]);
     out[begin] = 0xf7_u8.wrapping_add(count.to_be_bytes()[size_of::<usize>() - 1]);
     begin
 }

@@ -12,15 +12,17 @@ use std::{
     thread,
 };
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use engine::types::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
 
 use super::{
-    encode::Hasher,
-    node::{Body, Kind, Link, Source, TrieError, Value},
-    rlp, update,
+    encode::hash_all,
+    node::{Body, Kind, Root, Source, Tree, TrieError, Value, root_hash},
+    rlp,
+    update::{self, Forest, Item, Plan},
 };
+use crate::metrics;
 
 /// Which storage rows belong to an account.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ impl Incarnation {
 #[derive(Clone)]
 pub(crate) struct StorageTrie {
     /// Its root node, `None` when empty.
-    pub(crate) root: Option<Link<B256, U256>>,
+    pub(crate) root: Tree<B256, U256>,
     /// Its root hash.
     pub(crate) hash: B256,
     /// Whose rows these are; `None` while there never was a slot.
@@ -78,27 +80,31 @@ impl StorageTrie {
         }
     }
 
-    fn apply<'a>(
+    /// Plans changes of slots, each with the hash of its key.
+    fn plan<'c>(
         &self,
-        slots: impl Iterator<Item = (&'a U256, &'a SlotChange)>,
+        slots: impl Iterator<Item = (B256, &'c SlotChange)>,
         source: &dyn StateSource,
-        hasher: &mut Hasher,
-    ) -> Result<Self, TrieError> {
-        let mut items: Vec<_> = slots
-            .map(|(key, change)| {
-                let value = (!change.after.is_zero()).then_some(change.after);
-                (hasher.keccak(&key.to_be_bytes::<32>()), value)
-            })
-            .collect();
-        items.sort_unstable_by_key(|item| item.0);
-        let rows = StorageSource { source, id: self.id() };
-        let root = update::apply(self.root.as_ref(), &items, &rows)?;
-        let hash = root.as_ref().map_or(EMPTY_ROOT_HASH, |root| root.reference(hasher).root_hash());
-        let incarnation = match (&self.incarnation, &root) {
-            (None, Some(_)) => Some(Arc::default()),
-            (kept, _) => kept.clone(),
+        forest: &mut Forest<B256, U256>,
+    ) -> Result<Plan<B256, U256>, TrieError> {
+        let item = |(key, change): (B256, &SlotChange)| {
+            let value = (!change.after.is_zero()).then_some(change.after);
+            Item { key, value, is_there: !change.before.is_zero() }
         };
-        Ok(Self { root, hash, incarnation })
+        let mut items: Vec<_> = slots.map(item).collect();
+        items.sort_unstable_by_key(|item| item.key);
+        forest.plan(&self.root, &items, &StorageSource { source, id: self.id() })
+    }
+
+    /// The storage after what was planned for it has grown.
+    fn grown(self, plan: Plan<B256, U256>, forest: &mut Forest<B256, U256>) -> Self {
+        let root = forest.tree(&self.root, plan);
+        let hash = root_hash(&root);
+        let incarnation = match (self.incarnation, &root) {
+            (None, Some(_)) => Some(Arc::default()),
+            (kept, _) => kept,
+        };
+        Self { root, hash, incarnation }
     }
 }
 
@@ -120,6 +126,9 @@ impl PartialEq for AccountLeaf {
 }
 
 impl Value for AccountLeaf {
+    /// The storage tries of accounts hang on their leaves.
+    const IS_KEPT: bool = true;
+
     fn payload(&self, out: &mut Vec<u8>) {
         let start = out.len();
         rlp::integer(out, &self.account.nonce.to_be_bytes());
@@ -147,19 +156,6 @@ pub(crate) trait StateSource: Send + Sync {
     /// # Errors
     /// [`TrieError::Unreadable`].
     fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError>;
-}
-
-/// Nothing is stored: tries that never left memory.
-pub(crate) struct NoState;
-
-impl StateSource for NoState {
-    fn account_node(&self, _: &[u8], _: Kind) -> Result<Option<Body<B256, AccountLeaf>>, TrieError> {
-        Ok(None)
-    }
-
-    fn storage_node(&self, _: u64, _: &[u8], _: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
-        Ok(None)
-    }
 }
 
 /// The account trie of a [`StateSource`].
@@ -197,7 +193,7 @@ impl Source<B256, U256> for StorageSource<'_> {
 #[derive(Clone)]
 pub(crate) struct StateTrie {
     /// Its root node, `None` when there is no account.
-    pub(crate) root: Option<Link<B256, AccountLeaf>>,
+    pub(crate) root: Tree<B256, AccountLeaf>,
     /// Its root hash.
     pub(crate) hash: B256,
 }
@@ -205,7 +201,7 @@ pub(crate) struct StateTrie {
 impl StateTrie {
     /// The stored trie with this root hash.
     pub(crate) fn stored(hash: B256) -> Self {
-        Self { root: super::node::Node::root(hash), hash }
+        Self { root: Root::stored(hash), hash }
     }
 
     /// The trie as layers carry it.
@@ -223,7 +219,7 @@ impl StateTrie {
     /// # Errors
     /// [`TrieError`].
     pub(crate) fn leaf(&self, hashed: &B256, source: &dyn StateSource) -> Result<Option<AccountLeaf>, TrieError> {
-        update::find(self.root.as_ref(), hashed, &AccountSource(source))
+        update::find(&self.root, hashed, &AccountSource(source))
     }
 
     /// The trie after `changes`, hashed.
@@ -231,33 +227,26 @@ impl StateTrie {
     /// # Errors
     /// [`TrieError`] when a node on the way cannot be resolved.
     pub(crate) fn apply(&self, changes: &StateChanges, source: &dyn StateSource) -> Result<Self, TrieError> {
-        let mut hasher = Hasher::default();
-        let mut order: Vec<(B256, &AccountChange)> =
-            changes.accounts.iter().map(|(address, change)| (hash_address(*address, &mut hasher), change)).collect();
+        let hashes = hash_all(changes.accounts.keys().map(|address| address.as_slice()));
+        let mut order: Vec<(B256, &AccountChange)> = hashes.into_iter().zip(changes.accounts.values()).collect();
         order.sort_unstable_by_key(|(hashed, _)| *hashed);
         let items = self.leaves(&order, source)?;
-        let root = update::apply(self.root.as_ref(), &items, &AccountSource(source))?;
-        let hash = root.as_ref().map_or(EMPTY_ROOT_HASH, |root| root.reference(&mut hasher).root_hash());
-        Ok(Self { root, hash })
+        let root = update::apply(&self.root, &items, &AccountSource(source))?;
+        Ok(Self { hash: root_hash(&root), root })
     }
 }
 
 /// An account that changes, by its hash.
 type Changed<'c> = (B256, &'c AccountChange);
 /// Its leaf afterwards.
-type Leaf = update::Item<B256, AccountLeaf>;
+type Leaf = Item<B256, AccountLeaf>;
 
 impl StateTrie {
     /// The new leaves of changed accounts, their storage hashed; over threads if there is much of it.
     fn leaves(&self, order: &[Changed<'_>], source: &dyn StateSource) -> Result<Vec<Leaf>, TrieError> {
         let slots: usize = order.iter().map(|(_, change)| change.slots.len()).sum();
         let threads = update::threads_for(slots).min(order.len());
-        let work = |part: &[Changed<'_>]| -> Result<Vec<Leaf>, TrieError> {
-            let mut hasher = Hasher::default();
-            part.iter()
-                .map(|(hashed, change)| Ok((*hashed, self.changed(hashed, change, source, &mut hasher)?)))
-                .collect()
-        };
+        let work = |part: &[Changed<'_>]| self.changed(part, source);
         if threads < 2 {
             return work(order);
         }
@@ -273,22 +262,37 @@ impl StateTrie {
         })
     }
 
-    /// One account after its change, `None` when it is gone.
-    fn changed(
-        &self,
-        hashed: &B256,
-        change: &AccountChange,
-        source: &dyn StateSource,
-        hasher: &mut Hasher,
-    ) -> Result<Option<AccountLeaf>, TrieError> {
-        let Some(account) = change.after else { return Ok(None) };
-        let base = if change.wiped {
-            StorageTrie::default()
-        } else {
-            self.leaf(hashed, source)?.map(|leaf| leaf.storage).unwrap_or_default()
+    /// Some accounts after their changes, `None` where one is gone; their tries are hashed together.
+    fn changed(&self, part: &[Changed<'_>], source: &dyn StateSource) -> Result<Vec<Leaf>, TrieError> {
+        let keys: Vec<[u8; 32]> =
+            part.iter().flat_map(|(_, change)| change.slots.keys()).map(U256::to_be_bytes).collect();
+        let mut keys = hash_all(keys.iter().map(<[u8; 32]>::as_slice)).into_iter();
+        let mut forest = Forest::default();
+        let mut planned = Vec::with_capacity(part.len());
+        for (hashed, change) in part {
+            let slots: Vec<_> = change.slots.values().zip(keys.by_ref()).map(|(slot, hashed)| (hashed, slot)).collect();
+            let is_there = change.before.is_some();
+            let Some(account) = change.after else {
+                planned.push((Item { key: *hashed, value: None, is_there }, None));
+                continue;
+            };
+            let storage = if change.wiped {
+                StorageTrie::default()
+            } else {
+                self.leaf(hashed, source)?.map(|leaf| leaf.storage).unwrap_or_default()
+            };
+            let plan = storage.plan(slots.into_iter(), source, &mut forest)?;
+            planned.push((Item { key: *hashed, value: None, is_there }, Some((account, storage, plan))));
+        }
+        forest.grow();
+        let leaf = |(item, after): (Leaf, Option<(Account, StorageTrie, Plan<_, _>)>)| {
+            let value = after.map(|(account, storage, plan)| {
+                let storage = storage.grown(plan, &mut forest);
+                AccountLeaf { account, storage }
+            });
+            Item { value, ..item }
         };
-        let storage = if change.slots.is_empty() { base } else { base.apply(change.slots.iter(), source, hasher)? };
-        Ok(Some(AccountLeaf { account, storage }))
+        Ok(planned.into_iter().map(leaf).collect())
     }
 }
 
@@ -310,6 +314,7 @@ fn split<'o, 'c>(order: &'o [Changed<'c>], weight: usize) -> Vec<&'o [Changed<'c
 }
 
 /// keccak256 of an address, counted.
-pub(crate) fn hash_address(address: Address, hasher: &mut Hasher) -> B256 {
-    hasher.keccak(address.as_slice())
+pub(crate) fn hash_address(address: Address) -> B256 {
+    metrics::KECCAK.increment();
+    keccak256(address)
 }

@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use super::{
     MemoryTrie,
     diff::{Sink, diff},
-    encode::Hasher,
-    node::{Body, Branch, Kind, Link, NoSource, Source, TrieError},
+    node::{Body, Branch, Kind, Link, NoSource, Root, Source, Tree, TrieError, root_hash},
     proof::prove,
-    record, update,
+    record,
+    stream::{Records, Stream},
+    update::{self, Item},
 };
 use crate::disk::faulty::next;
 
@@ -147,7 +148,7 @@ impl Source<B256, U256> for Stored {
         record::pack(position, &mut first);
         first.resize(32, 0);
         let found = tables.leaves.range(B256::from_slice(&first)..).next();
-        Ok(found.map(|(key, value)| Body::Leaf { key: *key, depth: position.len(), value: *value }))
+        Ok(found.map(|(key, value)| Body::Leaf(*key, *value)))
     }
 
     fn name(&self) -> String {
@@ -176,10 +177,6 @@ impl Sink<B256, U256> for &Stored {
     }
 }
 
-fn root_of(root: Option<&Link<B256, U256>>) -> B256 {
-    root.map_or(EMPTY_ROOT_HASH, |root| root.reference(&mut Hasher::default()).root_hash())
-}
-
 /// Keys that share long prefixes, so that branches collapse and nodes are embedded.
 fn key(random: &mut u64, spread: u64) -> B256 {
     let mut key = B256::ZERO;
@@ -189,14 +186,19 @@ fn key(random: &mut u64, spread: u64) -> B256 {
     key
 }
 
+/// Makes items of changes to a trie that has these keys, and tells of every other one that it has it.
+fn item(present: &BTreeMap<B256, U256>) -> impl Fn((B256, Option<U256>)) -> Item<B256, U256> {
+    |(key, value)| Item { key, value, is_there: key.0[31].is_multiple_of(2) && present.contains_key(&key) }
+}
+
 #[test]
 fn random_batches_match_the_hash_builder_and_survive_storing() {
     for seed in 0..300 {
         let mut random = seed;
         let stored = Stored::default();
         let mut model: BTreeMap<B256, U256> = BTreeMap::new();
-        let mut trie: Option<Link<B256, U256>> = None;
-        let mut checkpoint: Option<Link<B256, U256>> = None;
+        let mut trie: Tree<B256, U256> = None;
+        let mut checkpoint: Tree<B256, U256> = None;
         let spread = 2 + next(&mut random) % 14;
         for step in 0..25 {
             let mut items = BTreeMap::new();
@@ -204,51 +206,88 @@ fn random_batches_match_the_hash_builder_and_survive_storing() {
                 let value = (next(&mut random) % 5 < 3).then(|| U256::from(next(&mut random) % 300 + 1));
                 items.insert(key(&mut random, spread), value);
             }
-            let before = (trie.clone(), root_of(trie.as_ref()));
+            let before = (trie.clone(), root_hash(&trie));
+            let present = model.clone();
             for (key, value) in &items {
                 match value {
                     Some(value) => model.insert(*key, *value),
                     None => model.remove(key),
                 };
             }
-            let items: Vec<_> = items.into_iter().collect();
-            trie = update::apply(trie.as_ref(), &items, &stored).unwrap();
-            assert_eq!(root_of(trie.as_ref()), built_root(&model), "seed {seed}, step {step}");
+            let items: Vec<_> = items.into_iter().map(item(&present)).collect();
+            trie = update::apply(&trie, &items, &stored).unwrap();
+            assert_eq!(root_hash(&trie), built_root(&model), "seed {seed}, step {step}");
             // The layer below is untouched, and a layer beside it leaves no trace.
-            assert_eq!(root_of(before.0.as_ref()), before.1);
-            let dropped = [(key(&mut random, spread), Some(U256::from(7)))];
-            drop(update::apply(trie.as_ref(), &dropped, &stored).unwrap());
+            assert_eq!(root_hash(&before.0), before.1);
+            let dropped = [Item::new(key(&mut random, spread), Some(U256::from(7)))];
+            drop(update::apply(&trie, &dropped, &stored).unwrap());
             if next(&mut random).is_multiple_of(3) {
-                diff(checkpoint.as_ref(), trie.as_ref(), &stored, false, &mut &stored).unwrap();
+                diff(&checkpoint, &trie, &stored, false, &mut &stored).unwrap();
                 assert_eq!(stored.0.lock().leaves, model, "seed {seed}, step {step}");
                 checkpoint.clone_from(&trie);
                 match next(&mut random) % 3 {
                     0 => {
-                        trie = super::node::Node::root(root_of(trie.as_ref()));
+                        trie = Root::stored(root_hash(&trie));
                         checkpoint.clone_from(&trie);
                     }
-                    1 => forget(trie.as_ref()),
+                    1 => forget(&trie),
                     _ => {}
                 }
             }
             for (key, value) in &model {
-                assert_eq!(update::find(trie.as_ref(), key, &stored).unwrap(), Some(*value), "seed {seed}");
+                assert_eq!(update::find(&trie, key, &stored).unwrap(), Some(*value), "seed {seed}");
             }
         }
         let records = stored.0.lock().nodes.len();
-        diff(checkpoint.as_ref(), None, &stored, false, &mut &stored).unwrap();
+        diff(&checkpoint, &None, &stored, false, &mut &stored).unwrap();
         assert!(stored.0.lock().nodes.is_empty(), "seed {seed}: {records} records, some were left");
     }
 }
 
-fn forget(root: Option<&Link<B256, U256>>) {
-    let Some(root) = root else { return };
-    if let Some(body) = root.resident()
-        && let Body::Branch(branch) = &*body
-    {
-        branch.children.iter().for_each(|child| forget(child.as_ref()));
+fn forget(tree: &Tree<B256, U256>) {
+    fn below(node: &Link<B256, U256>) {
+        if let Body::Branch(branch) = &node.body {
+            branch.retain(|child| {
+                below(child);
+                false
+            });
+        }
     }
-    root.forget();
+    if let Some(root) = tree {
+        root.retain(|node| {
+            below(node);
+            false
+        });
+    }
+}
+
+impl Records<U256> for Stored {
+    type Error = TrieError;
+
+    fn record(&mut self, position: &[u8], branch: &Branch<B256, U256>) -> Result<(), TrieError> {
+        (&mut &*self).node(position, Some(branch));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_trie_out_of_its_leaves_in_order_has_the_same_root_and_records() {
+    for seed in 0..600 {
+        let mut random = seed;
+        let (size, spread) = (next(&mut random) % 60, 2 + next(&mut random) % 14);
+        let leaf = |random: &mut u64| (key(random, spread), U256::from(next(random) % 300 + 1));
+        let model: BTreeMap<_, _> = (0..size).map(|_| leaf(&mut random)).collect();
+        let items: Vec<_> = model.iter().map(|(key, value)| Item::new(*key, Some(*value))).collect();
+        let (expected, mut streamed) = (Stored::default(), Stored::default());
+        let trie = update::apply(&None, &items, &NoSource).unwrap();
+        diff(&None, &trie, &expected, false, &mut &expected).unwrap();
+        let mut stream = Stream::default();
+        for (key, value) in &model {
+            stream.push(*key, *value, &mut streamed).unwrap();
+        }
+        assert_eq!(stream.finish(&mut streamed).unwrap(), root_hash(&trie), "seed {seed}");
+        assert_eq!(streamed.0.lock().nodes, expected.0.lock().nodes, "seed {seed}");
+    }
 }
 
 #[test]
@@ -256,15 +295,15 @@ fn a_damaged_record_is_noticed() {
     let stored = Stored::default();
     let mut random = 1;
     let mut items: Vec<_> =
-        (0..200).map(|_| (B256::from(U256::from(next(&mut random)) << 192), Some(U256::ONE))).collect();
-    items.sort_unstable();
-    let trie = update::apply(None, &items, &NoSource).unwrap();
-    let root = root_of(trie.as_ref());
-    diff(None, trie.as_ref(), &stored, false, &mut &stored).unwrap();
+        (0..200).map(|_| Item::new(B256::from(U256::from(next(&mut random)) << 192), Some(U256::ONE))).collect();
+    items.sort_unstable_by_key(|item| item.key);
+    let trie = update::apply(&None, &items, &NoSource).unwrap();
+    let root = root_hash(&trie);
+    diff(&None, &trie, &stored, false, &mut &stored).unwrap();
     let damaged = stored.0.lock().nodes.values_mut().next_back().map(|row| *row.last_mut().unwrap() ^= 1);
     assert!(damaged.is_some());
-    let trie = super::node::Node::root(root);
-    let found: Result<Vec<_>, _> = items.iter().map(|(key, _)| update::find(trie.as_ref(), key, &stored)).collect();
+    let trie = Root::stored(root);
+    let found: Result<Vec<_>, _> = items.iter().map(|item| update::find(&trie, &item.key, &stored)).collect();
     assert!(matches!(found, Err(TrieError::Mismatch { .. })));
 }
 
@@ -276,12 +315,12 @@ fn proofs_of_presence_and_absence_verify() {
         let spread = 2 + next(&mut random) % 14;
         let model: BTreeMap<B256, U256> =
             (0..size).map(|_| (key(&mut random, spread), U256::from(next(&mut random) % 1_000 + 1))).collect();
-        let items: Vec<_> = model.iter().map(|(key, value)| (*key, Some(*value))).collect();
-        let trie = update::apply(None, &items, &NoSource).unwrap();
-        let root = root_of(trie.as_ref());
+        let items: Vec<_> = model.iter().map(|(key, value)| Item::new(*key, Some(*value))).collect();
+        let trie = update::apply(&None, &items, &NoSource).unwrap();
+        let root = root_hash(&trie);
         let others: Vec<_> = (0..20).map(|_| key(&mut random, spread)).collect();
         for key in model.keys().chain(&others) {
-            let (value, nodes): (Option<U256>, Vec<Bytes>) = prove(trie.as_ref(), key, &NoSource).unwrap();
+            let (value, nodes): (Option<U256>, Vec<Bytes>) = prove(&trie, key, &NoSource).unwrap();
             assert_eq!(value.as_ref(), model.get(key));
             verify_proof(root, Nibbles::unpack(key), value.map(alloy_rlp::encode), &nodes)
                 .unwrap_or_else(|error| panic!("seed {seed}, key {key}: {error}"));
@@ -294,7 +333,7 @@ fn large_batches_over_threads_match_the_hash_builder() {
     for seed in 0..4 {
         let mut random = seed;
         let mut model: BTreeMap<B256, U256> = BTreeMap::new();
-        let mut trie: Option<Link<B256, U256>> = None;
+        let mut trie: Tree<B256, U256> = None;
         for step in 0..6 {
             let mut items = BTreeMap::new();
             for _ in 0..4_000 {
@@ -302,18 +341,19 @@ fn large_batches_over_threads_match_the_hash_builder() {
                 let value = (!next(&mut random).is_multiple_of(4)).then(|| U256::from(next(&mut random) % 300 + 1));
                 items.insert(key, value);
             }
+            let present = model.clone();
             for (key, value) in &items {
                 match value {
                     Some(value) => model.insert(*key, *value),
                     None => model.remove(key),
                 };
             }
-            let items: Vec<_> = items.into_iter().collect();
-            trie = update::apply(trie.as_ref(), &items, &NoSource).unwrap();
-            assert_eq!(root_of(trie.as_ref()), built_root(&model), "seed {seed}, step {step}");
+            let items: Vec<_> = items.into_iter().map(item(&present)).collect();
+            trie = update::apply(&trie, &items, &NoSource).unwrap();
+            assert_eq!(root_hash(&trie), built_root(&model), "seed {seed}, step {step}");
         }
-        let gone: Vec<_> = model.keys().map(|key| (*key, None)).collect();
-        assert!(update::apply(trie.as_ref(), &gone, &NoSource).unwrap().is_none());
+        let gone: Vec<_> = model.keys().map(|key| Item::new(*key, None)).collect();
+        assert!(update::apply(&trie, &gone, &NoSource).unwrap().is_none());
     }
 }
 
