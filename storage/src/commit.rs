@@ -115,16 +115,12 @@ fn publish(
     let height = executed.block.height();
     let parent = inner.blocks.newest_trie().1;
     insert_changes(inner, height, &executed.changes, Some(&parent))?;
-    let transactions = &executed.block.body.transactions;
-    let hashes = transactions.iter().map(|transaction| transaction.hash());
-    if let Some(job) = inner.index.insert(place.segment, height, hashes) {
-        inner.housekeeper.submit(job);
-    }
     let committed = Arc::new(CommittedBlock {
         block: Arc::clone(&executed.block),
         receipts: Arc::clone(&executed.receipts),
         finality: Some(block.finality),
     });
+    inner.index.insert(place.segment, &committed, &executed.changes)?;
     let position = Position {
         hash: executed.block.hash(),
         id: executed.block.consensus.id(),
@@ -132,7 +128,7 @@ fn publish(
         offset: place.offset,
         length: place.length,
         first_transaction: 0,
-        transactions: u32::try_from(transactions.len()).unwrap_or(u32::MAX),
+        transactions: u32::try_from(executed.block.body.transactions.len()).unwrap_or(u32::MAX),
     };
     let outdated = inner.blocks.push(Arc::clone(&committed), position, Some(trie));
     if !outdated.is_empty() {

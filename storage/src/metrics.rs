@@ -8,6 +8,10 @@ pub static FSYNC: Counter = Counter::new("storage_fsync_total");
 pub static SEGMENT_BYTES: Counter = Counter::new("storage_segment_bytes_total");
 /// Batches appended to the log.
 pub static LOG_APPENDED: Counter = Counter::new("storage_log_append_total");
+/// Bytes of pages written to index files.
+pub static INDEX_BYTES: Counter = Counter::new("storage_index_bytes_total");
+/// Nanoseconds spent taking committed blocks into the index, behind the acknowledgement.
+pub static INDEX_BUSY: Counter = Counter::new("storage_index_busy_nanoseconds_total");
 /// Bytes appended to the log.
 pub static LOG_BYTES: Counter = Counter::new("storage_log_bytes_total");
 /// Bytes of keys and values handed to MDBX by checkpoints.
@@ -40,6 +44,8 @@ pub fn export() {
         &SEGMENT_BYTES,
         &LOG_APPENDED,
         &LOG_BYTES,
+        &INDEX_BYTES,
+        &INDEX_BUSY,
         &CHECKPOINT_BYTES,
         &CHECKPOINT_ROWS,
         &READ,

@@ -21,7 +21,7 @@ use crate::{
     failpoint::FailPoints,
     genesis,
     housekeeper::Housekeeper,
-    index::{Files, TransactionIndex},
+    index::{Files, Index},
     kv::{Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
@@ -194,7 +194,8 @@ fn build(
         identity: appender.identity,
         fail: Arc::clone(&fail),
     };
-    let index = Arc::new(TransactionIndex::open(files, &appender.segments.all(), appender.offset)?);
+    let (segments, housekeeper) = (Arc::clone(&appender.segments), Arc::clone(&appender.housekeeper));
+    let index = Arc::new(Index::open(files, Arc::clone(&segments), appender.offset, Arc::clone(&housekeeper))?);
     let trie = Arc::new(StateTrie::stored(applied.root));
     let rows = chain_env.snapshot().map_err(Fault::from)?;
     let blocks = Blocks::new(
@@ -202,10 +203,8 @@ fn build(
         (applied.height, Arc::clone(&trie)),
         scan.transactions,
         rows,
-        Arc::clone(&appender.segments),
+        Arc::clone(&segments),
     );
-    let segments = Arc::clone(&appender.segments);
-    let housekeeper = Arc::clone(&appender.housekeeper);
     let inner = Arc::new(Inner {
         chain,
         fail,

@@ -30,7 +30,7 @@ use crate::{
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
     housekeeper::Housekeeper,
-    index::TransactionIndex,
+    index::Index,
     kv::Env,
     log::{Log, Port},
     overlay::Overlay,
@@ -142,7 +142,7 @@ pub(crate) struct Inner {
     pub(crate) snapshots: Snapshots,
     pub(crate) blocks: Blocks,
     pub(crate) segments: Arc<Segments>,
-    pub(crate) index: Arc<TransactionIndex>,
+    pub(crate) index: Arc<Index>,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) overlay: Overlay,
     pub(crate) codes: RwLock<Codes>,
@@ -328,7 +328,7 @@ impl Store for Database {
     }
 
     fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError> {
-        let place = self.inner.index.find(&hash, &|number| self.inner.segments.get(number))?;
+        let place = self.inner.index.transaction(&hash)?;
         Ok(place.map(|(height, index)| (height, usize::try_from(index).expect("an index of 32 bits fits"))))
     }
 

@@ -26,7 +26,7 @@ fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
     world.check_blocks(&store);
     store.close().unwrap();
     let indices: Vec<_> =
-        disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "txi")).collect();
+        disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "idx")).collect();
     assert!(indices.len() > 10, "{} indices", indices.len());
     let reopened = |disk: &FaultyDisk| {
         let store = open_on(disk, settings.clone(), &world.chain).unwrap();
@@ -46,7 +46,7 @@ fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
     damaged(&|disk, path| disk.forget(path));
     damaged(&|disk, path| disk.set_bytes(path, Vec::new()));
     damaged(&|disk, path| disk.set_bytes(path, disk.bytes(path)[..disk.bytes(path).len() - 1].to_vec()));
-    for at in [0, 20, 45, 50, 4_100, 8_150, 8_191] {
+    for at in [0, 20, 45, 50, 62, 4_100, 8_150, 8_187, 8_191] {
         damaged(&|disk, path| {
             let mut bytes = disk.bytes(path);
             let at = at % bytes.len();

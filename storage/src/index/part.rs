@@ -1,0 +1,82 @@
+//! The index of one segment: a table in memory, or a file.
+
+use engine::types::Height;
+use parking_lot::RwLock;
+use tracing::warn;
+
+use super::{
+    collect::Collector,
+    key::{Key, Posting},
+    sealed::{Files, IndexFile},
+    table::Table,
+};
+
+/// Postings handed out of memory at a time: about as many as a page of a file holds.
+const POSTINGS_MAX: usize = 1_024;
+
+/// Where the postings are.
+pub(crate) enum Content {
+    /// Of a segment that is not full, or whose file is not written.
+    Table(Table),
+    File(IndexFile),
+}
+
+impl Content {
+    /// Postings of a key from `at` on, in order: some if there are any.
+    pub(crate) fn seek(&self, key: Key, at: Posting) -> Result<Vec<Posting>, String> {
+        match self {
+            Self::Table(table) => {
+                let postings = table.get(key);
+                let start = postings.partition_point(|posting| *posting < at);
+                Ok(postings[start..].iter().take(POSTINGS_MAX).copied().collect())
+            }
+            Self::File(file) => file.seek(key, at),
+        }
+    }
+}
+
+/// The index of one segment.
+pub(crate) struct Part {
+    /// Number of the segment.
+    pub(crate) segment: u32,
+    /// Its first height.
+    pub(crate) first: Height,
+    content: RwLock<Content>,
+}
+
+impl Part {
+    pub(crate) const fn new(segment: u32, first: Height, content: Content) -> Self {
+        Self { segment, first, content: RwLock::new(content) }
+    }
+
+    /// Takes in what was collected from blocks above all that it holds.
+    pub(crate) fn insert(&self, collector: &mut Collector) {
+        if let Content::Table(table) = &mut *self.content.write() {
+            collector.drain_into(table);
+        }
+    }
+
+    /// Asks for something; the reason why there is no answer.
+    pub(crate) fn ask<R>(&self, question: impl FnOnce(&Content) -> Result<R, String>) -> Result<R, String> {
+        question(&self.content.read())
+    }
+
+    /// Writes the file of a segment that is full; readers are served meanwhile. What cannot be written stays in memory.
+    pub(crate) fn seal(&self, files: &Files) {
+        let written = match &*self.content.read() {
+            Content::Table(table) => files.write(self.segment, self.first, table),
+            Content::File(_) => return,
+        };
+        match written {
+            Ok(file) => self.replace(file),
+            Err(error) => warn!(segment = self.segment, %error, "an index stays in memory"),
+        }
+    }
+
+    /// Answers from a file henceforth.
+    pub(crate) fn replace(&self, file: IndexFile) {
+        // A table has millions of entries: nobody waits for its end.
+        let old = std::mem::replace(&mut *self.content.write(), Content::File(file));
+        drop(old);
+    }
+}
