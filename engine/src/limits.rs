@@ -127,6 +127,12 @@ pub const RECENT_BLOCKS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Heights below the tip whose state is readable from memory.
 pub const STATE_WINDOW_HEIGHTS: u64 = 128;
 
+/// Blocks with logs that one look at the store names.
+pub const LOG_LOOK_BLOCKS_MAX: usize = 256;
+
+/// Lists that such a look opens beyond those that it begins with: some 10 milliseconds, 100 at worst.
+pub const LOG_LOOK_STEPS_MAX: usize = 2_048;
+
 /// Ancestors the BLOCKHASH opcode reaches.
 pub const BLOCK_HASHES_MAX: u64 = 256;
 

@@ -10,6 +10,7 @@
 
 use std::{
     fmt,
+    ops::RangeInclusive,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -23,8 +24,8 @@ use crate::{
     query::{AccessListOutcome, CallOutcome, CallRequest},
     types::{
         Account, Block, BuiltBlock, CommittedBlock, ConsensusHeader, Contact, Epoch, EpochStart, ExecutedBlock,
-        FinalizedBlock, Height, Letter, NamedList, PublicKey, SignedHeader, Slot, StateChanges, Transaction,
-        TrieHandle,
+        FinalizedBlock, Height, Letter, LogBlocks, LogFilter, NamedList, PublicKey, SignedHeader, Slot, StateChanges,
+        Transaction, TrieHandle,
     },
 };
 
@@ -389,6 +390,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; an unknown hash is `Ok(None)`.
     fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError>;
+
+    /// Blocks between two heights, both included, that hold a log with what a filter names.
+    ///
+    /// No block with a log that fits is missing. How many topics a log has besides those named is for its reader to
+    /// see. Ends after [`crate::limits::LOG_LOOK_BLOCKS_MAX`] blocks, or when it has worked for long, and then says
+    /// where to go on: above the first height.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError>;
 
     /// Proof of an account and some slots against the state root at `height`.
     ///

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -21,8 +22,8 @@ use crate::{
     ports::{AccountProof, CallError, Executor, StateError, StateView, Store, StoreError},
     standing::{Standing, StandingNow},
     types::{
-        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, EpochStart, Finality, Height, PooledTransaction,
-        Slot, ValidatorSet,
+        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, EpochStart, Finality, Height, LogBlocks,
+        LogFilter, PooledTransaction, Slot, ValidatorSet,
     },
 };
 
@@ -346,6 +347,19 @@ impl Query {
             return Ok(None);
         };
         Ok(self.store.block(height)?.map(|block| TransactionPlace::Included { block, index }))
+    }
+
+    /// Blocks between two heights that hold a log with what a filter names; not all of them at once, see
+    /// [`Store::blocks_with_logs`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn blocks_with_logs(
+        &self,
+        filter: &LogFilter,
+        heights: RangeInclusive<Height>,
+    ) -> Result<LogBlocks, StoreError> {
+        self.store.blocks_with_logs(filter, heights)
     }
 
     /// Proof of an account and slots at a height.

@@ -18,6 +18,7 @@
 
 mod collect;
 mod key;
+mod logs;
 mod part;
 mod sealed;
 mod table;
@@ -195,6 +196,11 @@ impl Index {
         part.replace(build(&self.files, &segment, &reason)?);
         part.ask(&question).map_err(Fault::Failed)
     }
+}
+
+/// The place of the part that a height is in; the first for one that lies below all.
+fn part_of(parts: &[Arc<Part>], height: Height) -> usize {
+    parts.partition_point(|part| part.first <= height).saturating_sub(1)
 }
 
 /// Builds the index of a full segment.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::RangeInclusive,
     path::PathBuf,
     sync::{Arc, OnceLock},
     thread::JoinHandle,
@@ -17,7 +18,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256, map::B256Map};
 use engine::{
     genesis::ChainSpec,
     ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
-    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, SignedHeader},
+    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, LogBlocks, LogFilter, SignedHeader},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -330,6 +331,11 @@ impl Store for Database {
     fn transaction_position(&self, hash: B256) -> Result<Option<(Height, usize)>, StoreError> {
         let place = self.inner.index.transaction(&hash)?;
         Ok(place.map(|(height, index)| (height, usize::try_from(index).expect("an index of 32 bits fits"))))
+    }
+
+    fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError> {
+        let end = self.inner.blocks.tip().height().min(*heights.end());
+        Ok(self.inner.index.blocks_with_logs(filter, &(*heights.start()..=end))?)
     }
 
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,8 +16,9 @@ use parking_lot::RwLock;
 use super::MapState;
 use crate::{
     genesis::ChainSpec,
+    limits::LOG_LOOK_BLOCKS_MAX,
     ports::{AccountProof, StateView, Store, StoreError},
-    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, SignedHeader},
+    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, LogBlocks, LogFilter, SignedHeader},
 };
 
 /// Blocks and the state after each, for ever.
@@ -137,6 +139,20 @@ impl Store for MemoryStore {
             })
             .collect();
         Ok(places.get(&hash).copied())
+    }
+
+    fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError> {
+        let mut found = LogBlocks::default();
+        for (block, _) in self.blocks.read().iter().filter(|(block, _)| heights.contains(&block.height())) {
+            if found.heights.len() == LOG_LOOK_BLOCKS_MAX {
+                found.next = Some(block.height());
+                break;
+            }
+            if block.receipts.iter().flat_map(|receipt| &receipt.logs).any(|log| filter.matches(log)) {
+                found.heights.push(block.height());
+            }
+        }
+        Ok(found)
     }
 
     fn proof(&self, height: Height, _address: Address, _slots: &[U256]) -> Result<AccountProof, StoreError> {

@@ -13,6 +13,7 @@ pub mod block;
 pub mod codec;
 pub mod ids;
 pub mod layer;
+pub mod log_filter;
 pub mod message;
 pub mod receipt;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use block::{
 };
 pub use ids::{Epoch, Gas, Height, Slot, Stake, ValidatorIndex};
 pub use layer::{Account, AccountChange, SlotChange, StateChanges, TrieHandle};
+pub use log_filter::{LogBlocks, LogFilter};
 pub use message::{
     Chain, Contact, Evidence, Fetch, Highest, Incoming, Letter, Message, Proposal, Range, SignedHeader, Status,
 };

@@ -72,7 +72,8 @@ pub const FILTERS_MAX: usize = 10_000;
 /// How long a polling filter lives without being asked; geth's and reth's figure.
 pub const FILTER_LIFE: Duration = Duration::from_secs(5 * 60);
 
-/// Blocks one log query may span; a tenth of reth's figure, since blocks come many times as fast.
+/// Blocks that one log query may span which names neither an address nor a topic; a tenth of reth's figure for all
+/// queries, since blocks come many times as fast.
 pub const LOG_QUERY_BLOCKS_MAX: u64 = 10_000;
 
 /// Logs one query may return; reth's figure.

@@ -1,18 +1,16 @@
 //! Log filters, and queries over past blocks.
 //!
-//! The bloom filter of a header says for most blocks that they hold nothing; only the others are
-//! read. Logs are counted, in number and in bytes of JSON, while they are collected.
+//! The store's index says which blocks hold what a filter names, and only those are read. Logs are counted, in number
+//! and in bytes of JSON, while they are collected. For the block of the moment, whose logs go to subscribers, the bloom
+//! filter in its header says the same.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use alloy_primitives::{
-    Address, B256, Bloom, keccak256,
-    map::{AddressSet, B256Set},
-};
+use alloy_primitives::{Address, B256, Bloom, keccak256, map::B256Set};
 use alloy_rpc_types_eth::Log;
 use engine::{
     query::BlockRef,
-    types::{CommittedBlock, Height},
+    types::{CommittedBlock, Height, LogFilter},
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -21,7 +19,7 @@ use super::{
     block_id::BlockTag,
     convert,
     error::{self, Refusal, header_not_found, invalid, limit, out_of_time, refused},
-    limits::{LOG_FILTER_ADDRESSES_MAX, LOG_FILTER_TOPICS_MAX, LOG_QUERY_BLOCKS_MAX},
+    limits::{LOG_FILTER_ADDRESSES_MAX, LOG_FILTER_TOPICS_MAX},
     methods::{Registered, Registry},
     params::Arguments,
 };
@@ -29,13 +27,6 @@ use super::{
 /// Adds the methods of this file.
 pub(super) fn register(registry: &mut Registry) -> Registered {
     registry.call("eth_getLogs", get_logs)
-}
-
-/// Which logs: an address among these, and at each position a topic among those; empty is any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct LogFilter {
-    addresses: AddressSet,
-    topics: Vec<B256Set>,
 }
 
 /// Which blocks.
@@ -134,41 +125,19 @@ impl LogQuery {
     }
 }
 
-impl LogFilter {
-    /// Addresses and topics it names.
-    pub(super) fn items(&self) -> usize {
-        self.topics.iter().fold(self.addresses.len(), |sum, position| sum.saturating_add(position.len()))
-    }
-
-    /// Whether a log fits.
-    pub(super) fn matches(&self, log: &alloy_primitives::Log) -> bool {
-        let topics = log.data.topics();
-        (self.addresses.is_empty() || self.addresses.contains(&log.address))
-            && self.topics.len() <= topics.len()
-            && self.topics.iter().zip(topics).all(|(wanted, topic)| wanted.is_empty() || wanted.contains(topic))
-    }
-
-    /// The filter in the form that blooms are tested with.
-    pub(super) fn blooms(&self) -> LogBlooms {
-        let addresses = self.addresses.iter().map(|address| Bits::of(address.as_slice())).collect();
-        let topics = self.topics.iter().map(|position| position.iter().map(|topic| Bits::of(&topic[..])).collect());
-        LogBlooms(std::iter::once(addresses).chain(topics).filter(|wanted: &Vec<_>| !wanted.is_empty()).collect())
-    }
-
-    /// The places of the logs of a block that fit, in order.
-    pub(super) fn places(&self, block: &CommittedBlock) -> Vec<LogPlace> {
-        let mut places = Vec::new();
-        let mut first_log = 0_usize;
-        for (transaction, receipt) in block.receipts.iter().enumerate() {
-            for (log, entry) in receipt.logs.iter().enumerate() {
-                if self.matches(entry) {
-                    places.push(LogPlace { transaction, log, first_log, json_bytes: convert::log_json_bytes(entry) });
-                }
+/// The places of the logs of a block that fit, in order.
+pub(super) fn places(filter: &LogFilter, block: &CommittedBlock) -> Vec<LogPlace> {
+    let mut places = Vec::new();
+    let mut first_log = 0_usize;
+    for (transaction, receipt) in block.receipts.iter().enumerate() {
+        for (log, entry) in receipt.logs.iter().enumerate() {
+            if filter.matches(entry) {
+                places.push(LogPlace { transaction, log, first_log, json_bytes: convert::log_json_bytes(entry) });
             }
-            first_log = first_log.saturating_add(receipt.logs.len());
         }
-        places
+        first_log = first_log.saturating_add(receipt.logs.len());
     }
+    places
 }
 
 /// Where a log stands in its block.
@@ -208,6 +177,13 @@ impl Bits {
 pub(super) struct LogBlooms(Vec<Vec<Bits>>);
 
 impl LogBlooms {
+    /// What a filter wants.
+    pub(super) fn of(filter: &LogFilter) -> Self {
+        let addresses = filter.addresses.iter().map(|address| Bits::of(address.as_slice())).collect();
+        let topics = filter.topics.iter().map(|position| position.iter().map(|topic| Bits::of(&topic[..])).collect());
+        Self(std::iter::once(addresses).chain(topics).filter(|wanted: &Vec<_>| !wanted.is_empty()).collect())
+    }
+
     /// Whether a block with this bloom may hold a log that fits.
     pub(super) fn may_be_in(&self, bloom: &Bloom) -> bool {
         self.0.iter().all(|wanted| wanted.iter().any(|bits| bits.are_in(bloom)))
@@ -244,27 +220,28 @@ impl Node {
         heights: std::ops::RangeInclusive<u64>,
         cancel: &AtomicBool,
     ) -> Result<Collected, Refusal> {
-        let blooms = filter.blooms();
-        let mut logs = Vec::new();
-        let mut bytes = 0_usize;
-        for height in heights {
+        let (mut logs, mut bytes) = (Vec::new(), 0_usize);
+        let (mut next, end) = (Some(Height(*heights.start())), Height(*heights.end()));
+        while let Some(from) = next.filter(|from| *from <= end) {
             if cancel.load(Ordering::Relaxed) {
                 return Err(out_of_time());
             }
-            let at = BlockRef::Height(Height(height));
-            let header = self.query.header(at).map_err(error::store)?.ok_or_else(header_not_found)?;
-            if !blooms.may_be_in(&header.logs_bloom) {
-                continue;
+            let found = self.query.blocks_with_logs(filter, from..=end).map_err(error::store)?;
+            for height in found.heights {
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(out_of_time());
+                }
+                let block = self.block(BlockRef::Height(height))?.ok_or_else(header_not_found)?;
+                let places = places(filter, &block);
+                bytes = places.iter().fold(bytes, |sum, place| sum.saturating_add(place.json_bytes));
+                // The logs of one block are never too many, or a client could not read them at all.
+                let too_many = !logs.is_empty() && logs.len().saturating_add(places.len()) > self.limits.logs_max;
+                if too_many || bytes > self.response_bytes_max() {
+                    return Ok(Collected { logs, stopped_at: Some(height.0) });
+                }
+                logs.extend(places.into_iter().filter_map(|place| place.json(&block)));
             }
-            let block = self.block(at)?.ok_or_else(header_not_found)?;
-            let places = filter.places(&block);
-            bytes = places.iter().fold(bytes, |sum, place| sum.saturating_add(place.json_bytes));
-            // The logs of one block are never too many, or a client could not read them at all.
-            let too_many = !logs.is_empty() && logs.len().saturating_add(places.len()) > self.limits.logs_max;
-            if too_many || bytes > self.response_bytes_max() {
-                return Ok(Collected { logs, stopped_at: Some(height) });
-            }
-            logs.extend(places.into_iter().filter_map(|place| place.json(&block)));
+            next = found.next;
         }
         Ok(Collected { logs, stopped_at: None })
     }
@@ -280,8 +257,10 @@ impl Node {
             LogRange::Blocks(from, to) => self.log_heights(from, to)?,
         };
         let (start, end) = (*heights.start(), *heights.end());
-        if end.saturating_sub(start) >= LOG_QUERY_BLOCKS_MAX {
-            return Err(invalid(format!("exceed maximum block range: {LOG_QUERY_BLOCKS_MAX}")));
+        // What names something is found in time proportional to what there is of it, and that is limited.
+        let blocks_max = self.limits.log_blocks_max;
+        if query.filter.items() == 0 && end.saturating_sub(start) >= blocks_max {
+            return Err(invalid(format!("exceed maximum block range: {blocks_max}")));
         }
         let collected = self.collect_logs(&query.filter, heights, cancel)?;
         match collected.stopped_at {
@@ -330,7 +309,7 @@ mod tests {
         assert_eq!(filter.matches(entry), expected, "{filter:?} {entry:?}");
         if expected {
             let bloom = alloy_primitives::logs_bloom([entry]);
-            assert!(filter.blooms().may_be_in(&bloom), "{filter:?} {entry:?}");
+            assert!(LogBlooms::of(&filter).may_be_in(&bloom), "{filter:?} {entry:?}");
         }
     }
 
@@ -359,9 +338,9 @@ mod tests {
     #[test]
     fn blooms_rule_out_what_is_not_there() {
         let filter = query(format!(r#"{{"address":"{}","topics":["{}"]}}"#, address(1), topic(9))).unwrap().filter;
-        assert!(!filter.blooms().may_be_in(&Bloom::ZERO));
-        assert!(!filter.blooms().may_be_in(&alloy_primitives::logs_bloom([&log(1, &[8])])));
-        assert!(LogFilter::default().blooms().may_be_in(&Bloom::ZERO));
+        assert!(!LogBlooms::of(&filter).may_be_in(&Bloom::ZERO));
+        assert!(!LogBlooms::of(&filter).may_be_in(&alloy_primitives::logs_bloom([&log(1, &[8])])));
+        assert!(LogBlooms::of(&LogFilter::default()).may_be_in(&Bloom::ZERO));
     }
 
     #[test]

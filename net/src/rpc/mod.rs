@@ -95,6 +95,8 @@ pub struct RpcLimits {
     pub subscriptions_max: u32,
     /// Logs one query over several blocks may return.
     pub logs_max: usize,
+    /// Blocks that one log query may span which names neither an address nor a topic.
+    pub log_blocks_max: u64,
     /// Threads for EVM runs, log queries and proofs; each may be busy for seconds.
     pub call_threads: usize,
     /// Calls waiting for one of them.
@@ -110,6 +112,7 @@ impl Default for RpcLimits {
             batch_calls_max: limits::BATCH_CALLS_MAX,
             subscriptions_max: limits::SUBSCRIPTIONS_MAX,
             logs_max: limits::LOG_QUERY_LOGS_MAX,
+            log_blocks_max: limits::LOG_QUERY_BLOCKS_MAX,
             call_threads: limits::call_threads(),
             call_queue_max: limits::CALL_QUEUE_CALLS_MAX,
         }

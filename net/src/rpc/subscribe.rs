@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use ::metrics::gauge;
 use alloy_primitives::B256;
-use engine::types::PooledTransaction;
+use engine::types::{LogFilter, PooledTransaction};
 use jsonrpsee::{
     SubscriptionMessage, SubscriptionSink,
     core::traits::IdProvider,
@@ -29,7 +29,7 @@ use super::{
     error::{Refusal, limit, no_notifications, unknown_subscription},
     hub::Head,
     limits::SUBSCRIPTION_ITEMS_MAX,
-    logs::{LogBlooms, LogFilter, LogQuery},
+    logs::{self, LogBlooms, LogQuery},
     methods::{Registered, Registry},
     params::Arguments,
 };
@@ -148,7 +148,7 @@ impl Feed {
     fn open(wanted: Wanted, node: &Node) -> Self {
         match wanted {
             Wanted::Heads => Self::Heads(node.hub.heads()),
-            Wanted::Logs(filter) => Self::Logs { heads: node.hub.heads(), blooms: filter.blooms(), filter },
+            Wanted::Logs(filter) => Self::Logs { heads: node.hub.heads(), blooms: LogBlooms::of(&filter), filter },
             Wanted::Hashes => Self::Hashes(node.hub.pending_hashes()),
             Wanted::Transactions => Self::Transactions(node.hub.pending()),
             Wanted::Syncing => Self::Nothing,
@@ -181,7 +181,7 @@ impl Feed {
 }
 
 async fn send_logs(filter: &LogFilter, head: &Head, outlet: &Outlet) -> bool {
-    for place in filter.places(&head.block) {
+    for place in logs::places(filter, &head.block) {
         if let Some(log) = place.json(&head.block)
             && !outlet.send(&log).await
         {

@@ -86,6 +86,27 @@ async fn log_queries_stop_at_their_limit_and_say_where_to_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn log_queries_that_name_nothing_are_limited_in_blocks_and_no_others() {
+    let mut config = open();
+    config.limits.log_blocks_max = 2;
+    let world = world(config).await;
+    for nonce in 0..4 {
+        world.include(nonce, &[1]).await;
+    }
+    for filter in [json!({"fromBlock": "0x0"}), json!({"fromBlock": "0x1", "topics": [null, []]})] {
+        let (code, message, _) = world.refusal("eth_getLogs", json!([filter])).await;
+        assert_eq!((code, message.as_str()), (-32602, "exceed maximum block range: 2"));
+    }
+    let found = async |filter: Value| world.call("eth_getLogs", json!([filter])).await.as_array().unwrap().len();
+    let topic = alloy_primitives::B256::repeat_byte(1);
+    assert_eq!(found(json!({"fromBlock": "0x1", "toBlock": "0x2"})).await, 2);
+    assert_eq!(found(json!({"fromBlock": "0x0", "address": CONTRACT})).await, 4);
+    assert_eq!(found(json!({"fromBlock": "0x0", "topics": [topic]})).await, 4);
+    // What the store names has the topic, but not as many as are asked for.
+    assert_eq!(found(json!({"fromBlock": "0x0", "topics": [topic, null]})).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_client_matches_answers_to_calls() {
     let world = world(open()).await;
     let answers = world

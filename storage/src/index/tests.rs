@@ -5,15 +5,19 @@ use std::{path::PathBuf, sync::Arc};
 use alloy_primitives::{Address, B256, U256, hex};
 use engine::types::Height;
 
+use parking_lot::{Mutex, RwLock};
+
 use super::{
+    Index,
     key::{Key, Keys, Posting},
-    part::Content,
+    part::{Content, Part},
     sealed::{Files, IndexFile},
     table::Table,
 };
 use crate::{
     disk::faulty::{FaultyDisk, next},
     failpoint::{Action, FailPoints},
+    housekeeper::Housekeeper,
     segment::Identity,
 };
 
@@ -23,6 +27,27 @@ fn files(disk: &FaultyDisk) -> Files {
     let identity = Identity { chain_id: 1, chain_digest: B256::repeat_byte(0xcd), salt: 0x5a17 };
     let fail = FailPoints::parse(None, Action::Fail).expect("nothing is armed");
     Files { disk: Arc::new(disk.clone()), dir: PathBuf::from("/segments"), identity, fail: Arc::new(fail) }
+}
+
+/// An index of one segment with these postings.
+pub(crate) fn index_of(is_sealed: bool, postings: impl FnOnce(Keys) -> Vec<(Key, Posting)>) -> Index {
+    let disk = FaultyDisk::default();
+    let files = files(&disk);
+    let mut table = Table::default();
+    for (key, posting) in postings(Keys { salt: files.identity.salt }) {
+        table.insert(key, posting);
+    }
+    let content = if is_sealed { Content::File(files.write(3, FIRST, &table).unwrap()) } else { Content::Table(table) };
+    let housekeeper = Housekeeper::start(Arc::new(disk), files.dir.clone(), 0, Arc::clone(&files.fail), false).unwrap();
+    Index {
+        parts: RwLock::new(Arc::new(vec![Arc::new(Part::new(3, FIRST, content))])),
+        waiting: Mutex::default(),
+        absorbing: Mutex::default(),
+        building: Mutex::default(),
+        files,
+        segments: Arc::default(),
+        housekeeper,
+    }
 }
 
 fn path() -> PathBuf {

@@ -132,15 +132,23 @@ pub(crate) fn transaction(seed: u64) -> Arc<Transaction> {
     Arc::new(Transaction::with_known_sender(envelope.encoded_2718().into(), address(seed % 5)).unwrap())
 }
 
-fn receipt(seed: u64) -> Receipt {
-    let data = LogData::new_unchecked(vec![B256::from(U256::from(seed))], Bytes::from(vec![7; (seed % 40) as usize]));
+/// A log of one of three addresses with up to four of three topics.
+fn log(random: &mut u64) -> Log {
+    let topics = (0..next(random) % 5).map(|_| B256::from(U256::from(next(random) % 3))).collect();
+    let data = LogData::new_unchecked(topics, Bytes::from(vec![7; (next(random) % 40) as usize]));
+    Log { address: address(next(random) % 3), data }
+}
+
+fn receipt(mut seed: u64) -> Receipt {
+    let logs = (0..next(&mut seed) % 4).map(|_| log(&mut seed)).collect();
+    seed %= 1_000;
     Receipt {
         type_byte: 2,
         success: !seed.is_multiple_of(5),
         gas_used: 21_000,
         cumulative_gas_used: 21_000 + seed,
         contract: seed.is_multiple_of(3).then(|| address(seed)),
-        logs: vec![Log { address: address(9), data }],
+        logs,
     }
 }
 
@@ -173,7 +181,7 @@ pub(crate) fn block_after(
         ..ConsensusHeader::default()
     };
     let finality = engine::testing::finality(&consensus);
-    let receipts = (0..transactions.len()).map(|index| receipt(header.number + index as u64)).collect();
+    let receipts = (0..transactions.len()).map(|index| receipt(header.number << 16 | index as u64)).collect();
     let block = Block { consensus, header, body: BlockBody { transactions, withdrawals: None } };
     let executed = ExecutedBlock {
         block: Arc::new(block),

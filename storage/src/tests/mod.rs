@@ -4,5 +4,6 @@ mod blocks;
 mod crash;
 pub(crate) mod kit;
 mod log;
+mod logs;
 pub(crate) mod model;
 mod opening;
