@@ -355,7 +355,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError`]; an unknown id is `Ok(None)`.
     fn tail_header(&self, id: B256) -> Result<Option<SignedHeader>, StoreError>;
 
-    /// State after the block at `height`; [`crate::limits::STATE_WINDOW_HEIGHTS`] below the tip at least.
+    /// State after the block at `height`, of any block that is kept; a block can be built on the newest
+    /// [`crate::limits::STATE_WINDOW_HEIGHTS`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] outside the kept range.

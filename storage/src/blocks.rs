@@ -1,6 +1,7 @@
 //! Committed blocks: recent ones in memory, older ones read from their segment.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
@@ -18,7 +19,7 @@ use crate::{
     error::Fault,
     kv::{Env, Snapshot, WriteTxn},
     record,
-    segment::Segments,
+    segment::{Entry, Segments},
     tables::{self, Position, meta},
     trie::state::StateTrie,
 };
@@ -69,15 +70,24 @@ pub(crate) struct Stored {
 
 /// Decodes the records of a block.
 pub(crate) fn decode(bytes: &[u8], height: Height, salt: u32) -> Result<Stored, Fault> {
-    let damaged = || Fault::corrupt(format!("records of block {height} do not decode"));
-    let payloads = record::split_block(bytes, height, salt).ok_or_else(damaged)?;
-    let block = codec::decode_block(&payloads[0]).map_err(|_| damaged())?;
-    let receipts = codec::decode_receipts(&payloads[1]).map_err(|_| damaged())?;
-    let changes = codec::decode_changes(&payloads[2]).map_err(|_| damaged())?;
-    let (finality, _) = record::decode_finalization(&payloads[3]).ok_or_else(damaged)?;
-    let block =
-        Arc::new(CommittedBlock { block: Arc::new(block), receipts: Arc::new(receipts), finality: Some(finality) });
+    let (block, changes) = decode_block(bytes, height, salt)?;
+    let changes = codec::decode_changes(&changes).map_err(|_| undecodable(height))?;
     Ok(Stored { block, changes: Arc::new(changes) })
+}
+
+fn undecodable(height: Height) -> Fault {
+    Fault::corrupt(format!("records of block {height} do not decode"))
+}
+
+/// Decodes the records of a block but for what it changed.
+fn decode_block(bytes: &[u8], height: Height, salt: u32) -> Result<(Arc<CommittedBlock>, Cow<'_, [u8]>), Fault> {
+    let damaged = || undecodable(height);
+    let [block, receipts, changes, finality] = record::split_block(bytes, height, salt).ok_or_else(damaged)?;
+    let block = codec::decode_block(&block).map_err(|_| damaged())?;
+    let receipts = codec::decode_receipts(&receipts).map_err(|_| damaged())?;
+    let (finality, _) = record::decode_finalization(&finality).ok_or_else(damaged)?;
+    let block = CommittedBlock { block: Arc::new(block), receipts: Arc::new(receipts), finality: Some(finality) };
+    Ok((Arc::new(block), changes))
 }
 
 impl Blocks {
@@ -180,20 +190,50 @@ impl Blocks {
         }
     }
 
-    /// Reads a block and its changes back from its segment; `None` for block 0 and unknown heights.
-    pub(crate) fn stored(&self, height: Height) -> Result<Option<Stored>, Fault> {
+    /// Reads the records of a block back and decodes them; `None` for block 0 and unknown heights.
+    fn read<R>(
+        &self,
+        height: Height,
+        decode: impl FnOnce(&[u8], u32) -> Result<R, Fault>,
+        block: impl FnOnce(&R) -> &CommittedBlock,
+    ) -> Result<Option<R>, Fault> {
         let Some(position) = self.position(height)?.filter(|position| position.length > 0) else { return Ok(None) };
         let length = usize::try_from(position.length).expect("a length of 32 bits fits");
         let segment = self.segments.get(position.segment)?;
-        let stored = decode(&segment.read(position.offset, length)?, height, segment.salt)?;
-        if stored.block.hash() != position.hash {
-            return Err(Fault::corrupt(format!(
-                "block {height} has hash {}, not {}",
-                stored.block.hash(),
-                position.hash
-            )));
+        let found = decode(&segment.read(position.offset, length)?, segment.salt)?;
+        let hash = block(&found).hash();
+        if hash != position.hash {
+            return Err(Fault::corrupt(format!("block {height} has hash {hash}, not {}", position.hash)));
         }
-        Ok(Some(stored))
+        Ok(Some(found))
+    }
+
+    /// Reads a block and its changes back from its segment; `None` for block 0 and unknown heights.
+    pub(crate) fn stored(&self, height: Height) -> Result<Option<Stored>, Fault> {
+        self.read(height, |bytes, salt| decode(bytes, height, salt), |stored| &stored.block)
+    }
+
+    /// What the block at `height` changed, encoded, out of its segment; nothing else of it is read.
+    pub(crate) fn changes(&self, height: Height) -> Result<Vec<u8>, Fault> {
+        let damaged = || Fault::corrupt(format!("the changes of block {height} are damaged or missing"));
+        let position = self.position(height)?.ok_or_else(damaged)?;
+        let segment = self.segments.get(position.segment)?;
+        let end = position.offset.saturating_add(u64::from(position.length));
+        let mut offset = position.offset;
+        while offset < end {
+            let front = segment.front(offset)?.filter(|front| front.height == height).ok_or_else(damaged)?;
+            if front.kind == record::Kind::Changes {
+                let Entry::Record(header, payload) = segment.entry(offset)? else { return Err(damaged()) };
+                let unpacked = match header.unpack(&payload).ok_or_else(damaged)? {
+                    Cow::Owned(unpacked) => Some(unpacked),
+                    Cow::Borrowed(_) => None,
+                };
+                return Ok(unpacked.unwrap_or(payload));
+            }
+            let length = u64::try_from(record::HEADER_BYTES.saturating_add(front.length)).unwrap_or(u64::MAX);
+            offset = offset.saturating_add(length);
+        }
+        Err(damaged())
     }
 
     /// The block at `height`.
@@ -207,7 +247,7 @@ impl Blocks {
         if height > self.tip().height() {
             return Ok(None);
         }
-        Ok(self.stored(height)?.map(|stored| stored.block))
+        self.read(height, |bytes, salt| Ok(decode_block(bytes, height, salt)?.0), |block| block)
     }
 
     /// The header at `height`.

@@ -16,6 +16,7 @@
 //! a slot with a short key has 8 bytes there at the least and takes up to 70 here. A file that is missing or damaged is
 //! built again from its segment, when the store opens or when that is seen.
 
+mod changes;
 mod collect;
 mod key;
 mod logs;
@@ -104,7 +105,8 @@ impl Index {
         })
     }
 
-    fn keys(&self) -> Keys {
+    /// Makes the keys of this folder.
+    pub(crate) fn keys(&self) -> Keys {
         Keys { salt: self.files.identity.salt }
     }
 

@@ -4,14 +4,14 @@
 //! commit(blocks)  -> segments/NNNNNNNN.seg   one fdatasync, then the blocks are final to the world
 //!                 -> overlay, trie handles   what changed since the checkpoint, in memory
 //! checkpoint      -> state/, chain/          every few seconds, many blocks in one MDBX transaction
-//! view(height)    -> overlay, else snapshot  frozen, shared by threads
+//! view(height)    -> overlay, else snapshot  frozen, shared by threads; of old heights: index, then the records
 //! open            -> recovery                replays the records above the checkpoint
 //! journal()       -> log/NNNNNNNN.log        what was signed here, synced before it is sent
 //! ```
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
-//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `overlay`, `view`, `snapshot`, [`trie`], `tables`, `kv`,
-//! `load`, `disk`.
+//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `overlay`, `view`, `history`, `snapshot`, [`trie`], `tables`,
+//! `kv`, `load`, `disk`.
 
 pub mod store;
 
@@ -23,6 +23,7 @@ mod epochs;
 mod error;
 pub mod failpoint;
 pub mod genesis;
+mod history;
 mod housekeeper;
 mod index;
 mod kv;

@@ -48,7 +48,7 @@ pub(crate) enum Ended {
     Nothing,
     /// Those of this incarnation; none if it never got an id.
     Rows(Arc<Incarnation>),
-    /// A wipe from before this process started; its rows cannot be told any more.
+    /// A wipe from before this process started; nothing says which rows those were.
     Unknown,
 }
 
@@ -70,7 +70,7 @@ pub(crate) enum SlotRead {
     Current,
     /// The rows of an ended incarnation hold it.
     Rows(Arc<Incarnation>),
-    /// It stood in rows that cannot be told any more.
+    /// It stood in rows that nothing points at; the records of its blocks tell it.
     Gone,
 }
 

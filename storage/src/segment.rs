@@ -140,6 +140,16 @@ impl SegmentFile {
         Ok(if header.matches(&payload, self.salt) { Entry::Record(header, payload) } else { Entry::Bad })
     }
 
+    /// The front of the record at `offset`, unchecked; `None` if there is none.
+    pub(crate) fn front(&self, offset: u64) -> Result<Option<record::Header>, DiskError> {
+        if self.size.saturating_sub(offset) < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut front = [0; HEADER_BYTES];
+        self.file.read_at(&mut front, offset)?;
+        Ok(record::Header::decode(&front))
+    }
+
     /// Reads `length` bytes at `offset`.
     pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
         let mut bytes = vec![0; length];

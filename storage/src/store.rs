@@ -30,6 +30,7 @@ use crate::{
     epochs,
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
+    history::{History, Records},
     housekeeper::Housekeeper,
     index::Index,
     kv::Env,
@@ -144,6 +145,7 @@ pub(crate) struct Inner {
     pub(crate) blocks: Blocks,
     pub(crate) segments: Arc<Segments>,
     pub(crate) index: Arc<Index>,
+    pub(crate) records: Records,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) overlay: Overlay,
     pub(crate) codes: RwLock<Codes>,
@@ -309,7 +311,11 @@ impl Store for Database {
     }
 
     fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {
-        Ok(Arc::new(View::open(&self.inner, height)?))
+        match View::open(&self.inner, height) {
+            Ok(view) => Ok(Arc::new(view)),
+            Err(StoreError::Unavailable(_)) => Ok(Arc::new(History::open(&self.inner, height)?)),
+            Err(error) => Err(error),
+        }
     }
 
     fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError> {

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 
 use crate::{
     error::Fault,
-    metrics,
+    history, metrics,
     overlay::SlotRead,
     rewind,
     snapshot::StateSnapshot,
@@ -49,6 +49,11 @@ impl View {
         let view = Self { inner: Arc::clone(inner), height, pinned, snapshot, storage_ids: RwLock::default() };
         view.check().map_err(|_| StoreError::Unavailable(height))?;
         Ok(view)
+    }
+
+    /// Its height.
+    pub(crate) const fn height(&self) -> Height {
+        self.height
     }
 
     /// Whether the overlay still knows this height; asked after reading it.
@@ -105,7 +110,10 @@ impl StateView for View {
             SlotRead::Value(value) => Ok(value),
             SlotRead::Current => self.stored_slot(self.storage_id(address)?, key),
             SlotRead::Rows(incarnation) => self.stored_slot(incarnation.id(), key),
-            SlotRead::Gone => Err(StateError::Unavailable(self.height)),
+            SlotRead::Gone => {
+                let value = history::slot(&self.inner, address, key, self.height, self.snapshot.applied)?;
+                value.ok_or(StateError::Unavailable(self.height))
+            }
         }
     }
 

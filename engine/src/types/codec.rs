@@ -220,6 +220,44 @@ pub fn encode_changes(changes: &StateChanges) -> Vec<u8> {
     out
 }
 
+/// Decodes what follows the address of a changed account, and of its slots those that are wanted.
+fn decode_change(mut bytes: &[u8], is_wanted: impl Fn(&U256) -> bool) -> Result<AccountChange> {
+    let before = decode_account(&mut bytes)?;
+    let after = decode_account(&mut bytes)?;
+    let wiped = bool::decode(&mut bytes)?;
+    let mut slot_list = open(&mut bytes)?;
+    finished(bytes)?;
+    let mut change = AccountChange { before, after, wiped, ..AccountChange::default() };
+    while !slot_list.is_empty() {
+        let mut slot = open(&mut slot_list)?;
+        let key = U256::decode(&mut slot)?;
+        let before = U256::decode(&mut slot)?;
+        let after = U256::decode(&mut slot)?;
+        finished(slot)?;
+        if is_wanted(&key) {
+            change.slots.insert(key, SlotChange { before, after });
+        }
+    }
+    Ok(change)
+}
+
+/// What a block did to one account, out of what [`encode_changes`] wrote, with no slot but `key`; `None` if nothing.
+///
+/// # Errors
+/// Whatever does not decode on the way there.
+pub fn find_change(mut bytes: &[u8], address: Address, key: Option<U256>) -> Result<Option<AccountChange>> {
+    let mut rest = open(&mut bytes)?;
+    finished(bytes)?;
+    let mut accounts = open(&mut rest)?;
+    while !accounts.is_empty() {
+        let mut one = open(&mut accounts)?;
+        if Address::decode(&mut one)? == address {
+            return decode_change(one, |slot| key == Some(*slot)).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 /// Decodes what [`encode_changes`] wrote.
 ///
 /// # Errors
@@ -232,21 +270,7 @@ pub fn decode_changes(mut bytes: &[u8]) -> Result<StateChanges> {
     while !accounts.is_empty() {
         let mut one = open(&mut accounts)?;
         let address = Address::decode(&mut one)?;
-        let before = decode_account(&mut one)?;
-        let after = decode_account(&mut one)?;
-        let wiped = bool::decode(&mut one)?;
-        let mut slot_list = open(&mut one)?;
-        finished(one)?;
-        let mut change = AccountChange { before, after, wiped, ..AccountChange::default() };
-        while !slot_list.is_empty() {
-            let mut slot = open(&mut slot_list)?;
-            let key = U256::decode(&mut slot)?;
-            let before = U256::decode(&mut slot)?;
-            let after = U256::decode(&mut slot)?;
-            finished(slot)?;
-            change.slots.insert(key, SlotChange { before, after });
-        }
-        changes.accounts.insert(address, change);
+        changes.accounts.insert(address, decode_change(one, |_| true)?);
     }
     let mut codes = open(&mut rest)?;
     finished(rest)?;

@@ -59,6 +59,16 @@ fn what_is_written_reads_back() {
     assert_eq!(codec::decode_block(&codec::encode_block(&block)).as_ref(), Ok(&block));
     let changes = changes();
     assert_eq!(codec::decode_changes(&codec::encode_changes(&changes)).as_ref(), Ok(&changes));
+    for (address, change) in &changes.accounts {
+        let found = |key| codec::find_change(&codec::encode_changes(&changes), *address, key).unwrap().unwrap();
+        assert_eq!(found(None), AccountChange { slots: Default::default(), ..change.clone() });
+        for (key, slot) in &change.slots {
+            let slots = [(*key, *slot)].into_iter().collect();
+            assert_eq!(found(Some(*key)), AccountChange { slots, ..change.clone() });
+        }
+    }
+    let nobody = Address::with_last_byte(9);
+    assert_eq!(codec::find_change(&codec::encode_changes(&changes), nobody, None), Ok(None));
     let log = Log { address: Address::ZERO, data: LogData::new_unchecked(vec![B256::ZERO], hex!("0102").into()) };
     let receipts = vec![
         Receipt { type_byte: 2, success: true, gas_used: 5, cumulative_gas_used: 9, contract: None, logs: vec![log] },
@@ -95,6 +105,7 @@ fn a_cut_or_lengthened_record_is_refused() {
     }
     for cut in 0..changes.len() {
         assert!(codec::decode_changes(&changes[..cut]).is_err(), "cut at {cut}");
+        assert!(codec::find_change(&changes[..cut], Address::ZERO, None).is_err(), "cut at {cut}");
     }
     assert!(codec::decode_block(&[&block[..], &[0]].concat()).is_err());
     assert!(codec::decode_changes(&[&changes[..], &[0]].concat()).is_err());
@@ -108,6 +119,7 @@ proptest! {
         to in any::<u8>(),
     ) {
         let _ = codec::decode_block(&bytes);
+        let _ = codec::find_change(&bytes, Address::ZERO, Some(U256::ZERO));
         let _ = codec::decode_changes(&bytes);
         let _ = codec::decode_receipts(&bytes);
         let mut mutated = codec::encode_block(&block());

@@ -33,6 +33,18 @@ impl Content {
             Self::File(file) => file.seek(key, at),
         }
     }
+
+    /// The last posting of a key up to `at`.
+    pub(crate) fn last(&self, key: Key, at: Posting) -> Result<Option<Posting>, String> {
+        match self {
+            Self::Table(table) => {
+                let postings = table.get(key);
+                let end = postings.partition_point(|posting| *posting <= at);
+                Ok(postings[..end].last().copied())
+            }
+            Self::File(file) => file.last(key, at),
+        }
+    }
 }
 
 /// The index of one segment.

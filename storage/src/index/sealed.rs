@@ -365,4 +365,17 @@ impl IndexFile {
             self.read(next, &mut page)?;
         }
     }
+
+    /// The last posting of a key up to `at`.
+    pub(crate) fn last(&self, key: Key, at: Posting) -> Result<Option<Posting>, String> {
+        let mut last = None;
+        let Some(page) = self.locate(key, at)? else { return Ok(last) };
+        page.each(key, |posting| {
+            if posting <= at {
+                last = Some(posting);
+            }
+            posting < at
+        })?;
+        Ok(last)
+    }
 }

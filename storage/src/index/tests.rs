@@ -162,13 +162,18 @@ fn compare(table: Table, keys: &[Key], file: IndexFile, random: &mut u64) {
             let near = expected[next(random) as usize % expected.len()];
             let at = posting(near.above, near.index.saturating_add_signed(next(random) as i32 % 3));
             assert_eq!(file.seek(*key, at).unwrap().first(), table.seek(*key, at).unwrap().first());
+            assert_eq!(file.last(*key, at).unwrap(), table.last(*key, at).unwrap());
         }
         for other in [Key(key.0 ^ 1 << 40), Key(key.0 ^ 1)].into_iter().filter(|other| !keys.contains(other)) {
-            assert_eq!(file.seek(other, Posting::FIRST).unwrap(), vec![]);
+            assert_eq!(
+                (file.seek(other, Posting::FIRST).unwrap(), file.last(other, posting(9, 9)).unwrap()),
+                (vec![], None)
+            );
         }
     }
+    let end = posting(u32::MAX, u32::MAX);
     for key in [Key(0), Key(u128::MAX)] {
-        assert_eq!(file.seek(key, Posting::FIRST).unwrap(), vec![]);
+        assert_eq!((file.seek(key, Posting::FIRST).unwrap(), file.last(key, end).unwrap()), (vec![], None));
     }
 }
 
@@ -261,7 +266,7 @@ fn no_pages_make_a_search_panic_or_last() {
         let file = files(&disk).open(3, FIRST).unwrap();
         for key in keys.iter().take(300) {
             let at = posting(next(&mut random) as u32 % 100, 0);
-            let _ = file.seek(*key, at);
+            let _ = (file.seek(*key, at), file.last(*key, at));
         }
     }
 }

@@ -351,14 +351,7 @@ impl World {
             }
             for key in (0..21).map(U256::from) {
                 let value = expected.and_then(|entry| entry.1.get(&key)).copied().unwrap_or_default();
-                match view.slot(who, key) {
-                    Ok(found) => assert_eq!(found, value, "slot {key} of account {index} at {height}"),
-                    // The one gap: slots from before a wipe from before the store was opened.
-                    Err(error) => assert!(
-                        matches!(error, engine::ports::StateError::Unavailable(_)) && height < self.tip(),
-                        "slot {key} of account {index} at {height}: {error}"
-                    ),
-                }
+                assert_eq!(view.slot(who, key), Ok(value), "slot {key} of account {index} at {height}");
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod crash;
+mod history;
 pub(crate) mod kit;
 mod log;
 mod logs;
