@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Every fail point on the way of a block, so that a crash test can visit them all.
 pub const FAIL_POINTS: [&str; 21] = [
     "genesis.identity",
-    "load.chunk",
+    "genesis.rows",
     "genesis.applied",
     "segment.append.before_write",
     "segment.append.partial",

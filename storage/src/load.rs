@@ -61,7 +61,7 @@ impl Chunk<'_> {
         }
         self.rows = 0;
         txn.commit()?;
-        self.fail.hit("load.chunk").map_err(Fault::Failed)
+        self.fail.hit("genesis.rows").map_err(Fault::Failed)
     }
 }
 

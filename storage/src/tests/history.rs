@@ -61,6 +61,24 @@ fn every_account_and_slot_at_every_height_is_what_it_was() {
     }
 }
 
+/// Slots 1 to 5 of an account that is wiped twice and written in between, by height; genesis has 1, 2, 3, 4, 0.
+const WIPED: [(u64, [u64; 5]); 14] = [
+    (0, [1, 2, 3, 4, 0]),
+    (2, [1, 2, 3, 4, 0]),
+    (3, [1, 20, 3, 4, 0]),
+    (9, [1, 20, 3, 4, 0]),
+    (10, [0; 5]),
+    (11, [0; 5]),
+    (12, [11, 0, 0, 0, 55]),
+    (13, [11, 0, 0, 0, 55]),
+    (14, [0; 5]),
+    (20, [12, 0, 0, 0, 0]),
+    (29, [12, 0, 0, 0, 0]),
+    (30, [12, 0, 33, 0, 0]),
+    (100, [12, 0, 33, 0, 0]),
+    (400, [12, 0, 33, 0, 0]),
+];
+
 /// Wiped three times: with storage of genesis that no block ever named, with storage that no checkpoint ever wrote,
 /// and in a block that writes again.
 #[test]
@@ -106,24 +124,7 @@ fn slots_below_a_wipe_are_told_by_records_alone() {
             store = open_on(&disk, config(dir.path()), &chain).unwrap();
         }
         assert!(store.inner.overlay.floor() > Height(100));
-        // Genesis has 1, 2, 3, 4, 0 in the slots 1 to 5.
-        let expected = [
-            (0, [1, 2, 3, 4, 0]),
-            (2, [1, 2, 3, 4, 0]),
-            (3, [1, 20, 3, 4, 0]),
-            (9, [1, 20, 3, 4, 0]),
-            (10, [0; 5]),
-            (11, [0; 5]),
-            (12, [11, 0, 0, 0, 55]),
-            (13, [11, 0, 0, 0, 55]),
-            (14, [0; 5]),
-            (20, [12, 0, 0, 0, 0]),
-            (29, [12, 0, 0, 0, 0]),
-            (30, [12, 0, 33, 0, 0]),
-            (100, [12, 0, 33, 0, 0]),
-            (400, [12, 0, 33, 0, 0]),
-        ];
-        for (height, values) in expected {
+        for (height, values) in WIPED {
             let view = store.view(Height(height)).unwrap();
             for (key, value) in (1_u64..).zip(values) {
                 assert_eq!(view.slot(who, U256::from(key)), Ok(U256::from(value)), "slot {key} at {height}");

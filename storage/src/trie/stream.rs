@@ -1,8 +1,8 @@
-//! A trie out of its leaves in order of key, at whatever size: only the branches on the path to the newest leaf are held.
+//! A trie out of its leaves in order of key, at whatever size: only branches on the path to the newest leaf are held.
 //!
 //! A branch is complete when a key comes that is not below it. Then it is handed out with its position, and what its
-//! parent needs is kept: nodes wait unhashed until their parent is complete, so that all children of a branch are hashed
-//! side by side.
+//! parent needs is kept: nodes wait unhashed until their parent is complete, so that all children of a branch are
+//! hashed side by side.
 //!
 //! Source: Ethereum Yellow Paper, appendix D; the order of events is that of any stack-based builder.
 

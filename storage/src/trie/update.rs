@@ -27,7 +27,7 @@ use super::{
 const PARALLEL_ITEMS_MIN: usize = 512;
 /// Most threads for one batch.
 const THREADS_MAX: usize = 8;
-/// Changes of which a forest is grown before the next ones are planned: what they touch fits the second cache of a core.
+/// Changes of which a forest is grown before the next ones are planned: what they touch fits the cache of a core.
 const GROWN_TOGETHER_MAX: usize = 512;
 
 /// A change of one key.
