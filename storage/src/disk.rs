@@ -44,7 +44,7 @@ pub(crate) trait Disk: Send + Sync {
     fn remove(&self, path: &Path) -> Result<(), DiskError>;
     /// Names in a folder, in no order.
     fn list(&self, dir: &Path) -> Result<Vec<String>, DiskError>;
-    /// Creates a folder and those above it.
+    /// Creates a folder and those above it, durably.
     fn create_dir(&self, dir: &Path) -> Result<(), DiskError>;
     /// Makes created and renamed names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> Result<(), DiskError>;
@@ -107,7 +107,20 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> Result<(), DiskError> {
-        std::fs::create_dir_all(dir).map_err(|error| DiskError::new("creating", dir, &error))
+        let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+        let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+        std::fs::create_dir_all(dir).map_err(|error| DiskError::new("creating", dir, &error))?;
+        // One that is there may have been made by somebody who was killed before its name was durable.
+        let made = if missing.is_empty() { vec![dir] } else { missing };
+        for parent in made.into_iter().rev().filter_map(Path::parent) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            match File::open(parent).and_then(|parent| parent.sync_all()) {
+                // Somebody else's folder, who made this one long ago.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                outcome => outcome.map_err(|error| DiskError::new("syncing", parent, &error))?,
+            }
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {

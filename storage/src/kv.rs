@@ -23,6 +23,8 @@ use crate::metrics;
 
 /// Longest key, in bytes; ours are 41 at most, MDBX takes some 2,000.
 const KEY_BYTES_MAX: usize = 128;
+/// Name of an environment's file in its folder.
+pub(crate) const FILE: &str = "mdbx.dat";
 /// Step by which a file grows, in bytes.
 const GROWTH_BYTES: isize = 16 << 20;
 /// Read transactions per snapshot.

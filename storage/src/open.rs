@@ -23,7 +23,7 @@ use crate::{
     history::Records,
     housekeeper::Housekeeper,
     index::{Files, Index},
-    kv::{Env, WriteTxn},
+    kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
     recovery,
@@ -54,18 +54,17 @@ pub(crate) fn open(
         let text = format!("log_bytes is {}, {LOG_BYTES_MIN} to {LOG_BYTES_MAX}", config.log_bytes);
         return Err(OpenError::Config(text));
     }
-    let (state_dir, chain_dir) = (config.dir.join("state"), config.dir.join("chain"));
     let segments_dir = config.dir.join("segments");
-    for dir in [&config.dir, &state_dir, &chain_dir] {
-        RealDisk.create_dir(dir).map_err(Fault::from)?;
-    }
+    RealDisk.create_dir(&config.dir).map_err(Fault::from)?;
     disk.create_dir(&segments_dir).map_err(Fault::from)?;
     let lock =
         FolderLock::take(&config.dir).map_err(Fault::from)?.ok_or_else(|| OpenError::Locked(config.dir.clone()))?;
 
-    let chain_env = Env::open(&chain_dir, CHAIN_TABLES, config.map_bytes_max).map_err(Fault::from)?;
+    let chain_env = environment(&config.dir, "chain", CHAIN_TABLES, config.map_bytes_max)?;
     let identity = identify(&chain_env, &config.dir, &chain)?;
-    let state = Env::open(&state_dir, STATE_TABLES, config.map_bytes_max).map_err(Fault::from)?;
+    let state = environment(&config.dir, "state", STATE_TABLES, config.map_bytes_max)?;
+    // Whoever gave them their names may have been killed before that was durable; segments must not outlive them.
+    RealDisk.sync_dir(&config.dir).map_err(Fault::from)?;
     fail.hit("genesis.identity").map_err(Fault::Failed)?;
     let applied = match read_applied(&state)? {
         Some(applied) => applied,
@@ -76,6 +75,24 @@ pub(crate) fn open(
     };
     let appender = open_segments(disk, &segments_dir, &config, identity, &fail)?;
     build(config, chain, fail, (state, chain_env), applied, appender, lock)
+}
+
+/// Opens an environment inside a data folder. One that is not there is made beside its place, and named when it is
+/// whole and durable: a file that MDBX was only just making when the power went is none that it opens.
+fn environment(dir: &Path, name: &str, tables: &'static [&'static str], map_bytes_max: usize) -> Result<Env, Fault> {
+    let (place, beside) = (dir.join(name), dir.join(format!("{name}.new")));
+    if !RealDisk.list(dir)?.iter().any(|known| known == name) {
+        RealDisk.create_dir(&beside)?;
+        for left_over in RealDisk.list(&beside)? {
+            RealDisk.remove(&beside.join(left_over))?;
+        }
+        drop(Env::open(&beside, tables, map_bytes_max)?);
+        // MDBX syncs the first of a new file's three heads, and leaves the others to a later sync.
+        RealDisk.open(&beside.join(kv::FILE))?.sync()?;
+        RealDisk.sync_dir(&beside)?;
+        RealDisk.rename(&beside, &place)?;
+    }
+    Ok(Env::open(&place, tables, map_bytes_max)?)
 }
 
 /// Compares the folder's chain with the one asked for; an empty folder takes it over and draws its salt.

@@ -10,6 +10,7 @@ mod hostile;
 mod localnet;
 mod log;
 mod planted;
+mod power;
 mod rpc;
 mod simulation;
 mod tidy;

@@ -10,6 +10,7 @@ pub mod liar;
 pub mod machine;
 pub mod namespaces;
 pub mod node;
+pub mod power;
 pub mod relay;
 pub mod rng;
 pub mod rpc;

@@ -1,0 +1,186 @@
+//! What a folder must hold after a cut, and whether it does.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use alloy_rlp::encode;
+use engine::{
+    ordering::journal::{Entry, KeptBlock},
+    ports::{Recovered, Store as _},
+    types::{Epoch, Height},
+};
+use storage::{Config, Database, testing::crash};
+
+use super::{trace::Step, work::Work};
+
+/// What was promised before a cut, and how far the store may be beyond it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promise {
+    /// Blocks up to this height are there.
+    pub committed: u64,
+    /// None above this is.
+    pub committing: u64,
+    /// So many entries of the log are there.
+    pub logged: usize,
+    /// No more than these are.
+    pub begun: usize,
+    /// Rows of epochs up to this one are there.
+    pub epochs: u64,
+}
+
+impl Promise {
+    /// Takes over a mark.
+    ///
+    /// # Panics
+    /// If nobody wrote such a mark.
+    pub fn take(&mut self, step: &Step) {
+        let Step::Mark(text) = step else { return };
+        for line in text.lines() {
+            let (word, number) = line.split_once(' ').expect("a mark has a number");
+            let number: u64 = number.parse().expect("a mark has a number");
+            let index = usize::try_from(number).expect("a count fits");
+            match word {
+                "begins" => self.begun = index,
+                "logged" => self.logged = index,
+                "commits" => self.committing = number,
+                "committed" => self.committed = number,
+                "epoch" => self.epochs = number,
+                other => panic!("no mark is called {other}"),
+            }
+        }
+    }
+}
+
+/// Everything that a run can have left in a store.
+#[derive(Debug)]
+pub struct Expected {
+    work: Work,
+    /// Where entries are, by their bytes.
+    places: HashMap<Vec<u8>, usize>,
+    config: Config,
+}
+
+impl Expected {
+    /// What work that was done leaves, with the settings that the store has.
+    #[must_use]
+    pub fn of(work: Work, config: Config) -> Self {
+        let places = work.entries.iter().enumerate().map(|(at, entry)| (encode(entry), at)).collect();
+        Self { work, places, config }
+    }
+
+    fn open(&self, dir: &Path) -> Result<(Database, Recovered), String> {
+        let config = Config { dir: dir.to_owned(), background: false, ..self.config.clone() };
+        let store = Database::open(config, Arc::clone(&self.work.world.chain));
+        let store = store.map_err(|error| format!("it does not open: {error}"))?;
+        let recovered = store.take_recovered();
+        Ok((store, recovered))
+    }
+
+    /// Opens the store in a folder twice, as if the first start had been cut as well, and looks at everything in it;
+    /// then, if `goes_on`, lets it take further blocks and opens it once more.
+    ///
+    /// # Errors
+    /// What is missing, wrong, or too much.
+    pub fn check(&self, dir: &Path, promise: &Promise, goes_on: bool) -> Result<(), String> {
+        let (store, recovered) = self.open(dir)?;
+        let tip = store.tip().height();
+        self.check_store(&store, tip, promise)?;
+        self.check_log(&recovered, tip, promise)?;
+        crash(store);
+        let (store, again) = self.open(dir)?;
+        if store.tip().height() != tip {
+            return Err(format!("the second start is at {}, the first was at {tip}", store.tip().height()));
+        }
+        if again != recovered {
+            return Err(format!("the second start has another log: {again:?}, not {recovered:?}"));
+        }
+        if goes_on {
+            return self.go_on(dir, store, tip);
+        }
+        crash(store);
+        Ok(())
+    }
+
+    fn check_store(&self, store: &Database, tip: Height, promise: &Promise) -> Result<(), String> {
+        if !(promise.committed..=promise.committing).contains(&tip.0) {
+            return Err(format!("the tip is {tip}: {promise:?}"));
+        }
+        let mut world = self.work.world.clone();
+        world.truncate(tip);
+        let found = world.compare(store);
+        if !found.is_empty() {
+            return Err(format!("{found:?}"));
+        }
+        for epoch in (1..=promise.epochs).map(Epoch) {
+            let row = store.epoch(epoch).map_err(|error| error.to_string())?;
+            if row.as_ref() != self.work.epochs.get(index(epoch.0 - 1)) {
+                return Err(format!("epoch {epoch} has {row:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_log(&self, recovered: &Recovered, tip: Height, promise: &Promise) -> Result<(), String> {
+        if recovered.is_lost {
+            return Err("the log is lost".to_owned());
+        }
+        let mut found = vec![false; self.work.entries.len()];
+        let mut last = None;
+        for entry in &recovered.entries {
+            let place = self.places.get(&encode(entry)).copied();
+            match place.filter(|place| *place < promise.begun && last.is_none_or(|last| last < *place)) {
+                Some(place) => found[place] = true,
+                None => return Err(format!("the log has {entry:?} behind entry {last:?}: {promise:?}")),
+            }
+            last = place;
+        }
+        // What belongs to the tip's slot or later ones is never forgotten, nor is the newest floor.
+        let acknowledged = self.work.entries.iter().zip(&found).take(promise.logged);
+        let mut needed = acknowledged.clone().filter(|(entry, _)| entry.place().1.0 >= tip.0.max(1));
+        if let Some((entry, _)) = needed.find(|(_, found)| !**found) {
+            return Err(format!("the log lacks {entry:?}: {promise:?}"));
+        }
+        let floor = acknowledged.filter_map(|(entry, _)| entry.floor()).max();
+        if recovered.entries.iter().filter_map(Entry::floor).max() < floor {
+            return Err(format!("the log's floor is below {floor:?}"));
+        }
+        let begun = |at: usize| self.work.kept_at[at] <= promise.begun;
+        let may = |kept: &KeptBlock| self.work.kept.iter().enumerate().any(|(at, other)| other == kept && begun(at));
+        if let Some(kept) = recovered.blocks.iter().find(|kept| kept.signed.header.height() <= tip || !may(kept)) {
+            return Err(format!("the log has a block that it should not have: {:?}", kept.signed.header));
+        }
+        let must = self
+            .work
+            .kept
+            .iter()
+            .zip(&self.work.kept_at)
+            .filter(|(kept, at)| **at <= promise.logged && kept.signed.header.height() > tip);
+        match must.map(|(kept, _)| kept).find(|kept| !recovered.blocks.contains(kept)) {
+            Some(kept) => Err(format!("the log lacks a block: {:?}", kept.signed.header)),
+            None => Ok(()),
+        }
+    }
+
+    /// Further blocks on what is there: nothing that was cut off may come back behind them.
+    fn go_on(&self, dir: &Path, store: Database, tip: Height) -> Result<(), String> {
+        let mut work = self.work.clone();
+        work.world.truncate(tip);
+        work.world.random ^= 0x60e5_0ff5;
+        for _ in 0..2 {
+            work.round(&store, 2, &mut |_| {})?;
+        }
+        store.checkpoint().map_err(|error| error.to_string())?;
+        work.round(&store, 1, &mut |_| {})?;
+        crash(store);
+        let (store, recovered) = self.open(dir)?;
+        let found = work.world.compare(&store);
+        crash(store);
+        if !found.is_empty() || recovered.is_lost {
+            return Err(format!("after further blocks on {tip}: {found:?}, log lost {}", recovered.is_lost));
+        }
+        Ok(())
+    }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("an index fits")
+}
