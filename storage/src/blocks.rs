@@ -173,7 +173,8 @@ impl Blocks {
         recent.blocks.get(index).map(|(block, _)| Arc::clone(block))
     }
 
-    fn rows(&self) -> Arc<Snapshot> {
+    /// The rows of the chain environment, as of the newest checkpoint.
+    pub(crate) fn rows(&self) -> Arc<Snapshot> {
         Arc::clone(&self.rows.read())
     }
 
@@ -186,6 +187,7 @@ impl Blocks {
         match row {
             Some(None) => Err(Fault::corrupt(format!("canonical row {height} does not decode"))),
             Some(found) => Ok(found),
+            None if height <= self.tip().height() => Err(Fault::corrupt(format!("there is no canonical row {height}"))),
             None => Ok(None),
         }
     }
@@ -260,8 +262,18 @@ impl Blocks {
         }
         let row = self.rows().get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
         match row {
-            Some(Ok(header)) => Ok(Some(header.seal_slow())),
+            Some(Ok(header)) => {
+                let header = header.seal_slow();
+                let named = self.position(height)?.map(|position| position.hash);
+                if named != Some(header.seal()) {
+                    let text =
+                        format!("header row {height} has hash {}, its canonical row names {named:?}", header.seal());
+                    return Err(Fault::corrupt(text));
+                }
+                Ok(Some(header))
+            }
             Some(Err(_)) => Err(Fault::corrupt(format!("header row {height} does not decode"))),
+            None if height <= self.tip().height() => Err(Fault::corrupt(format!("there is no header row {height}"))),
             None => Ok(None),
         }
     }
@@ -271,7 +283,7 @@ impl Blocks {
         if let Some(block) = self.recent_block(height) {
             return Ok(Some(block.hash()));
         }
-        Ok(self.position(height)?.map(|position| position.hash))
+        Ok(self.header(height)?.map(|header| header.seal()))
     }
 
     /// Height of the block with this hash.
@@ -294,7 +306,11 @@ impl Blocks {
             }
         };
         let Some(height) = height else { return Ok(None) };
-        Ok(self.position(height)?.filter(is_it).map(|_| height))
+        match self.position(height)? {
+            Some(position) if is_it(&position) => Ok(Some(height)),
+            Some(position) if [position.hash, position.id].contains(&key) => Ok(None),
+            _ => Err(Fault::corrupt(format!("height_by_hash row {key} names {height}, where another block is"))),
+        }
     }
 
     /// Writes the rows of blocks up to `height` that lack them.

@@ -205,7 +205,7 @@ fn write_state(inner: &Inner, batch: &Batch<'_>, applied: Applied) -> Result<(),
         txn.put(tables::CODE, hash.as_slice(), &code)?;
     }
     for id in &batch.garbage {
-        txn.put(tables::GARBAGE, &id.to_be_bytes(), &applied.height.0.to_be_bytes())?;
+        txn.put(tables::GARBAGE, &id.to_be_bytes(), &tables::ended_at(*id, applied.height))?;
     }
     collect_garbage(inner, &mut txn)?;
     txn.put(tables::STATE_META, meta::NEXT_STORAGE_ID, &batch.next_storage_id.to_be_bytes())?;
@@ -219,8 +219,9 @@ fn collect_garbage(inner: &Inner, txn: &mut WriteTxn<'_>) -> Result<(), Fault> {
     let floor = inner.overlay.floor();
     let mut left = GARBAGE_ROWS_MAX;
     for (id, height) in txn.rows(tables::GARBAGE, GARBAGE_IDS_MAX)? {
-        let ended = tables::Fields(&height).u64().ok_or_else(|| Fault::corrupt("a garbage row does not decode"))?;
-        if ended > floor.0 {
+        let ended = tables::ended_height(&id, &height);
+        let ended = ended.ok_or_else(|| Fault::corrupt(format!("garbage row {id:?} has another checksum")))?;
+        if ended > floor {
             continue;
         }
         for table in [tables::STORAGE, tables::STORAGE_NODE] {

@@ -1,8 +1,10 @@
 //! How epochs began: one row each, written when the block that an epoch began on is durable; and one for each tail
 //! header, by its id, for those who catch up over the end of an epoch.
+//!
+//! A row is RLP, then the CRC32C of its key and that; rows that were written before schema 2.1 end without.
 
-use alloy_primitives::B256;
-use alloy_rlp::{Decodable as _, encode};
+use alloy_primitives::{B256, hex};
+use alloy_rlp::{Decodable, encode};
 use engine::{
     ports::StoreError,
     types::{Epoch, EpochStart, SignedHeader},
@@ -15,9 +17,11 @@ pub(crate) fn begin(inner: &Inner, start: &EpochStart) -> Result<(), StoreError>
     inner.check()?;
     let write = || -> Result<(), Fault> {
         let mut txn = inner.chain_env.write()?;
-        txn.put(tables::EPOCH, &start.set.epoch().0.to_be_bytes(), &encode(start))?;
+        let epoch = start.set.epoch().0.to_be_bytes();
+        txn.put(tables::EPOCH, &epoch, &sealed(&epoch, encode(start)))?;
         for above in &start.tail {
-            txn.put(tables::EPOCH, above.header.id().as_slice(), &encode(above))?;
+            let id = above.header.id();
+            txn.put(tables::EPOCH, id.as_slice(), &sealed(id.as_slice(), encode(above)))?;
         }
         inner.fail.hit("epoch.row").map_err(Fault::Failed)?;
         Ok(txn.commit()?)
@@ -25,16 +29,51 @@ pub(crate) fn begin(inner: &Inner, start: &EpochStart) -> Result<(), StoreError>
     write().map_err(|fault| StoreError::from(inner.poison(fault)))
 }
 
+/// A row's bytes with their checksum.
+fn sealed(key: &[u8], mut row: Vec<u8>) -> Vec<u8> {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &row);
+    row.extend_from_slice(&crc.to_be_bytes());
+    row
+}
+
+/// What a row holds, once its checksum is seen to be right.
+fn opened<T: Decodable>(key: &[u8], row: &[u8]) -> Result<T, Fault> {
+    let damaged = |error| Fault::corrupt(format!("the epoch row of {} does not decode: {error}", hex::encode(key)));
+    let mut rest = row;
+    let held = T::decode(&mut rest).map_err(damaged)?;
+    let rlp = &row[..row.len() - rest.len()];
+    if rest.is_empty() || sealed(key, rlp.to_vec()) == row {
+        return Ok(held);
+    }
+    Err(Fault::corrupt(format!("the epoch row of {} has another checksum", hex::encode(key))))
+}
+
+/// Whether a row is what was written.
+pub(crate) fn check(key: &[u8], row: &[u8]) -> Result<(), Fault> {
+    let (is_it, held) = match key.len() {
+        8 => {
+            let start: EpochStart = opened(key, row)?;
+            (start.set.epoch().0.to_be_bytes() == key, "the start of an epoch")
+        }
+        _ => (opened::<SignedHeader>(key, row)?.header.id().as_slice() == key, "a header"),
+    };
+    is_it.then_some(()).ok_or_else(|| Fault::corrupt(format!("{held} has another key")))
+}
+
+fn read<T: Decodable>(inner: &Inner, key: &[u8]) -> Result<Option<T>, Fault> {
+    inner
+        .chain_env
+        .snapshot()?
+        .get(tables::EPOCH, key, |row| check(key, row).and_then(|()| opened(key, row)))?
+        .transpose()
+}
+
 /// How an epoch began.
 pub(crate) fn find(inner: &Inner, epoch: Epoch) -> Result<Option<EpochStart>, Fault> {
-    let read = |mut row: &[u8]| EpochStart::decode(&mut row);
-    let row = inner.chain_env.snapshot()?.get(tables::EPOCH, &epoch.0.to_be_bytes(), read)?;
-    row.transpose().map_err(|error| Fault::corrupt(format!("the row of epoch {epoch} does not decode: {error}")))
+    read(inner, &epoch.0.to_be_bytes())
 }
 
 /// A tail header by its id.
 pub(crate) fn tail_header(inner: &Inner, id: B256) -> Result<Option<SignedHeader>, Fault> {
-    let read = |mut row: &[u8]| SignedHeader::decode(&mut row);
-    let row = inner.chain_env.snapshot()?.get(tables::EPOCH, id.as_slice(), read)?;
-    row.transpose().map_err(|error| Fault::corrupt(format!("the row of tail header {id} does not decode: {error}")))
+    read(inner, id.as_slice())
 }

@@ -11,7 +11,7 @@
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `overlay`, `view`, `history`, `snapshot`, [`trie`], `tables`,
-//! `kv`, `load`, `disk`.
+//! `scrub`, `kv`, `load`, `disk`.
 
 pub mod store;
 
@@ -36,6 +36,7 @@ mod rebuild;
 mod record;
 mod recovery;
 mod rewind;
+mod scrub;
 mod segment;
 mod snapshot;
 mod tables;
@@ -49,4 +50,5 @@ mod view;
 mod tests;
 
 pub use error::OpenError;
+pub use scrub::{Finding, Scrubbed};
 pub use store::{CheckpointPolicy, Config, Database};

@@ -23,6 +23,7 @@
 //! | beginning a file, before its name is durable | the older file, whole, or the new one, whole |
 //! | later, before the older file is gone | the new file; the older one becomes the spare |
 //! | opening: cutting, writing again, noting a loss | what was found the first time |
+//! | later, after a store was closed in order | everything; a record that is not whole then is damage, not a torn tail |
 //!
 //! # When it is lost
 //!
@@ -273,6 +274,23 @@ impl Log {
         let outcome = outcome.and_then(|()| progress.check()).map_err(|fault| self.poison(&mut progress, fault));
         self.changed.notify_all();
         outcome
+    }
+
+    /// Ends a run in order: one more record, empty, says of all before it that they were synced.
+    ///
+    /// Without it damage of the last record could not be told from one that was being written when the power went.
+    pub(crate) fn conclude(&self) -> Result<(), Fault> {
+        self.sync()?;
+        let record = Unsealed::new(std::iter::empty(), std::iter::empty())?;
+        let mut progress = self.progress.lock();
+        progress.check()?;
+        progress.full.clone().map_or(Ok(()), Err)?;
+        match self.write(&mut progress, record) {
+            Ok(()) => drop(progress),
+            Err(Refusal::Full(fault)) => return Err(fault),
+            Err(Refusal::Failed(fault)) => return Err(self.poison(&mut progress, fault)),
+        }
+        self.sync()
     }
 
     /// Notes up to where the store holds the chain.

@@ -34,6 +34,10 @@ pub static COMMIT_STALLED: Counter = Counter::new("storage_commit_stalled_nanose
 pub static CHECKPOINT_BUSY: Counter = Counter::new("storage_checkpoint_busy_nanoseconds_total");
 /// Checkpoints written.
 pub static CHECKPOINT: Counter = Counter::new("storage_checkpoint_total");
+/// Rows that were compared with what they must be.
+pub static SCRUB_ROWS: Counter = Counter::new("storage_scrub_row_total");
+/// Places that were found damaged.
+pub static SCRUB_FOUND: Counter = Counter::new("storage_scrub_found_total");
 /// Nanoseconds spent computing state roots.
 pub static ROOT_BUSY: Counter = Counter::new("storage_root_busy_nanoseconds_total");
 
@@ -57,6 +61,8 @@ pub fn export() {
         &CHECKPOINT_BUSY,
         &CHECKPOINT,
         &ROOT_BUSY,
+        &SCRUB_ROWS,
+        &SCRUB_FOUND,
     ] {
         counter.export();
     }

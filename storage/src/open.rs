@@ -26,7 +26,7 @@ use crate::{
     kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
-    recovery,
+    recovery, scrub,
     segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
     snapshot::{Snapshots, StateSnapshot},
     store::{Codes, Config, Database, Dirty, Inner},
@@ -249,8 +249,11 @@ fn build(
     let (log, recovered) = open_log(&inner)?;
     inner.housekeeper.prepare_spare();
     let checkpointer = if inner.config.background { Some(checkpoint::start(Arc::clone(&inner))?) } else { None };
-    let (checkpointer, recovered) = (Mutex::new(checkpointer), Mutex::new(Some(recovered)));
-    Ok(Database { inner, checkpointer, log: Arc::new(log), recovered })
+    let every = inner.config.scrub_interval.filter(|_| inner.config.background);
+    let scrubber = every.map(|every| scrub::start(Arc::clone(&inner), every)).transpose()?;
+    let (checkpointer, scrubber, recovered) =
+        (Mutex::new(checkpointer), Mutex::new(scrubber), Mutex::new(Some(recovered)));
+    Ok(Database { inner, checkpointer, scrubber, log: Arc::new(log), recovered })
 }
 
 /// Opens the log beside a store that is recovered; makes it if the folder never had one.
@@ -291,7 +294,14 @@ pub(crate) fn note_log_made(env: &Env) -> Result<(), Fault> {
 
 fn read_next_storage_id(env: &Env) -> Result<u64, Fault> {
     let row = env.write()?.get(tables::STATE_META, meta::NEXT_STORAGE_ID)?;
-    row.and_then(|row| Fields(&row).u64()).ok_or_else(|| Fault::corrupt("the next storage id does not decode"))
+    let next = row.and_then(|row| Fields(&row).u64());
+    let next = next.ok_or_else(|| Fault::corrupt("the next storage id does not decode"))?;
+    // Storage that gets an id which is in use would be mixed with what has it.
+    let used = env.snapshot()?.seek(tables::STORAGE, &next.to_be_bytes(), |key, _| Fields(key).u64())?;
+    match used {
+        Some(used) => Err(Fault::corrupt(format!("the next storage id is {next}, and {used:?} is in use"))),
+        None => Ok(next),
+    }
 }
 
 /// Up to which height the chain rows are; writes those of block 0 first.

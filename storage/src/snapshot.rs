@@ -78,6 +78,11 @@ impl Snapshots {
         Self { current: RwLock::new(Arc::new(first)) }
     }
 
+    /// One snapshot for good.
+    pub(crate) const fn pinned(snapshot: Arc<StateSnapshot>) -> Self {
+        Self { current: RwLock::new(snapshot) }
+    }
+
     /// The newest snapshot.
     pub(crate) fn current(&self) -> Arc<StateSnapshot> {
         Arc::clone(&self.current.read())

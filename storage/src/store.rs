@@ -37,6 +37,7 @@ use crate::{
     log::{Log, Port},
     overlay::Overlay,
     rebuild, rewind,
+    scrub::{self, Scrubbed},
     segment::{Appender, Segments},
     snapshot::Snapshots,
     trie::{
@@ -85,6 +86,9 @@ pub struct Config {
     /// Whether checkpoints and segments are prepared by threads; `false` leaves them to
     /// [`Database::checkpoint`] and to the commit that needs a segment.
     pub background: bool,
+    /// How often a random place of the tables is compared with what it must hold, by a thread if there are threads;
+    /// `None` for never. Costs some milliseconds each time.
+    pub scrub_interval: Option<Duration>,
     /// For crash tests: `name:count` of a place where the process aborts, see [`crate::failpoint`].
     pub fail_point: Option<String>,
 }
@@ -102,6 +106,7 @@ impl Config {
             map_bytes_max: 1 << 40,
             compress: false,
             background: true,
+            scrub_interval: Some(Duration::from_secs(60)),
             fail_point: None,
         }
     }
@@ -182,6 +187,7 @@ impl Inner {
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
     pub(crate) checkpointer: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) scrubber: Mutex<Option<JoinHandle<()>>>,
     pub(crate) log: Arc<Log>,
     pub(crate) recovered: Mutex<Option<Recovered>>,
 }
@@ -247,6 +253,15 @@ impl Database {
         Ok(rebuild::root(&self.inner)?)
     }
 
+    /// Compares every row of the newest checkpoint with what it must be, and every row of the chain with its block.
+    ///
+    /// Takes as long as reading the whole store; blocks and checkpoints go on meanwhile. A store that was found damaged
+    /// goes on as well: whoever asks decides.
+    #[must_use]
+    pub fn scrub(&self) -> Scrubbed {
+        scrub::all(&self.inner)
+    }
+
     /// Ends the threads after a last checkpoint. Dropping the store does the same.
     ///
     /// # Errors
@@ -257,6 +272,9 @@ impl Database {
 
     fn shut_down(&self) -> Result<(), StoreError> {
         self.stop_threads();
+        if let Err(fault) = self.log.conclude() {
+            tracing::warn!(%fault, "the log ends without a last word");
+        }
         let outcome = self.inner.check().and_then(|()| crate::checkpoint::run(&self.inner));
         Ok(outcome?)
     }
@@ -269,6 +287,10 @@ impl Database {
             && thread.join().is_err()
         {
             tracing::warn!("the checkpoint thread panicked");
+        }
+        if let Some(thread) = self.scrubber.lock().take() {
+            // It catches its own panics.
+            let _ = thread.join();
         }
         self.inner.housekeeper.stop();
     }

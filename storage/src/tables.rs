@@ -5,7 +5,7 @@
 //! | chain `canonical` | height u64 | [`Position`]: block hash 32, id 32, segment u32, offset u64, length u32, first transaction u64, count u32 | never |
 //! | chain `height_by_hash` | block hash 32, or id of the consensus header 32 | height u64 | never |
 //! | chain `header` | height u64 | RLP header | never |
-//! | chain `epoch` | epoch u64, or id of a tail header 32 | RLP [`engine::types::EpochStart`], or [`engine::types::SignedHeader`] | never |
+//! | chain `epoch` | epoch u64, or id of a tail header 32 | RLP [`engine::types::EpochStart`], or [`engine::types::SignedHeader`]; CRC32C u32 of key and that | never |
 //! | chain `segment` | number u32 | first height u64, state u8 (0 open, 1 sealed) | with its file |
 //! | chain `meta` | name | see below | never |
 //! | state `account` | keccak(address) 32 | [`AccountRow`]: flags u8, nonce, balance, code hash, storage id, storage root | deletion of the account |
@@ -13,7 +13,7 @@
 //! | state `account_node` | position ([`crate::trie::record`]) | branch record | collapse of the branch |
 //! | state `storage_node` | storage id u64, position | branch record | collapse; `garbage` |
 //! | state `code` | code hash 32 | bytecode | never |
-//! | state `garbage` | storage id u64 | height u64 of the checkpoint that replaced the id | checkpoints, once no kept height can see it |
+//! | state `garbage` | storage id u64 | height u64 of the checkpoint that replaced the id, CRC32C u32 of key and that | checkpoints, once no kept height can see it |
 //! | state `meta` | name | see below | never |
 //!
 //! Flags of an account row, bit by bit: 0 nonce is not zero (then 8 bytes), 1 balance is not zero
@@ -64,8 +64,8 @@ pub(crate) const SEGMENT: Table = Table(4);
 pub(crate) const CHAIN_META: Table = Table(5);
 
 /// Layout version of everything on disk; another major is refused. 2: consensus headers name body, certificates, seed
-/// share and next set.
-pub(crate) const SCHEMA: (u16, u16) = (2, 0);
+/// share and next set. 2.1: rows of epochs and of ended storage end with a checksum.
+pub(crate) const SCHEMA: (u16, u16) = (2, 1);
 
 /// Names of `meta` rows.
 pub(crate) mod meta {
@@ -234,6 +234,19 @@ impl Applied {
         let applied = Self { height: Height(fields.u64()?), hash: fields.hash()?, root: fields.hash()? };
         fields.0.is_empty().then_some(applied)
     }
+}
+
+/// The row that tells at which height a storage id ended: what it says is deleted, so it has a checksum.
+pub(crate) fn ended_at(id: u64, height: Height) -> Vec<u8> {
+    let row = [id.to_be_bytes(), height.0.to_be_bytes()].concat();
+    [&row[8..], &crc32c::crc32c(&row).to_be_bytes()].concat()
+}
+
+/// What such a row says, `None` if it is not what was written; rows from before schema 2.1 have no checksum.
+pub(crate) fn ended_height(id: &[u8], row: &[u8]) -> Option<Height> {
+    let id = Fields(id).u64()?;
+    let height = Height(Fields(row).u64()?);
+    (row.len() == 8 || row == ended_at(id, height)).then_some(height)
 }
 
 /// Key of a storage row.

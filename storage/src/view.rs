@@ -137,6 +137,9 @@ impl StateView for View {
             None => stored(&self.inner.snapshots.current())?
                 .ok_or_else(|| StateError::Corrupt(format!("no code with hash {hash}")))?,
         };
+        if keccak256(&code) != hash {
+            return Err(StateError::Corrupt(format!("the code row of {hash} has code with another hash")));
+        }
         let mut codes = self.inner.codes.write();
         if codes.cached.insert(hash, code.clone()).is_none() {
             codes.order.push_back(hash);

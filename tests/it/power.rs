@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tests::{
     power::{
         campaign::{self, Options},
-        faults,
+        faults, flips,
     },
     rng::Rng,
 };
@@ -47,6 +47,16 @@ fn a_disk_that_forgets_the_syncs_of_one_store_is_found_out() {
         let found = found.unwrap_or_else(|| panic!("nobody saw that the syncs of {part} were forgotten"));
         println!("without syncs of {part}: {}", found.lines().next().unwrap_or_default());
     }
+}
+
+/// `SLUICE_FLIPS` sets the number of bits (default 120).
+#[test]
+fn a_bit_that_flips_is_told_of_before_anything_wrong_is_served_or_found_by_the_scrubber() {
+    let flips = number("SLUICE_FLIPS", 120);
+    let seed = Rng::seeded("flips", 7).next() >> 16;
+    let counts = flips::run(env!("CARGO_BIN_EXE_power").as_ref(), seed, flips).unwrap_or_else(|why| panic!("{why}"));
+    println!("flips: {flips}, {counts:?}");
+    assert!(counts.told > 0 && counts.scrubbed > 0);
 }
 
 /// `SLUICE_FAULT_STEP` sets how many calls apart the failing ones are (default 40).

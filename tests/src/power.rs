@@ -15,12 +15,15 @@
 //!
 //! The same recorder lets the N-th write, sync or change of a name fail, once or from then on (see [`faults`]).
 //!
+//! And bits of a store that was closed are flipped, one at a time (see [`flips`]).
+//!
 //! A seed gives one run and its images. Work without threads of the store's own gives the same trace every time; with
 //! them the trace of a failed run is kept, and `power --trace` plays it again.
 
 pub mod campaign;
 mod check;
 pub mod faults;
+pub mod flips;
 mod image;
 mod machine;
 pub mod recorder;

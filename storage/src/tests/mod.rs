@@ -8,3 +8,4 @@ mod log;
 mod logs;
 pub(crate) mod model;
 mod opening;
+mod scrub;

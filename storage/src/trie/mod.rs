@@ -26,6 +26,7 @@ pub(crate) mod evict;
 pub(crate) mod keccak;
 pub mod memory;
 pub(crate) mod node;
+pub(crate) mod prefix;
 pub(crate) mod proof;
 pub(crate) mod record;
 pub(crate) mod rlp;

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use ::tests::power::{campaign, faults, work};
+use ::tests::power::{campaign, faults, flips, work};
 use clap::{Parser, Subcommand};
 use storage::{Database, testing::crash};
 
@@ -50,6 +50,17 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         step: u32,
     },
+    /// Flips bits of closed stores, one at a time.
+    Flips {
+        /// Each is a store of its own.
+        #[arg(long, value_parser = range, value_name = "A..B")]
+        seeds: Range<u64>,
+        /// Bits of each store.
+        #[arg(long, default_value_t = 200)]
+        flips: u64,
+    },
+    /// Judges flips of a seed one by one: what `flips` starts, and what shows one of them again.
+    Flip { seed: u64, from: u64, to: u64 },
     /// Does the work of a seed below a folder: what the others start under the recorder.
     Work { root: PathBuf, seed: u64 },
     /// Opens the store below a folder, and ends it in one of two ways.
@@ -69,6 +80,8 @@ fn main() -> ExitCode {
             cut(&campaign::Options { program, images, only: image, trace, unsynced: without, kept }, seeds)
         }
         Command::Faults { seeds, step } => fail(seeds, step),
+        Command::Flips { seeds, flips } => flip(seeds, flips),
+        Command::Flip { seed, from, to } => flips::judge(seed, from..to, &mut |line| println!("{line}")),
         Command::Work { root, seed } => do_work(&root, seed),
         Command::Recover { root, seed, ends } => recover(&root, seed, &ends),
     };
@@ -99,6 +112,14 @@ fn fail(seeds: Range<u64>, step: u32) -> Result<(), String> {
         let (kind, errno, course) = fault;
         let faults::Counts { runs, stopped } = faults::run(&options, seed, fault)?;
         println!("seed {seed}: {kind:?} {course:?} with error {errno}: runs {runs}, {stopped} of them stopped");
+    }
+    Ok(())
+}
+
+fn flip(seeds: Range<u64>, flips: u64) -> Result<(), String> {
+    for seed in seeds {
+        let counts = flips::run(&std::env::current_exe().expect("this program has a path"), seed, flips)?;
+        println!("seed {seed}: flips {flips}, {counts:?}");
     }
     Ok(())
 }

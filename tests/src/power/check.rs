@@ -8,7 +8,10 @@ use engine::{
     ports::{Recovered, Store as _},
     types::{Epoch, Height},
 };
-use storage::{Config, Database, testing::crash};
+use storage::{
+    Config, Database,
+    testing::{crash, world::Differences},
+};
 
 use super::{trace::Step, work::Work};
 
@@ -48,6 +51,21 @@ impl Promise {
             }
         }
     }
+}
+
+/// What a changed bit does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing that anybody reads is another.
+    Harmless,
+    /// Nothing that was read is another, and the scrubber found it.
+    Unread(String),
+    /// The store says so when it is opened or read.
+    Told(String),
+    /// A wrong value was read, and the scrubber found it.
+    Scrubbed(String),
+    /// A wrong value was read, and nothing tells of it.
+    Silent(String),
 }
 
 /// Everything that a run can have left in a store.
@@ -157,6 +175,43 @@ impl Expected {
         match must.map(|(kept, _)| kept).find(|kept| !recovered.blocks.contains(kept)) {
             Some(kept) => Err(format!("the log lacks a block: {:?}", kept.signed.header)),
             None => Ok(()),
+        }
+    }
+
+    /// Opens a store that was closed in order, of which a bit was changed since, and looks at everything in it.
+    pub fn judge(&self, dir: &Path) -> Verdict {
+        let work = &self.work;
+        let (tip, logged) = (work.world.tip(), work.entries.len());
+        let epochs = u64::try_from(work.epochs.len()).expect("a few");
+        let promise = Promise { committed: tip.0, committing: tip.0, logged, begun: logged, epochs };
+        let (store, recovered) = match self.open(dir) {
+            Ok(opened) => opened,
+            Err(why) => return Verdict::Told(why),
+        };
+        let mut found = if store.tip().height() == tip {
+            work.world.compare(&store)
+        } else {
+            Differences { wrong: vec![format!("the tip is {}", store.tip().height())], ..Differences::default() }
+        };
+        work.world.compare_proofs(&store, &mut found);
+        for start in &work.epochs {
+            found.note(|| "an epoch".to_owned(), store.epoch(start.set.epoch()), &Some(start.clone()));
+            let above = &start.tail[0];
+            found.note(|| "a tail header".to_owned(), store.tail_header(above.header.id()), &Some(above.clone()));
+        }
+        if recovered.is_lost {
+            found.errors.push("the log is lost".to_owned());
+        } else if let Err(why) = self.check_log(&recovered, tip, &promise) {
+            found.wrong.push(why);
+        }
+        let scrubbed = store.scrub().findings;
+        crash(store);
+        match (found.wrong.first(), found.errors.first(), scrubbed.first()) {
+            (Some(wrong), _, None) => Verdict::Silent(wrong.clone()),
+            (Some(_), _, Some(finding)) => Verdict::Scrubbed(finding.to_string()),
+            (None, Some(error), _) => Verdict::Told(error.clone()),
+            (None, None, Some(finding)) => Verdict::Unread(finding.to_string()),
+            (None, None, None) => Verdict::Harmless,
         }
     }
 

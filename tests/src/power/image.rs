@@ -125,6 +125,11 @@ fn content(file: &File, choice: Choice, rng: &mut Rng) -> Content {
 }
 
 impl Image {
+    /// The files.
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|(path, _)| path.clone())
+    }
+
     /// Puts everything below a folder, which is emptied first.
     ///
     /// # Errors

@@ -156,6 +156,19 @@ impl Work {
         Ok(store)
     }
 
+    /// Opens the store again, votes for blocks that do not become final, and closes it in order.
+    ///
+    /// # Errors
+    /// The failure of the store, in its words.
+    pub fn close(&mut self, dir: &Path, seed: u64) -> Result<(), String> {
+        let store = self.open(dir, seed)?;
+        let tip = self.world.tip().0;
+        for slot in (tip + 1..tip + 4).map(Slot) {
+            self.sign(&store, (vec![vote(slot, Statement::Skip { slot })], Vec::new()), &mut |_| {})?;
+        }
+        store.close().map_err(|error| error.to_string())
+    }
+
     /// Does the work of a seed in a folder that is not there yet.
     ///
     /// # Errors

@@ -328,7 +328,8 @@ fn a_log_is_shown_line_by_line() {
     let lines = show_on(&disk, dir.path()).unwrap();
     let has = |words: &str| assert!(lines.iter().any(|line| line.contains(words)), "{words}: {lines:#?}");
     has("chain       1337, genesis 0x");
-    has("records     2, the last one 2");
+    // The first of the file, what was signed, and the last word of a store that was closed.
+    has("records     3, the last one 3");
     has("floor       epoch 1, slot 4");
     has("lost        no");
     has("proposal    epoch 1, slot 5: 0x");

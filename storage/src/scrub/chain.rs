@@ -1,0 +1,105 @@
+//! Rows of the chain environment, compared with the blocks in the segments.
+
+use std::ops::ControlFlow;
+
+use alloy_consensus::{Header, Sealable as _};
+use alloy_primitives::hex;
+use alloy_rlp::Decodable as _;
+use engine::types::Height;
+
+use super::{BLOCKS_MAX, Scrubbed};
+use crate::{
+    blocks, epochs as rows_of_epochs,
+    error::Fault,
+    kv::Snapshot,
+    store::Inner,
+    tables::{self, Fields, Position, meta},
+};
+
+/// Rows of epochs that one step reads.
+const EPOCHS_MAX: usize = 256;
+
+/// Compares the rows of some blocks from a height on; the next height.
+pub(super) fn blocks(inner: &Inner, from: u64, done: &mut Scrubbed) -> Result<Option<u64>, Fault> {
+    let snapshot = inner.blocks.rows();
+    let indexed = snapshot.get(tables::CHAIN_META, meta::INDEXED, |row| Fields(row).u64())?.flatten();
+    let Some(indexed) = indexed else {
+        done.find("meta", "the indexed row is missing or does not decode");
+        return Ok(None);
+    };
+    let end = from.saturating_add(BLOCKS_MAX);
+    for height in from..end.min(indexed.saturating_add(1)) {
+        block(inner, &snapshot, Height(height), done)?;
+    }
+    Ok((end <= indexed).then_some(end))
+}
+
+fn position(snapshot: &Snapshot, height: Height) -> Result<Option<Position>, Fault> {
+    Ok(snapshot.get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?.flatten())
+}
+
+fn block(inner: &Inner, snapshot: &Snapshot, height: Height, done: &mut Scrubbed) -> Result<(), Fault> {
+    done.count(4);
+    let Some(found) = position(snapshot, height)? else {
+        done.find("canonical", format!("the row of {height} is missing or does not decode"));
+        return Ok(());
+    };
+    let header = snapshot.get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
+    if header.and_then(Result::ok).is_none_or(|header| header.seal_slow().seal() != found.hash) {
+        done.find("header", format!("the row of {height} is not the header of {}", found.hash));
+    }
+    for key in [found.hash, found.id] {
+        let named = snapshot.get(tables::HEIGHT_BY_HASH, key.as_slice(), |row| Fields(row).u64())?.flatten();
+        if named != Some(height.0) {
+            done.find("height_by_hash", format!("the row of {key} names {named:?}, not {height}"));
+        }
+    }
+    match expected(inner, snapshot, height, &found) {
+        Ok(expected) if expected == found => {}
+        Ok(expected) => done.find("canonical", format!("the row of {height} says {found:?}, not {expected:?}")),
+        Err(fault) => done.find("canonical", format!("the block of the row of {height} cannot be read: {fault}")),
+    }
+    Ok(())
+}
+
+/// The row that the block itself and the row below call for.
+fn expected(inner: &Inner, snapshot: &Snapshot, height: Height, found: &Position) -> Result<Position, Fault> {
+    let Some(below) = height.previous() else {
+        let (hash, id) = (inner.chain.genesis_hash(), inner.chain.genesis_block().consensus.id());
+        return Ok(Position { hash, id, length: 0, first_transaction: 0, transactions: 0, ..*found });
+    };
+    let segment = inner.segments.get(found.segment)?;
+    let length = usize::try_from(found.length).expect("a length of 32 bits fits");
+    let bytes = segment.read(found.offset, length)?;
+    let block = blocks::decode(&bytes, height, segment.salt)?.block;
+    let below = position(snapshot, below)?.ok_or_else(|| Fault::corrupt("the row below is missing"))?;
+    if block.block.header.parent_hash != below.hash {
+        return Err(Fault::corrupt(format!("it names parent {}, not {}", block.block.header.parent_hash, below.hash)));
+    }
+    Ok(Position {
+        hash: block.hash(),
+        id: block.block.consensus.id(),
+        first_transaction: below.first_transaction.saturating_add(u64::from(below.transactions)),
+        transactions: u32::try_from(block.block.body.transactions.len()).unwrap_or(u32::MAX),
+        ..*found
+    })
+}
+
+/// Compares rows of epochs from a key on; the next key.
+pub(super) fn epochs(inner: &Inner, from: &[u8], done: &mut Scrubbed) -> Result<Option<Vec<u8>>, Fault> {
+    let from = if from.is_empty() { &[0][..] } else { from };
+    let (mut rows, mut next) = (0, None);
+    inner.blocks.rows().scan(tables::EPOCH, from, |key, row| {
+        if rows == EPOCHS_MAX {
+            next = Some(key.to_vec());
+            return ControlFlow::Break(());
+        }
+        rows += 1;
+        if let Err(fault) = rows_of_epochs::check(key, row) {
+            done.find("epoch", format!("the row of {}: {fault}", hex::encode(key)));
+        }
+        ControlFlow::Continue(())
+    })?;
+    done.count(rows);
+    Ok(next)
+}
