@@ -28,7 +28,7 @@ use crate::{
     store::Inner,
     tables::{self, AccountRow, Applied, meta},
     trie::{
-        node::{Source, Value},
+        node::{Key as _, Root, Source, Tree, Value},
         prefix, record,
         state::{AccountLeaf, AccountSource, StateTrie, StorageSource, StorageTrie},
     },
@@ -146,7 +146,6 @@ fn behind(key: &B256, depth: usize) -> Next {
 }
 
 fn nibbles(key: &B256, depth: usize) -> Vec<u8> {
-    use crate::trie::node::Key as _;
     (0..depth).map(|index| key.nibble(index)).collect()
 }
 
@@ -275,7 +274,7 @@ impl<'a> Scrub<'a> {
         let trie = StateTrie::stored(state.root);
         let compared = Compared {
             names: (ACCOUNTS.1, "account_node"),
-            root: trie.root.as_ref(),
+            root: &trie.root,
             source: &AccountSource(&state.source),
             snapshot: state.rows.rows(),
             nodes: (tables::ACCOUNT_NODE, &[]),
@@ -310,10 +309,10 @@ impl<'a> Scrub<'a> {
                 None => self.done.find(SLOTS.1, format!("the row of {key} of account {account} does not decode")),
             }
         }
-        let root = crate::trie::node::Node::root(row.storage_root);
+        let root = Root::stored(row.storage_root);
         let compared = Compared {
             names: (SLOTS.1, "storage_node"),
-            root: root.as_ref(),
+            root: &root,
             source: &StorageSource { source: &state.source, id: row.storage_id },
             snapshot: state.rows.rows(),
             nodes: (tables::STORAGE_NODE, &id),
@@ -380,7 +379,7 @@ fn around(key: &B256, read: &dyn Fn(&B256) -> Result<Part, Fault>) -> Result<B25
 struct Compared<'a, V> {
     /// The tables of rows and of records.
     names: (&'static str, &'static str),
-    root: Option<&'a crate::trie::node::Link<B256, V>>,
+    root: &'a Tree<B256, V>,
     source: &'a dyn Source<B256, V>,
     snapshot: &'a Snapshot,
     /// The table of records, and what its keys begin with.
@@ -419,7 +418,6 @@ impl<V: Value> Compared<'_, V> {
     }
 
     fn narrow(&self, under: &[u8], rows: &[(B256, V)], done: &mut Scrubbed) -> Result<(), Fault> {
-        use crate::trie::node::Key as _;
         let before = done.findings.len();
         for nibble in 0..16 {
             let first = rows.partition_point(|(key, _)| key.nibble(under.len()) < nibble);

@@ -14,7 +14,7 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Log, LogData, Sign
 use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles, TrieAccount, proof::verify_proof};
 use engine::{
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
-    ports::{StateError, Store, StoreError},
+    ports::{Store, StoreError},
     types::{
         Account, AccountChange, Block, BlockBody, CommittedBlock, ConsensusHeader, Envelope, ExecutedBlock,
         FinalizedBlock, Height, Receipt, SlotChange, StateChanges, Transaction, TrieHandle,

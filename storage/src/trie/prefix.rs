@@ -1,46 +1,47 @@
 //! The part of a trie that lies under a prefix: where it hangs, and whether rows make it.
 
+use alloy_primitives::B256;
+
 use super::{
-    encode::Hasher,
-    node::{Body, Key, Link, Source, TrieError, Value},
-    record, update,
+    node::{Body, Branch, Child, Key as _, Source, Tree, TrieError, Value},
+    record,
+    stream::{Records, Stream},
 };
 
 /// A node with its position.
-type Placed<K, V> = (Vec<u8>, Link<K, V>);
+type Placed<V> = (Vec<u8>, Child<B256, V>);
 
 /// The node that holds every key under `prefix`, with its position; `None` where there can be no such key.
 ///
 /// # Errors
 /// [`TrieError`] when a node on the way cannot be resolved.
-fn at<K: Key, V: Value>(
-    root: Option<&Link<K, V>>,
+fn at<V: Value>(
+    tree: &Tree<B256, V>,
     prefix: &[u8],
-    source: &dyn Source<K, V>,
-) -> Result<Option<Placed<K, V>>, TrieError> {
+    source: &dyn Source<B256, V>,
+) -> Result<Option<Placed<V>>, TrieError> {
     let mut path: Vec<u8> = Vec::with_capacity(64);
-    let mut next = root.cloned();
-    while let Some(node) = next.take() {
+    let mut next = tree.as_ref().map(|root| root.child());
+    while let Some(child) = next.take() {
         let Some(rest) = prefix.get(path.len()..).filter(|rest| !rest.is_empty()) else {
-            return Ok(Some((path, node)));
+            return Ok(Some((path, child)));
         };
-        let body = node.body(&path, source)?;
-        match &*body {
-            Body::Leaf { key, .. } => {
+        match &child.node(&path, source)?.body {
+            Body::Leaf(key, _) => {
                 let is_under = prefix.iter().enumerate().all(|(index, nibble)| key.nibble(index) == *nibble);
-                return Ok(is_under.then_some((path, node)));
+                return Ok(is_under.then_some((path, child)));
             }
             Body::Branch(branch) => {
                 let common = rest.iter().zip(&branch.prefix).take_while(|(left, right)| left == right).count();
                 if common == rest.len() {
-                    return Ok(Some((path, node)));
+                    return Ok(Some((path, child)));
                 }
                 if common < branch.prefix.len() {
                     return Ok(None);
                 }
                 path.extend_from_slice(&branch.prefix);
                 path.push(rest[common]);
-                next = branch.children[usize::from(rest[common])].clone();
+                next = branch.child(rest[common]);
             }
         }
     }
@@ -50,37 +51,34 @@ fn at<K: Key, V: Value>(
 /// A record that rows call for: its position, and its bytes.
 pub(crate) type Record = (Vec<u8>, Vec<u8>);
 
-/// The records of the branches that `rows` make, all rows there are under `prefix`; `None` if they make another part
-/// than the trie has there.
+struct Found(Vec<Record>);
+
+impl<V> Records<V> for Found {
+    type Error = std::convert::Infallible;
+
+    fn record(&mut self, position: &[u8], branch: &Branch<B256, V>) -> Result<(), Self::Error> {
+        self.0.push((position.to_vec(), record::encode(branch)));
+        Ok(())
+    }
+}
+
+/// The records of the branches that `rows` make, all rows there are under `prefix`, in order of key; `None` if they
+/// make another part than the trie has there.
 ///
 /// # Errors
 /// [`TrieError`] when a node above them cannot be resolved.
-pub(crate) fn records<K: Key, V: Value>(
-    root: Option<&Link<K, V>>,
+pub(crate) fn records<V: Value>(
+    tree: &Tree<B256, V>,
     prefix: &[u8],
-    rows: &[(K, V)],
-    source: &dyn Source<K, V>,
+    rows: &[(B256, V)],
+    source: &dyn Source<B256, V>,
 ) -> Result<Option<Vec<Record>>, TrieError> {
-    let Some((position, node)) = at(root, prefix, source)? else {
+    let Some((position, child)) = at(tree, prefix, source)? else {
         return Ok(rows.is_empty().then(Vec::new));
     };
-    let entries: Vec<(&K, &V)> = rows.iter().map(|(key, value)| (key, value)).collect();
-    let mut hasher = Hasher::default();
-    let Some(built) = update::build(position.len(), &entries) else { return Ok(None) };
-    if built.reference(&mut hasher).root_hash() != node.reference(&mut hasher).root_hash() {
-        return Ok(None);
-    }
-    let mut found = Vec::new();
-    collect(&built, position, &mut found);
-    Ok(Some(found))
-}
-
-fn collect<K: Key, V: Value>(node: &Link<K, V>, position: Vec<u8>, found: &mut Vec<Record>) {
-    let body = node.resident().expect("a node that was just built is in memory");
-    let Body::Branch(branch) = &*body else { return };
-    for (nibble, child) in (0..).zip(&branch.children) {
-        let Some(child) = child else { continue };
-        collect(child, [&position, &branch.prefix[..], &[nibble]].concat(), found);
-    }
-    found.push((position, record::encode(branch)));
+    let (mut stream, mut found) = (Stream::below(position.len()), Found(Vec::new()));
+    let pushed = rows.iter().try_for_each(|(key, value)| stream.push(*key, value.clone(), &mut found));
+    let Ok(reference) = pushed.and_then(|()| stream.reference(&mut found));
+    let is_it = reference.is_some_and(|reference| reference.root_hash() == child.reference.root_hash());
+    Ok(is_it.then_some(found.0))
 }

@@ -10,7 +10,7 @@ use alloy_primitives::B256;
 use alloy_trie::EMPTY_ROOT_HASH;
 
 use super::{
-    encode::{References, encode_leaf},
+    encode::{NodeRef, References, encode_leaf},
     node::{Branch, Child, Key as _, Kind, Value},
     update::references_of,
 };
@@ -55,11 +55,13 @@ pub(crate) struct Stream<V> {
     levels: Vec<Level<V>>,
     newest: Option<(B256, V)>,
     references: References,
+    /// Nibbles above all of it, which all keys share.
+    depth: usize,
 }
 
 impl<V> Default for Stream<V> {
     fn default() -> Self {
-        Self { levels: Vec::new(), newest: None, references: References::default() }
+        Self::below(0)
     }
 }
 
@@ -67,6 +69,13 @@ impl<V> Default for Stream<V> {
 fn shared(left: &B256, right: &B256) -> usize {
     let byte = left.iter().zip(right).take_while(|(left, right)| left == right).count();
     2 * byte + usize::from(left.get(byte).zip(right.get(byte)).is_some_and(|(left, right)| left >> 4 == right >> 4))
+}
+
+impl<V> Stream<V> {
+    /// Builds the part of a trie that lies below so many nibbles.
+    pub(crate) fn below(depth: usize) -> Self {
+        Self { levels: Vec::new(), newest: None, references: References::default(), depth }
+    }
 }
 
 impl<V: Value> Stream<V> {
@@ -143,21 +152,28 @@ impl<V: Value> Stream<V> {
     ///
     /// # Errors
     /// Those of the records.
-    pub(crate) fn finish<R: Records<V>>(mut self, records: &mut R) -> Result<B256, R::Error> {
-        let Some((key, value)) = self.newest.take() else { return Ok(EMPTY_ROOT_HASH) };
+    pub(crate) fn finish<R: Records<V>>(self, records: &mut R) -> Result<B256, R::Error> {
+        Ok(self.reference(records)?.map_or(EMPTY_ROOT_HASH, |reference| reference.root_hash()))
+    }
+
+    /// Ends the trie; gives how a parent refers to it, `None` if it is empty.
+    ///
+    /// # Errors
+    /// Those of the records.
+    pub(crate) fn reference<R: Records<V>>(mut self, records: &mut R) -> Result<Option<NodeRef>, R::Error> {
+        let Some((key, value)) = self.newest.take() else { return Ok(None) };
         let mut node = Waiting::Leaf(key, value);
         while let Some(mut level) = self.levels.pop() {
             level.children.push((key.nibble(level.depth), node));
-            let start = self.levels.last().map_or(0, |level| level.depth + 1);
+            let start = self.levels.last().map_or(self.depth, |level| level.depth + 1);
             node = Waiting::Branch(self.complete(level, &key, start, records)?);
         }
-        let reference = match node {
+        Ok(match node {
             Waiting::Leaf(key, value) => {
-                self.references.add(|out| encode_leaf(&key, &value, 0, out));
+                self.references.add(|out| encode_leaf(&key, &value, self.depth, out));
                 self.references.take().next()
             }
             Waiting::Branch(branch) => references_of(&[branch], &mut self.references).pop(),
-        };
-        Ok(reference.expect("one node was added").root_hash())
+        })
     }
 }

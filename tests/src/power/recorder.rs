@@ -93,7 +93,7 @@ fn build() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/power/recorder.c");
     // Beside the programs; several processes may build it at once, so each builds its own and puts it in place.
     let folder = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
-    let folder = folder.parent().unwrap_or(Path::new("."));
+    let folder = folder.parent().unwrap_or_else(|| Path::new("."));
     let (own, library) = (folder.join(format!("recorder-{}.so", std::process::id())), folder.join("recorder.so"));
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let built = Command::new(&compiler)
