@@ -12,7 +12,7 @@
 //! first reader who comes before: whoever sees a height finds everything up to it.
 //!
 //! When a segment is full, the housekeeper writes its file; the newest part is built again when the store opens. It is
-//! in memory, and so bounded by the size of a segment: a key with one posting takes 38 to 75 bytes, a further posting 8,
+//! in memory, and so bounded by the size of a segment: a key with one posting takes 38 to 75 bytes, one more 8,
 //! so a token transfer takes 250 to 500. The most there can be is of slots with short keys, which have 8 bytes in a
 //! segment. A file that is missing or damaged is built again from its segment, when the store opens or when that is
 //! seen.
