@@ -7,7 +7,7 @@ use tests::cluster::{
     watch::{Figures, Percentiles, Seen, ms},
 };
 
-use crate::{Scene, TOGETHER, skipped, throughput};
+use crate::{Scene, TOGETHER, skipped};
 
 /// The validator that something is wrong with; node 0 is looked at.
 const SICK: usize = 3;
@@ -56,11 +56,8 @@ fn one_slow_disk_slows_only_its_own_leader() {
     let base = scene.measure_both("before");
     scene.sicken(Ailment::SlowSyncs(Duration::from_millis(500)));
     let slow = scene.measure_both("slow syncs");
-    let all = [0, 1, 2, 3];
-    let most_slow = throughput(&scene.cluster, &all, 1);
     scene.sicken(Ailment::None);
     let after = scene.measure_both("healthy again");
-    let most = throughput(&scene.cluster, &all, 2);
     let slot = scene.cluster.timing.slot;
     scene.finish();
     // Of so few blocks the 99th of 100 is the slowest: one that waited for a core counts like one that waited for a
@@ -71,7 +68,6 @@ fn one_slow_disk_slows_only_its_own_leader() {
     let (slow, base) = (slow.figures, base.figures);
     let (rate, before) = (slow.transactions_per_second, base.transactions_per_second);
     assert!(rate >= 0.7 * before, "{rate:.0} tx/s, before it were {before:.0}");
-    assert!(most_slow >= 0.7 * most, "at most {most_slow:.0} tx/s, with healthy disks {most:.0}");
 }
 
 #[test]
