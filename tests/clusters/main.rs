@@ -3,8 +3,8 @@
 //! They need root, network namespaces, nftables, strace and libfaketime, and minutes; they run when
 //! `SLUICE_CLUSTERS=1`, one at a time (`--test-threads 1`), and say plainly when they do not. Each prints what it
 //! measured; chance follows from `SLUICE_SEED`. More of each: `SLUICE_CLUSTERS_SECONDS`, `SLUICE_CLUSTERS_KILLS`,
-//! `SLUICE_CLUSTERS_BLOCKS`, `SLUICE_CLUSTERS_SLOT_MS`, `SLUICE_CLUSTERS_TXS`, `SLUICE_CLUSTERS_WIDE=1`; `SLUICE_CLUSTERS_KEEP=1` keeps the
-//! folders of a run that failed.
+//! `SLUICE_CLUSTERS_BLOCKS`, `SLUICE_CLUSTERS_SLOT_MS`, `SLUICE_CLUSTERS_TXS`, `SLUICE_CLUSTERS_WIDE=1`;
+//! `SLUICE_CLUSTERS_KEEP=1` keeps the folders of a run that failed.
 
 #![allow(clippy::print_stdout, reason = "a long test tells what it did and measured")]
 
