@@ -39,6 +39,13 @@ struct Recent {
     transactions: u64,
 }
 
+impl Recent {
+    /// Whether a height is at or below the tip.
+    fn is_committed(&self, height: Height) -> bool {
+        self.blocks.back().is_some_and(|(tip, _)| height <= tip.height())
+    }
+}
+
 /// What a new block pushed out of memory.
 #[derive(Default)]
 pub(crate) struct Outdated {
@@ -180,14 +187,19 @@ impl Blocks {
 
     /// Where a block is.
     pub(crate) fn position(&self, height: Height) -> Result<Option<Position>, Fault> {
-        if let Some((position, _)) = self.recent.read().unindexed.get(&height) {
-            return Ok(Some(*position));
-        }
+        let is_committed = {
+            // Asked for together: a block that is committed after this look has no row yet.
+            let recent = self.recent.read();
+            if let Some((position, _)) = recent.unindexed.get(&height) {
+                return Ok(Some(*position));
+            }
+            recent.is_committed(height)
+        };
         let row = self.rows().get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?;
         match row {
             Some(None) => Err(Fault::corrupt(format!("canonical row {height} does not decode"))),
             Some(found) => Ok(found),
-            None if height <= self.tip().height() => Err(Fault::corrupt(format!("there is no canonical row {height}"))),
+            None if is_committed => Err(Fault::corrupt(format!("there is no canonical row {height}"))),
             None => Ok(None),
         }
     }
@@ -257,9 +269,13 @@ impl Blocks {
         if let Some(block) = self.recent_block(height) {
             return Ok(Some(block.block.header.clone()));
         }
-        if let Some((_, header)) = self.recent.read().unindexed.get(&height) {
-            return Ok(Some(header.clone()));
-        }
+        let is_committed = {
+            let recent = self.recent.read();
+            if let Some((_, header)) = recent.unindexed.get(&height) {
+                return Ok(Some(header.clone()));
+            }
+            recent.is_committed(height)
+        };
         let row = self.rows().get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
         match row {
             Some(Ok(header)) => {
@@ -273,7 +289,7 @@ impl Blocks {
                 Ok(Some(header))
             }
             Some(Err(_)) => Err(Fault::corrupt(format!("header row {height} does not decode"))),
-            None if height <= self.tip().height() => Err(Fault::corrupt(format!("there is no header row {height}"))),
+            None if is_committed => Err(Fault::corrupt(format!("there is no header row {height}"))),
             None => Ok(None),
         }
     }

@@ -137,6 +137,24 @@ fn readers_see_one_state_while_blocks_and_checkpoints_pass() {
     world.read().check(&store);
 }
 
+#[test]
+fn a_block_that_is_just_being_committed_is_there_or_not_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(8);
+    let store = open_on(&FaultyDisk::default(), config(dir.path()), &world.chain).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for height in (1..=600).map(Height) {
+                while store.header(height).unwrap().is_none() {}
+                assert_eq!(store.height_of(store.header(height).unwrap().unwrap().hash()).unwrap(), Some(height));
+            }
+        });
+        for _ in 0..600 {
+            world.commit(&store, 1).unwrap();
+        }
+    });
+}
+
 fn read_random_heights(store: &Database, world: &RwLock<World>, done: &AtomicBool, mut random: u64) {
     let mut reads = 0;
     while !done.load(Ordering::Relaxed) || reads < 20 {
