@@ -38,47 +38,60 @@ pub(super) struct State {
     spare: Option<Arc<dyn DiskFile>>,
     /// Somebody is writing zeros.
     writing: bool,
+    /// The file with a spare's name is one that was taken.
+    is_taken: bool,
     /// Files that are not needed any more.
     old: Vec<PathBuf>,
 }
 
 impl Spares {
-    /// Makes a spare soon, of a file that is not needed any more if there is one.
+    /// Makes a spare soon, of a file that is not needed any more if there is one; what was taken has its own name now.
     pub(super) fn prepare(self: &Arc<Self>, old: impl IntoIterator<Item = PathBuf>) {
-        self.state.lock().old.extend(old);
-        let own = Arc::clone(self);
-        let job = move || {
-            let mut state = own.state.lock();
-            if state.writing || (state.spare.is_some() && state.old.is_empty()) {
-                return;
-            }
-            let old = std::mem::take(&mut state.old);
-            let is_wanted = state.spare.is_none();
-            state.writing = true;
-            drop(state);
-            let outcome = own.make(old, is_wanted);
-            let mut state = own.state.lock();
-            state.writing = false;
-            match outcome {
-                Ok(Some(file)) => state.spare = Some(file),
-                Ok(None) => {}
-                Err(error) => warn!(%error, "no spare file for the log"),
-            }
-            drop(state);
-            own.changed.notify_all();
-        };
+        {
+            let mut state = self.state.lock();
+            state.old.extend(old);
+            state.is_taken = false;
+        }
         match &self.housekeeper {
-            Some(housekeeper) => housekeeper.submit(Box::new(job)),
-            None => job(),
+            Some(housekeeper) => {
+                let own = Arc::clone(self);
+                housekeeper.submit(Box::new(move || own.work()));
+            }
+            None => self.work(),
         }
     }
 
-    /// Takes the spare, or makes one now.
+    /// Makes a spare if there is none, and removes old files. Whoever does this may come late: while a spare that was
+    /// taken still bears the name of spares, nothing is done.
+    pub(super) fn work(&self) {
+        let mut state = self.state.lock();
+        if state.writing || state.is_taken || (state.spare.is_some() && state.old.is_empty()) {
+            return;
+        }
+        let old = std::mem::take(&mut state.old);
+        let is_wanted = state.spare.is_none();
+        state.writing = true;
+        drop(state);
+        let outcome = self.make(old, is_wanted);
+        let mut state = self.state.lock();
+        state.writing = false;
+        match outcome {
+            Ok(Some(file)) => state.spare = Some(file),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "no spare file for the log"),
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Takes the spare, or makes one now. It keeps its name until the caller renames it, and [`Self::prepare`] says that
+    /// this is done.
     pub(super) fn take(&self) -> Result<Arc<dyn DiskFile>, Fault> {
         let mut state = self.state.lock();
         while state.writing {
             self.changed.wait(&mut state);
         }
+        state.is_taken = true;
         if let Some(spare) = state.spare.take() {
             return Ok(spare);
         }
@@ -86,7 +99,9 @@ impl Spares {
         state.writing = true;
         drop(state);
         let made = self.make(old, true);
-        self.state.lock().writing = false;
+        let mut state = self.state.lock();
+        (state.writing, state.is_taken) = (false, made.is_ok());
+        drop(state);
         self.changed.notify_all();
         made?.ok_or_else(|| Fault::Failed("no spare file for the log".to_owned()))
     }

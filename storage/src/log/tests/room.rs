@@ -174,3 +174,20 @@ fn a_log_of_another_chain_schema_or_number_is_refused_and_left_alone() {
     assert_eq!(disk.bytes(&path(0)), before);
     assert_eq!(open_on(&disk).unwrap().1.entries, [vote(0, 1, 1)]);
 }
+
+/// The thread that makes spares may be asked before a file is taken and come to it afterwards.
+#[test]
+fn a_spare_that_was_taken_is_left_alone_until_it_has_its_own_name() {
+    let disk = FaultyDisk::default();
+    let log = fresh(&disk);
+    let spare = path(0).with_file_name("spare.log");
+    let taken = log.spares.take().unwrap();
+    taken.write_at(b"votes", 0).unwrap();
+    log.spares.work();
+    assert!(disk.bytes(&spare).starts_with(b"votes"));
+    // Once it has another name, the next spare is another file.
+    crate::disk::Disk::rename(&disk, &spare, &path(1)).unwrap();
+    log.spares.prepare([]);
+    assert!(disk.bytes(&path(1)).starts_with(b"votes"));
+    assert_eq!(disk.bytes(&spare), vec![0; disk.bytes(&path(0)).len()]);
+}
