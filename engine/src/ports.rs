@@ -306,6 +306,14 @@ pub enum StoreError {
     /// State at this height is not kept.
     #[error("state at height {0} is not available")]
     Unavailable(Height),
+    /// What proves the state at this height is not kept.
+    #[error("no proof of the state at height {height}: proofs go back to height {lowest}")]
+    NoProof {
+        /// Height asked for.
+        height: Height,
+        /// Lowest height that has proofs.
+        lowest: Height,
+    },
 }
 
 /// A Merkle proof of one account and some of its slots.
@@ -405,7 +413,7 @@ pub trait Store: Send + Sync {
     /// Proof of an account and some slots against the state root at `height`.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] outside the kept range.
+    /// [`StoreError::NoProof`] below the kept range, [`StoreError::Unavailable`] above it.
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError>;
 }
 

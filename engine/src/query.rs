@@ -365,7 +365,7 @@ impl Query {
     /// Proof of an account and slots at a height.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] outside the kept range.
+    /// [`StoreError::NoProof`] below the kept range, [`StoreError::Unavailable`] above it.
     pub fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {
         self.store.proof(height, address, slots)
     }

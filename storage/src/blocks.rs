@@ -148,7 +148,11 @@ impl Blocks {
         }
         if let Some(trie) = trie {
             recent.tries.push_back((height, trie));
-            while recent.tries.front().is_some_and(|(old, _)| old.0.saturating_add(STATE_WINDOW_HEIGHTS) < height.0) {
+            // What is above the checkpoint can be had from its trie only.
+            let kept =
+                recent.unindexed.first_key_value().map_or(height, |(lowest, _)| Height(lowest.0.saturating_sub(1)));
+            let kept = kept.min(Height(height.0.saturating_sub(STATE_WINDOW_HEIGHTS)));
+            while recent.tries.front().is_some_and(|(old, _)| *old < kept) {
                 outdated.tries.extend(recent.tries.pop_front().map(|(_, trie)| trie));
             }
         }

@@ -19,12 +19,12 @@ use engine::types::Height;
 use crate::{
     error::Fault,
     kv::{Table, WriteTxn},
-    metrics,
+    metrics, prefetch,
     snapshot::StateSnapshot,
     store::Inner,
     tables::{self, AccountRow, Applied, meta, storage_key},
     trie::{
-        diff::{Sink, diff},
+        diff::{Scope, Sink, diff},
         evict,
         node::{Branch, TrieError},
         record,
@@ -44,7 +44,8 @@ pub(crate) struct Checkpointed {
     pub(crate) next_storage_id: u64,
 }
 
-type Row = (Vec<u8>, Option<Vec<u8>>);
+/// A key with its value, `None` to delete it.
+pub(crate) type Row = (Vec<u8>, Option<Vec<u8>>);
 
 /// Rows that lead from one trie to another, by table.
 pub(crate) struct Batch<'a> {
@@ -75,7 +76,7 @@ impl<'a> Batch<'a> {
             garbage: Vec::new(),
             next_storage_id,
         };
-        diff(&old.root, &new.root, &AccountSource(source), true, &mut batch)?;
+        diff(&old.root, &new.root, &AccountSource(source), Scope::Deep, &mut batch)?;
         // Leaves come in order of key; positions are packed, so their order is not that of their keys.
         batch.account_nodes.sort_unstable();
         batch.storage_nodes.sort_unstable();
@@ -106,7 +107,7 @@ impl<'a> Batch<'a> {
         let id = incarnation.id();
         let source = StorageSource { source: self.source, id };
         let mut sink = SlotSink { id, slots: &mut self.slots, nodes: &mut self.storage_nodes };
-        diff(same.map_or(&None, |old| &old.root), &new.root, &source, false, &mut sink)
+        diff(same.map_or(&None, |old| &old.root), &new.root, &source, Scope::All, &mut sink)
     }
 }
 
@@ -118,12 +119,16 @@ impl Sink<B256, AccountLeaf> for Batch<'_> {
             return Ok(());
         };
         self.storage(old.map(|leaf| &leaf.storage), &leaf.storage)?;
-        let row = AccountRow { account: leaf.account, storage_id: leaf.storage.id(), storage_root: leaf.storage.hash };
-        self.accounts.push((key.to_vec(), Some(row.encode())));
+        self.accounts.push((key.to_vec(), Some(AccountRow::of(leaf).encode())));
         Ok(())
     }
 
-    fn node(&mut self, position: &[u8], branch: Option<&Branch<B256, AccountLeaf>>) {
+    fn node(
+        &mut self,
+        position: &[u8],
+        _: Option<&Branch<B256, AccountLeaf>>,
+        branch: Option<&Branch<B256, AccountLeaf>>,
+    ) {
         let mut key = Vec::with_capacity(8);
         record::position_key(position, &mut key);
         self.account_nodes.push((key, branch.map(record::encode)));
@@ -142,7 +147,7 @@ impl Sink<B256, U256> for SlotSink<'_> {
         Ok(())
     }
 
-    fn node(&mut self, position: &[u8], branch: Option<&Branch<B256, U256>>) {
+    fn node(&mut self, position: &[u8], _: Option<&Branch<B256, U256>>, branch: Option<&Branch<B256, U256>>) {
         let mut key = Vec::with_capacity(16);
         key.extend_from_slice(&self.id.to_be_bytes());
         record::position_key(position, &mut key);
@@ -171,11 +176,14 @@ pub(crate) fn run(inner: &Inner) -> Result<(), Fault> {
 fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
     let start = Instant::now();
     let (height, trie) = inner.blocks.newest_trie();
+    inner.past.absorb(&inner.snapshots);
     inner.fail.hit("checkpoint.start").map_err(Fault::Failed)?;
     if height > checkpointed.applied.height {
         let hash = inner.blocks.hash(height)?.ok_or_else(|| Fault::corrupt(format!("block {height} has no hash")))?;
         let batch = Batch::collect(&checkpointed.trie, &trie, &inner.snapshots, checkpointed.next_storage_id)?;
         let applied = Applied { height, hash, root: trie.hash };
+        inner.past.seal(height)?;
+        prefetch::pages(&inner.state, &batch.tables())?;
         write_state(inner, &batch, applied)?;
         let rows = inner.state.snapshot()?;
         inner.snapshots.replace(StateSnapshot::new(rows, height));
@@ -184,6 +192,7 @@ fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
     }
     inner.fail.hit("checkpoint.between").map_err(Fault::Failed)?;
     write_chain(inner, checkpointed.applied.height)?;
+    inner.past.tidy(checkpointed.applied.height)?;
     inner.fail.hit("checkpoint.after").map_err(Fault::Failed)?;
     settle(inner, checkpointed);
     metrics::CHECKPOINT.increment();
@@ -251,7 +260,7 @@ fn write_chain(inner: &Inner, height: Height) -> Result<(), Fault> {
 fn settle(inner: &Inner, checkpointed: &Checkpointed) {
     let height = checkpointed.applied.height;
     inner.codes.write().pending.retain(|_, (deployed, _)| *deployed > height);
-    inner.overlay.prune(inner.blocks.tip().height(), height);
+    inner.overlay.prune(inner.blocks.tip().height(), height, |changes| inner.cache.forget(changes));
     evict::evict(&checkpointed.trie, inner.config.trie_bytes_max);
     let mut dirty = inner.dirty.lock();
     while let Some((done, slots, bytes)) = dirty.blocks.front().copied().filter(|(done, ..)| *done <= height) {

@@ -14,6 +14,7 @@ use crate::{
     error::Fault,
     metrics,
     overlay::Ended,
+    past::Asked,
     record,
     segment::Written,
     store::Inner,
@@ -130,6 +131,15 @@ fn publish(
         first_transaction: 0,
         transactions: u32::try_from(executed.block.body.transactions.len()).unwrap_or(u32::MAX),
     };
+    match inner.past.note(height, (&parent, &trie), &executed.changes) {
+        Asked::Nothing => {}
+        Asked::Now => inner.past.absorb(&inner.snapshots),
+        Asked::Soon => {
+            let inner = Arc::clone(inner);
+            let housekeeper = Arc::clone(&inner.housekeeper);
+            housekeeper.submit(Box::new(move || inner.past.absorb(&inner.snapshots)));
+        }
+    }
     let outdated = inner.blocks.push(Arc::clone(&committed), position, Some(trie));
     if !outdated.is_empty() {
         inner.housekeeper.submit(Box::new(move || drop(outdated)));

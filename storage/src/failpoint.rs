@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every fail point on the way of a block, so that a crash test can visit them all.
-pub const FAIL_POINTS: [&str; 21] = [
+pub const FAIL_POINTS: [&str; 23] = [
     "genesis.identity",
     "genesis.rows",
     "genesis.applied",
@@ -23,6 +23,8 @@ pub const FAIL_POINTS: [&str; 21] = [
     "index.write",
     "index.rename",
     "checkpoint.start",
+    "past.write",
+    "past.rename",
     "checkpoint.before_state",
     "checkpoint.between",
     "checkpoint.after",

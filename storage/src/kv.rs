@@ -105,7 +105,12 @@ impl Env {
 
     /// Opens a snapshot of what is committed; the caller must be the only writer.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, KvError> {
-        let lanes = (0..LANES)
+        self.snapshot_for(LANES)
+    }
+
+    /// The same, for so many threads at once.
+    pub(crate) fn snapshot_for(&self, lanes: usize) -> Result<Snapshot, KvError> {
+        let lanes = (0..lanes)
             .map(|_| self.env.begin_ro_unsync().map(Mutex::new))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| KvError::new("begin", "read transaction", error))?;
@@ -152,6 +157,18 @@ impl Snapshot {
             .get(self.tables[table.0].dbi(), key)
             .map_err(|error| KvError::new("reading", self.names[table.0], error))?;
         Ok(value.map(|bytes| read(&bytes)))
+    }
+
+    /// Brings the pages on the way to `key` into memory.
+    pub(crate) fn touch(&self, table: Table, key: &[u8]) -> Result<(), KvError> {
+        let key = checked_key(key, self.names, table)?;
+        let lane = self.lane();
+        let found: Option<Cow<'_, [u8]>> = lane
+            .get(self.tables[table.0].dbi(), key)
+            .map_err(|error| KvError::new("reading", self.names[table.0], error))?;
+        // A value lies on the page that led to it, but for one of more than a page.
+        std::hint::black_box(found.and_then(|value| value.last().copied()));
+        Ok(())
     }
 
     /// Hands the first row at or above `key` to `read`.

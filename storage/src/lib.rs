@@ -5,17 +5,19 @@
 //!                 -> overlay, trie handles   what changed since the checkpoint, in memory
 //! checkpoint      -> state/, chain/          every few seconds, many blocks in one MDBX transaction
 //! view(height)    -> overlay, else snapshot  frozen, shared by threads; of old heights: index, then the records
+//! checkpoint      -> past/FIRST-LAST.past    what it replaces, for proofs of old heights
 //! open            -> recovery                replays the records above the checkpoint
 //! journal()       -> log/NNNNNNNN.log        what was signed here, synced before it is sent
 //! ```
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
-//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `overlay`, `view`, `history`, `snapshot`, [`trie`], `tables`,
+//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`, `snapshot`, [`trie`], `tables`,
 //! `scrub`, `kv`, `load`, `disk`.
 
 pub mod store;
 
 mod blocks;
+mod cache;
 mod checkpoint;
 mod commit;
 mod disk;
@@ -32,10 +34,11 @@ pub mod log;
 pub mod metrics;
 mod open;
 mod overlay;
+mod past;
+mod prefetch;
 mod rebuild;
 mod record;
 mod recovery;
-mod rewind;
 mod scrub;
 mod segment;
 mod snapshot;

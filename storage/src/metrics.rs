@@ -18,6 +18,8 @@ pub static LOG_BYTES: Counter = Counter::new("storage_log_bytes_total");
 pub static CHECKPOINT_BYTES: Counter = Counter::new("storage_checkpoint_bytes_total");
 /// Rows written or deleted by checkpoints.
 pub static CHECKPOINT_ROWS: Counter = Counter::new("storage_checkpoint_row_total");
+/// Accounts and slots that were found in the cache above MDBX.
+pub static CACHE_HIT: Counter = Counter::new("storage_cache_hit_total");
 /// Rows read from MDBX.
 pub static READ: Counter = Counter::new("storage_database_read_total");
 /// keccak256 computed for the trie.
@@ -52,6 +54,7 @@ pub fn export() {
         &INDEX_BUSY,
         &CHECKPOINT_BYTES,
         &CHECKPOINT_ROWS,
+        &CACHE_HIT,
         &READ,
         &KECCAK,
         &BLOCK_COMMITTED,

@@ -5,7 +5,7 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     blocks::{self, Blocks},
+    cache::Cache,
     checkpoint::{self, Checkpointed},
     disk::{Disk, FolderLock, RealDisk},
     error::{Fault, OpenError},
@@ -26,6 +27,7 @@ use crate::{
     kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
+    past::Past,
     recovery, scrub,
     segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
     snapshot::{Snapshots, StateSnapshot},
@@ -57,6 +59,7 @@ pub(crate) fn open(
     let segments_dir = config.dir.join("segments");
     RealDisk.create_dir(&config.dir).map_err(Fault::from)?;
     disk.create_dir(&segments_dir).map_err(Fault::from)?;
+    disk.create_dir(&past_in(&config.dir)).map_err(Fault::from)?;
     let lock =
         FolderLock::take(&config.dir).map_err(Fault::from)?.ok_or_else(|| OpenError::Locked(config.dir.clone()))?;
 
@@ -75,6 +78,11 @@ pub(crate) fn open(
     };
     let appender = open_segments(disk, &segments_dir, &config, identity, &fail)?;
     build(config, chain, fail, (state, chain_env), applied, appender, lock)
+}
+
+/// The folder of what checkpoints replaced.
+fn past_in(dir: &Path) -> PathBuf {
+    dir.join("past")
 }
 
 /// Opens an environment inside a data folder. One that is not there is made beside its place, and named when it is
@@ -213,7 +221,8 @@ fn build(
         fail: Arc::clone(&fail),
     };
     let (segments, housekeeper) = (Arc::clone(&appender.segments), Arc::clone(&appender.housekeeper));
-    let index = Arc::new(Index::open(files, Arc::clone(&segments), appender.offset, Arc::clone(&housekeeper))?);
+    let index = Arc::new(Index::open(files.clone(), Arc::clone(&segments), appender.offset, Arc::clone(&housekeeper))?);
+    let past = Past::open(Files { dir: past_in(&config.dir), ..files }, config.proof_window, applied.height)?;
     let trie = Arc::new(StateTrie::stored(applied.root));
     let rows = chain_env.snapshot().map_err(Fault::from)?;
     let blocks = Blocks::new(
@@ -235,10 +244,11 @@ fn build(
         records: Records::default(),
         housekeeper,
         overlay: Overlay::default(),
+        cache: Cache::new(config.cache_bytes_max),
         codes: RwLock::new(Codes::default()),
         appender: Mutex::new(appender),
         checkpointed: Mutex::new(Checkpointed { applied, trie, next_storage_id }),
-        rewinding: Mutex::new(()),
+        past,
         dirty: Mutex::new(Dirty::default()),
         dirty_changed: parking_lot::Condvar::new(),
         failed: std::sync::OnceLock::new(),

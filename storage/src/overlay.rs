@@ -27,7 +27,7 @@ use engine::{
     limits::STATE_WINDOW_HEIGHTS,
     types::{Account, Height, StateChanges},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::trie::state::Incarnation;
 
@@ -68,6 +68,8 @@ pub(crate) enum SlotRead {
     Value(U256),
     /// The snapshot's rows under the account's storage id hold it.
     Current,
+    /// The same, and it has this value at every kept height.
+    Steady,
     /// The rows of an ended incarnation hold it.
     Rows(Arc<Incarnation>),
     /// It stood in rows that nothing points at; the records of its blocks tell it.
@@ -85,6 +87,8 @@ pub(crate) struct Overlay {
     /// Raised around every change of `wipes`, so that a reader notices.
     wipe_epoch: AtomicU64,
     floor: AtomicU64,
+    /// Held while the floor rises.
+    gate: RwLock<()>,
     pins: Mutex<BTreeMap<Height, usize>>,
     kept: Mutex<VecDeque<(Height, Arc<StateChanges>)>>,
 }
@@ -158,6 +162,9 @@ impl Overlay {
             }
             _ => {}
         }
+        if version.is_none() && last_wipe.is_none() && next_wipe.is_none() {
+            return SlotRead::Steady;
+        }
         if last_wipe.is_some_and(|wipe| wipe > applied) {
             return SlotRead::Value(U256::ZERO);
         }
@@ -194,6 +201,14 @@ impl Overlay {
         Height(self.floor.load(Ordering::SeqCst))
     }
 
+    /// Does something while the floor stays at or below `height`; nothing if it is above.
+    pub(crate) fn at_floor(&self, height: Height, work: impl FnOnce()) {
+        let _gate = self.gate.read();
+        if self.floor() <= height {
+            work();
+        }
+    }
+
     /// Sets the floor when the store opens.
     pub(crate) fn start_at(&self, floor: Height) {
         self.floor.store(floor.0, Ordering::SeqCst);
@@ -204,14 +219,15 @@ impl Overlay {
         self.kept.lock().iter().filter(|(at, _)| *at > height).cloned().collect()
     }
 
-    /// Drops versions that neither a kept height nor a pinned view needs.
-    pub(crate) fn prune(&self, tip: Height, applied: Height) {
+    /// Drops versions that neither a kept height nor a pinned view needs; before a block's go, `forget` is told.
+    pub(crate) fn prune(&self, tip: Height, applied: Height, forget: impl Fn(&StateChanges)) {
         let limit = applied.0.min(tip.0.saturating_sub(STATE_WINDOW_HEIGHTS));
         {
             // A view that pins after this reads the new floor; one that pinned before is honoured.
             let pins = self.pins.lock();
             let pinned = pins.keys().next().map_or(limit, |height| height.0);
             let floor = limit.min(pinned.max(limit.saturating_sub(PIN_HEIGHTS_MAX)));
+            let _gate = self.gate.write();
             self.floor.fetch_max(floor, Ordering::SeqCst);
         }
         let floor = self.floor();
@@ -223,6 +239,7 @@ impl Overlay {
                     _ => return,
                 }
             };
+            forget(&changes);
             self.drop_height(height, &changes);
         }
     }

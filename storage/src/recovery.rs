@@ -28,6 +28,7 @@ use crate::{
     genesis,
     kv::Env,
     log::Mark,
+    past::Asked,
     record::{self, HEADER_BYTES, Kind},
     segment::{Appender, Entry, FIRST_OFFSET, SegmentFile, Segments, zero_tail},
     store::Inner,
@@ -247,6 +248,9 @@ pub(crate) fn replay(inner: &Arc<Inner>, scan: Scan, applied: Applied) -> Result
         if next.hash != expected {
             let text = format!("block {height} leads to state root {}, its header says {expected}", next.hash);
             return Err(Fault::corrupt(text));
+        }
+        if inner.past.note(height, (&trie, &next), &stored.changes) == Asked::Now {
+            inner.past.absorb(&inner.snapshots);
         }
         note_dirty(inner, height, stored.changes.len(), usize::try_from(position.length).unwrap_or(usize::MAX));
         drop(inner.blocks.push(stored.block, position, Some(Arc::clone(&next))));

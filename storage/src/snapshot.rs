@@ -15,9 +15,9 @@ use crate::{
     kv::{KvError, Snapshot, Table},
     tables::{self, AccountRow, storage_key},
     trie::{
-        node::{Body, Key as _, Kind, Root, TrieError},
+        node::{Body, Key as _, Kind, TrieError},
         record,
-        state::{AccountLeaf, Incarnation, StateSource, StorageTrie},
+        state::{AccountLeaf, StateSource},
     },
 };
 
@@ -95,13 +95,14 @@ impl Snapshots {
 }
 
 /// The prefix of hashed keys under a position, filled up with zeros.
-fn first_key(position: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn first_key(position: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     record::pack(position, out);
     out.resize(start + 32, 0);
 }
 
-fn below(position: &[u8], hashed: &B256) -> bool {
+/// Whether a position is above a hashed key.
+pub(crate) fn below(position: &[u8], hashed: &B256) -> bool {
     position.iter().enumerate().all(|(index, nibble)| hashed.nibble(index) == *nibble)
 }
 
@@ -122,11 +123,7 @@ impl StateSource for Snapshots {
             .rows
             .seek(tables::ACCOUNT, &key, |key, row| {
                 let key = B256::try_from(key).ok().filter(|key| below(position, key))?;
-                let row = AccountRow::decode(row)?;
-                let incarnation = (row.storage_id != 0).then(|| Incarnation::stored(row.storage_id));
-                let root = Root::stored(row.storage_root);
-                let storage = StorageTrie { root, hash: row.storage_root, incarnation };
-                Some(Body::Leaf(key, AccountLeaf { account: row.account, storage }))
+                Some(Body::Leaf(key, AccountRow::decode(row)?.leaf()))
             })
             .map_err(unreadable)?;
         Ok(leaf.flatten())

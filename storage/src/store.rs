@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     blocks::Blocks,
+    cache::Cache,
     checkpoint::Checkpointed,
     commit,
     disk::{Disk, FolderLock, RealDisk},
@@ -36,7 +37,8 @@ use crate::{
     kv::Env,
     log::{Log, Port},
     overlay::Overlay,
-    rebuild, rewind,
+    past::Past,
+    rebuild,
     scrub::{self, Scrubbed},
     segment::{Appender, Segments},
     snapshot::Snapshots,
@@ -79,6 +81,8 @@ pub struct Config {
     pub checkpoint: CheckpointPolicy,
     /// Bytes of trie nodes that stay in memory after a checkpoint.
     pub trie_bytes_max: usize,
+    /// Bytes of accounts and slots that stay in memory once they were read.
+    pub cache_bytes_max: usize,
     /// Address space reserved for each MDBX file, in bytes; its largest size.
     pub map_bytes_max: usize,
     /// Whether records are lz4-compressed: fewer bytes, some milliseconds per megabyte on the finality path.
@@ -89,6 +93,8 @@ pub struct Config {
     /// How often a random place of the tables is compared with what it must hold, by a thread if there are threads;
     /// `None` for never. Costs some milliseconds each time.
     pub scrub_interval: Option<Duration>,
+    /// How many blocks back the state is proven.
+    pub proof_window: u64,
     /// For crash tests: `name:count` of a place where the process aborts, see [`crate::failpoint`].
     pub fail_point: Option<String>,
 }
@@ -103,10 +109,12 @@ impl Config {
             log_bytes: 64 << 20,
             checkpoint: CheckpointPolicy::default(),
             trie_bytes_max: 1 << 30,
+            cache_bytes_max: 256 << 20,
             map_bytes_max: 1 << 40,
             compress: false,
             background: true,
             scrub_interval: Some(Duration::from_secs(60)),
+            proof_window: 10_000,
             fail_point: None,
         }
     }
@@ -114,7 +122,13 @@ impl Config {
     /// The settings of a development chain: smaller files, less memory.
     #[must_use]
     pub fn dev(dir: impl Into<PathBuf>) -> Self {
-        Self { segment_bytes: 64 << 20, log_bytes: 16 << 20, trie_bytes_max: 256 << 20, ..Self::new(dir) }
+        Self {
+            segment_bytes: 64 << 20,
+            log_bytes: 16 << 20,
+            trie_bytes_max: 256 << 20,
+            cache_bytes_max: 32 << 20,
+            ..Self::new(dir)
+        }
     }
 }
 
@@ -153,11 +167,11 @@ pub(crate) struct Inner {
     pub(crate) records: Records,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) overlay: Overlay,
+    pub(crate) cache: Cache,
     pub(crate) codes: RwLock<Codes>,
     pub(crate) appender: Mutex<Appender>,
     pub(crate) checkpointed: Mutex<Checkpointed>,
-    /// Held while tries of heights before the start are made.
-    pub(crate) rewinding: Mutex<()>,
+    pub(crate) past: Past,
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) dirty_changed: Condvar,
     pub(crate) failed: OnceLock<Fault>,
@@ -367,13 +381,24 @@ impl Store for Database {
     }
 
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {
-        let trie = rewind::trie_at(&self.inner, height).ok_or(StoreError::Unavailable(height))?;
-        match prove_account(&trie, &self.inner.snapshots, address, slots) {
-            // The tables have moved on below a handle of an older height.
-            Err(TrieError::Mismatch { .. }) if height < self.inner.blocks.tip().height() => {
-                let trie = rewind::rebuilt(&self.inner, height).ok_or(StoreError::Unavailable(height))?;
-                prove_account(&trie, &self.inner.snapshots, address, slots).map_err(|_| StoreError::Unavailable(height))
+        let inner = &self.inner;
+        if height > inner.blocks.tip().height() {
+            return Err(StoreError::Unavailable(height));
+        }
+        if let Some(trie) = inner.blocks.trie(height) {
+            match prove_account(&trie, &inner.snapshots, address, slots) {
+                // A checkpoint has replaced nodes that the trie shared with its successors.
+                Err(TrieError::Mismatch { .. }) if height < inner.snapshots.current().applied => {}
+                outcome => return outcome.map_err(|error| Fault::from(error).into()),
             }
+        }
+        let lowest = inner.past.lowest(inner.snapshots.current().applied);
+        let refused = StoreError::NoProof { height, lowest };
+        let past = inner.past.at(height, &inner.snapshots).filter(|_| height >= lowest).ok_or(refused)?;
+        let header = inner.blocks.header(height)?.ok_or(StoreError::Unavailable(height))?;
+        match prove_account(&StateTrie::stored(header.state_root), &past, address, slots) {
+            // Storage that was wiped since leaves nothing behind, as it could before Cancun.
+            Err(TrieError::Mismatch { .. }) => Err(StoreError::Unavailable(height)),
             outcome => outcome.map_err(|error| Fault::from(error).into()),
         }
     }

@@ -28,7 +28,13 @@
 use alloy_primitives::{B256, KECCAK256_EMPTY, U256};
 use engine::types::{Account, Height};
 
-use crate::kv::Table;
+use crate::{
+    kv::Table,
+    trie::{
+        node::Root,
+        state::{AccountLeaf, Incarnation, StorageTrie},
+    },
+};
 
 /// Tables of the `state` environment, in the order of the constants below.
 pub(crate) const STATE_TABLES: &[&str] =
@@ -122,6 +128,18 @@ pub(crate) struct AccountRow {
 }
 
 impl AccountRow {
+    /// The row of a leaf.
+    pub(crate) fn of(leaf: &AccountLeaf) -> Self {
+        Self { account: leaf.account, storage_id: leaf.storage.id(), storage_root: leaf.storage.hash }
+    }
+
+    /// The leaf that it stands for, its storage not in memory.
+    pub(crate) fn leaf(&self) -> AccountLeaf {
+        let incarnation = (self.storage_id != 0).then(|| Incarnation::stored(self.storage_id));
+        let storage = StorageTrie { root: Root::stored(self.storage_root), hash: self.storage_root, incarnation };
+        AccountLeaf { account: self.account, storage }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(1 + 8 + 33 + 32 + 40);
         out.push(0);

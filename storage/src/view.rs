@@ -1,6 +1,6 @@
 //! State at one height.
 //!
-//! Reads go: overlay, then the snapshot the view was opened on. The overlay answers for everything
+//! Reads go: overlay, then what was read lately, then the snapshot the view was opened on. The overlay answers for everything
 //! that changed within the kept heights, so the snapshot may be older or newer than the view.
 
 use std::{sync::Arc, time::Instant};
@@ -16,7 +16,6 @@ use crate::{
     error::Fault,
     history, metrics,
     overlay::SlotRead,
-    rewind,
     snapshot::StateSnapshot,
     store::Inner,
     tables,
@@ -81,7 +80,7 @@ impl View {
     }
 
     fn trie(&self) -> Result<Arc<StateTrie>, StateError> {
-        rewind::trie_at(&self.inner, self.height).ok_or(StateError::Unavailable(self.height))
+        self.inner.blocks.trie(self.height).ok_or(StateError::Unavailable(self.height))
     }
 }
 
@@ -98,9 +97,14 @@ impl StateView for View {
         if let Some(account) = known {
             return Ok(account);
         }
+        if let Some(account) = self.inner.cache.account(&address) {
+            return Ok(account);
+        }
         let row = self.snapshot.account(&keccak256(address))?;
         self.storage_ids.write().insert(address, row.as_ref().map_or(0, |row| row.storage_id));
-        Ok(row.map(|row| row.account))
+        let account = row.map(|row| row.account);
+        self.inner.cache.keep_account(&self.inner.overlay, self.pinned, address, account);
+        Ok(account)
     }
 
     fn slot(&self, address: Address, key: U256) -> Result<U256, StateError> {
@@ -109,6 +113,14 @@ impl StateView for View {
         match read {
             SlotRead::Value(value) => Ok(value),
             SlotRead::Current => self.stored_slot(self.storage_id(address)?, key),
+            SlotRead::Steady => {
+                if let Some(value) = self.inner.cache.slot(address, key) {
+                    return Ok(value);
+                }
+                let value = self.stored_slot(self.storage_id(address)?, key)?;
+                self.inner.cache.keep_slot(&self.inner.overlay, self.pinned, (address, key), value);
+                Ok(value)
+            }
             SlotRead::Rows(incarnation) => self.stored_slot(incarnation.id(), key),
             SlotRead::Gone => {
                 let value = history::slot(&self.inner, address, key, self.height, self.snapshot.applied)?;

@@ -87,6 +87,9 @@ pub(crate) struct NodeArgs {
     /// Host names that requests may carry besides loopback ones, separated by commas; `*` for any.
     #[arg(long = "http.vhosts", value_delimiter = ',', value_name = "HOSTS")]
     pub(crate) http_vhosts: Vec<String>,
+    /// For how many blocks back `eth_getProof` is answered; what blocks replace is kept on disk for so long.
+    #[arg(long = "rpc.proof-window", default_value_t = 10_000, value_name = "BLOCKS")]
+    pub(crate) proof_window: u64,
     /// Serve Prometheus metrics on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,

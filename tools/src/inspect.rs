@@ -32,7 +32,9 @@ pub(crate) fn chain(args: &ChainArgs) -> eyre::Result<ChainSpec> {
 fn root(args: &FolderArgs) -> eyre::Result<ExitCode> {
     let chain = Arc::new(chain(&args.chain)?);
     eyre::ensure!(args.datadir.is_dir(), "{} is no folder", args.datadir.display());
-    let store = Database::open(storage::Config::new(&args.datadir), chain)
+    // Nothing that the node kept is let go of.
+    let config = storage::Config { proof_window: u64::MAX, ..storage::Config::new(&args.datadir) };
+    let store = Database::open(config, chain)
         .wrap_err_with(|| format!("cannot open data folder {}", args.datadir.display()))?;
     let tip = store.tip();
     let (rebuilt, stated) = (store.rebuild_root()?, tip.block.header.inner().state_root);

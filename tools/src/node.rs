@@ -166,6 +166,7 @@ fn folder(args: &NodeArgs) -> eyre::Result<Folder> {
 fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Database> {
     let mut config = if args.dev { storage::Config::dev(path) } else { storage::Config::new(path) };
     config.segment_bytes = args.segment_bytes.unwrap_or(config.segment_bytes);
+    config.proof_window = args.proof_window;
     config.fail_point.clone_from(&args.fail_point);
     Database::open(config, chain.clone()).wrap_err_with(|| format!("cannot open data folder {}", path.display()))
 }

@@ -385,13 +385,23 @@ impl World {
         found
     }
 
-    /// Compares what is proven of the state at the tip with the model, and every proof with the root in the header.
-    pub fn compare_proofs(&self, store: &Database, found: &mut Differences) {
-        let (tip, state) = (self.last(), &self.states[small(self.tip().0)]);
+    /// Compares what is proven of the state at a height with the model, and every proof with the root in the header.
+    ///
+    /// # Panics
+    /// If there is a difference.
+    pub fn check_proofs(&self, store: &Database, height: Height) {
+        let mut found = Differences::default();
+        self.compare_proofs(store, height, &mut found);
+        found.assert_none();
+    }
+
+    /// The same, collecting differences.
+    pub fn compare_proofs(&self, store: &Database, height: Height, found: &mut Differences) {
+        let (block, state) = (&self.blocks[small(height.0)], &self.states[small(height.0)]);
         let keys: Vec<U256> = (0..21).map(U256::from).collect();
         for index in 0..13 {
             let who = address(index);
-            let proof = match store.proof(tip.height(), who, &keys) {
+            let proof = match store.proof(height, who, &keys) {
                 Ok(proof) => proof,
                 Err(error) => {
                     found.errors.push(format!("proof of account {index}: {error}"));
@@ -404,7 +414,7 @@ impl World {
             let leaf = proof.account.map(|Account { nonce, balance, code_hash }| {
                 alloy_rlp::encode(TrieAccount { nonce, balance, storage_root: proof.storage_root, code_hash })
             });
-            let (root, key) = (tip.block.header.state_root, Nibbles::unpack(keccak256(who)));
+            let (root, key) = (block.block.header.state_root, Nibbles::unpack(keccak256(who)));
             if let Err(error) = verify_proof(root, key, leaf, &proof.nodes) {
                 found.wrong.push(format!("proof of account {index}: {error}"));
             }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{B256, U256, keccak256};
-use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
+use alloy_primitives::{B256, keccak256};
 use engine::{
     ports::{Store, StoreError},
     types::{Epoch, EpochStart, Height, Signature, SignedHeader, StateChanges, TrieHandle},
@@ -193,35 +192,6 @@ fn abandoned_layers_leave_no_trace() {
     }
 }
 
-fn check_proof(store: &Database, world: &World, height: Height) {
-    let root = store.header(height).unwrap().unwrap().state_root;
-    let state = &world.states[height.0 as usize];
-    let keys: Vec<U256> = (0..21).map(U256::from).collect();
-    for index in 0..13 {
-        let who = address(index);
-        let proof = store.proof(height, who, &keys).unwrap();
-        let expected = state.get(&who);
-        assert_eq!(proof.account, expected.map(|entry| entry.0));
-        let leaf = proof.account.map(|account| {
-            alloy_rlp::encode(TrieAccount {
-                nonce: account.nonce,
-                balance: account.balance,
-                storage_root: proof.storage_root,
-                code_hash: account.code_hash,
-            })
-        });
-        verify_proof(root, Nibbles::unpack(keccak256(who)), leaf, &proof.nodes)
-            .unwrap_or_else(|error| panic!("account {index} at {height}: {error}"));
-        for (key, value, nodes) in proof.slots {
-            assert_eq!(value, expected.and_then(|entry| entry.1.get(&key)).copied().unwrap_or_default());
-            let leaf = (!value.is_zero()).then(|| alloy_rlp::encode(value));
-            let hashed = keccak256(B256::from(key));
-            verify_proof(proof.storage_root, Nibbles::unpack(hashed), leaf, &nodes)
-                .unwrap_or_else(|error| panic!("slot {key} of account {index} at {height}: {error}"));
-        }
-    }
-}
-
 #[test]
 fn proofs_verify_at_kept_heights_with_an_evicted_trie() {
     for bytes in [0, 1 << 20] {
@@ -231,43 +201,21 @@ fn proofs_verify_at_kept_heights_with_an_evicted_trie() {
         world.wipes = bytes == 0;
         let settings = Config { trie_bytes_max: bytes, ..config(dir.path()) };
         let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
-        check_proof(&store, &world, Height::GENESIS);
+        world.check_proofs(&store, Height::GENESIS);
         for round in 0..40 {
             world.commit(&store, 2).unwrap();
             if round % 7 == 6 {
                 store.checkpoint().unwrap();
             }
-            check_proof(&store, &world, world.tip());
+            world.check_proofs(&store, world.tip());
             if bytes > 0 {
-                check_proof(&store, &world, Height(world.tip().0 / 2));
+                world.check_proofs(&store, Height(world.tip().0 / 2));
             }
         }
         store.close().unwrap();
         let store = open_on(&disk, settings, &world.chain).unwrap();
-        check_proof(&store, &world, world.tip());
+        world.check_proofs(&store, world.tip());
         assert!(matches!(store.proof(Height(world.tip().0 + 1), address(0), &[]), Err(StoreError::Unavailable(_))));
-    }
-}
-
-#[test]
-fn heights_from_before_a_restart_have_proofs_unless_a_wipe_took_slots() {
-    for (seed, wipes) in [(17, false), (18, false), (19, true)] {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = FaultyDisk::default();
-        let mut world = World::new(seed);
-        world.wipes = wipes;
-        let settings = Config { trie_bytes_max: 0, ..config(dir.path()) };
-        let store = open_on(&disk, settings.clone(), &world.chain).unwrap();
-        world.commit(&store, 150).unwrap();
-        store.close().unwrap();
-        let store = open_on(&disk, settings, &world.chain).unwrap();
-        world.commit(&store, 3).unwrap();
-        for height in (world.tip().0 - 128..=world.tip().0).rev() {
-            match store.proof(Height(height), address(0), &[]) {
-                Ok(_) => check_proof(&store, &world, Height(height)),
-                Err(error) => assert!(wipes && matches!(error, StoreError::Unavailable(_)), "{error}"),
-            }
-        }
     }
 }
 
@@ -284,7 +232,7 @@ fn eviction_keeps_to_its_bound_and_reads_come_back() {
         assert!(crate::trie::evict::resident_bytes(&trie) > 500);
         store.checkpoint().unwrap();
         assert!(crate::trie::evict::resident_bytes(&trie) <= 500);
-        check_proof(&store, &world, world.tip());
+        world.check_proofs(&store, world.tip());
     }
     world.check(&store);
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::node::{Body, Branch, Child, Key, Link, Source, Tree, TrieError, Value};
+use super::node::{Body, Branch, Child, Key, Kind, Link, Source, Tree, TrieError, Value};
 
 /// Takes the differences, leaves in order of key, nodes in order of position.
 pub(crate) trait Sink<K, V> {
@@ -15,14 +15,23 @@ pub(crate) trait Sink<K, V> {
     /// Whatever the sink's own reading gives.
     fn leaf(&mut self, key: &K, old: Option<&V>, new: Option<&V>) -> Result<(), TrieError>;
 
-    /// The record at a position: its branch, `None` to delete it.
-    fn node(&mut self, position: &[u8], branch: Option<&Branch<K, V>>);
+    /// The record at a position, before and after; at least one side is there.
+    fn node(&mut self, position: &[u8], old: Option<&Branch<K, V>>, new: Option<&Branch<K, V>>);
+}
+
+/// Which differences are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of them.
+    All,
+    /// All of them, and those in subtrees with equal hashes that an update made: equal account leaves can still stand
+    /// for different storage ids.
+    Deep,
+    /// Those of branches; no leaf is read.
+    Branches,
 }
 
 /// Reports every difference between two versions of a trie.
-///
-/// With `deep`, subtrees with equal hashes are compared as well if an update made the newer one:
-/// equal account leaves can still stand for different storage ids.
 ///
 /// # Errors
 /// [`TrieError`] when a replaced node cannot be resolved.
@@ -30,10 +39,10 @@ pub(crate) fn diff<K: Key, V: Value>(
     old: &Tree<K, V>,
     new: &Tree<K, V>,
     source: &dyn Source<K, V>,
-    deep: bool,
+    scope: Scope,
     sink: &mut dyn Sink<K, V>,
 ) -> Result<(), TrieError> {
-    let mut walk = Walk { source, deep, sink, path: Vec::with_capacity(64) };
+    let mut walk = Walk { source, scope, sink, path: Vec::with_capacity(64) };
     let cursor = |tree: &Tree<K, V>| tree.as_ref().map(|root| Cursor::At(root.child()));
     walk.step(cursor(old), cursor(new))
 }
@@ -75,18 +84,21 @@ impl<K: Key, V: Value> Open<K, V> {
 
 struct Walk<'a, K, V> {
     source: &'a dyn Source<K, V>,
-    deep: bool,
+    scope: Scope,
     sink: &'a mut dyn Sink<K, V>,
     path: Vec<u8>,
 }
 
 impl<K: Key, V: Value> Walk<'_, K, V> {
     fn open(&self, cursor: Option<Cursor<K, V>>) -> Result<Option<Open<K, V>>, TrieError> {
-        Ok(match cursor {
+        let skips_leaves = self.scope == Scope::Branches;
+        let open = match cursor {
             None => None,
+            Some(Cursor::At(child)) if skips_leaves && child.kind == Kind::Leaf => None,
             Some(Cursor::Inside(node, skip)) => Some(Open { node, skip, start: false }),
             Some(Cursor::At(child)) => Some(Open { node: child.node(&self.path, self.source)?, skip: 0, start: true }),
-        })
+        };
+        Ok(open.filter(|open| !skips_leaves || matches!(open.node.body, Body::Branch(_))))
     }
 
     fn step(&mut self, old: Option<Cursor<K, V>>, new: Option<Cursor<K, V>>) -> Result<(), TrieError> {
@@ -97,7 +109,7 @@ impl<K: Key, V: Value> Walk<'_, K, V> {
                 (Some(old), Some(new)) => Arc::ptr_eq(old, new),
                 _ => false,
             };
-            if is_one || !self.deep || !new.link.as_ref().is_some_and(|node| node.is_built) {
+            if is_one || self.scope != Scope::Deep || !new.link.as_ref().is_some_and(|node| node.is_built) {
                 return Ok(());
             }
         }
@@ -111,10 +123,9 @@ impl<K: Key, V: Value> Walk<'_, K, V> {
             }
             _ => {}
         }
-        if let Some(branch) = new.as_ref().and_then(Open::branch_here) {
-            self.sink.node(&self.path, Some(branch));
-        } else if old.as_ref().and_then(Open::branch_here).is_some() {
-            self.sink.node(&self.path, None);
+        let (before, after) = (old.as_ref().and_then(Open::branch_here), new.as_ref().and_then(Open::branch_here));
+        if before.is_some() || after.is_some() {
+            self.sink.node(&self.path, before, after);
         }
         let depth = self.path.len();
         for nibble in 0..16 {

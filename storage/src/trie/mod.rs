@@ -24,6 +24,7 @@ pub(crate) mod diff;
 pub(crate) mod encode;
 pub(crate) mod evict;
 pub(crate) mod keccak;
+pub(crate) mod links;
 pub mod memory;
 pub(crate) mod node;
 pub(crate) mod prefix;

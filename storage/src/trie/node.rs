@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 
 use super::{
     encode::{NodeRef, encoded_reference},
+    links::{Links, nibbles},
     rlp,
 };
 
@@ -200,9 +201,6 @@ impl<K: Key, V: Value> Child<K, V> {
     }
 }
 
-/// The nodes below a branch that are in memory, by rank of the child; empty when none is.
-type Links<K, V> = Box<[Option<Link<K, V>>]>;
-
 /// A branch with the extension above it.
 pub(crate) struct Branch<K, V> {
     /// Nibbles of the extension; empty when there is none.
@@ -214,44 +212,9 @@ pub(crate) struct Branch<K, V> {
     /// How each child is referred to, in order of nibble.
     pub(crate) references: Box<[NodeRef]>,
     /// Those that are in memory.
-    links: RwLock<Links<K, V>>,
+    links: RwLock<Links<Node<K, V>>>,
     /// The key that ends here, and its value; never in a trie of keys of one length.
     pub(crate) value: Option<Box<(K, V)>>,
-}
-
-/// A branch that is being put together.
-struct Parts<K, V> {
-    state: u16,
-    tree: u16,
-    references: Vec<NodeRef>,
-    links: Vec<Option<Link<K, V>>>,
-}
-
-impl<K, V> Parts<K, V> {
-    fn with_capacity(children: usize) -> Self {
-        Self { state: 0, tree: 0, references: Vec::with_capacity(children), links: Vec::new() }
-    }
-
-    /// Adds the next child, in order of nibble.
-    fn push(&mut self, nibble: u8, child: Child<K, V>) {
-        self.state |= 1 << nibble;
-        if child.kind == Kind::Branch {
-            self.tree |= 1 << nibble;
-        }
-        if child.link.is_some() || !self.links.is_empty() {
-            if self.links.is_empty() {
-                self.links.reserve(self.references.capacity());
-            }
-            self.links.resize_with(self.references.len(), || None);
-            self.links.push(child.link);
-        }
-        self.references.push(child.reference);
-    }
-
-    fn branch(self, prefix: Box<[u8]>, value: Option<Box<(K, V)>>) -> Branch<K, V> {
-        let Self { state, tree, references, links } = self;
-        Branch { prefix, state, tree, references: references.into(), links: RwLock::new(links.into()), value }
-    }
 }
 
 impl<K, V> Branch<K, V> {
@@ -261,37 +224,44 @@ impl<K, V> Branch<K, V> {
         children: impl Iterator<Item = (u8, Child<K, V>)>,
         value: Option<Box<(K, V)>>,
     ) -> Self {
-        let mut parts = Parts::with_capacity(16);
-        children.for_each(|(nibble, child)| parts.push(nibble, child));
-        parts.branch(prefix, value)
+        let (mut state, mut tree, mut references) = (0, 0, Vec::with_capacity(16));
+        let links = children.filter_map(|(nibble, child)| {
+            state |= 1 << nibble;
+            tree |= u16::from(child.kind == Kind::Branch) << nibble;
+            references.push(child.reference);
+            Some((nibble, child.link?))
+        });
+        let links = RwLock::new(links.collect());
+        Self { prefix, state, tree, references: references.into(), links, value }
     }
 
     /// The same branch with some children changed, in order of nibble; `None` removes one.
     pub(crate) fn with(
         &self,
         prefix: Box<[u8]>,
-        changed: impl Iterator<Item = (u8, Option<Child<K, V>>)>,
+        changed: Vec<(u8, Option<Child<K, V>>)>,
         value: Option<Box<(K, V)>>,
     ) -> Self {
-        let changed: Vec<_> = changed.collect();
-        let links = self.links.read();
-        let mut parts = Parts::with_capacity(self.references.len() + changed.len());
-        let mut old = self.nibbles().zip(&self.references).enumerate().peekable();
-        let mut keep_below = |end: u8, parts: &mut Parts<K, V>| {
-            while let Some((rank, (nibble, reference))) = old.next_if(|(_, (nibble, _))| *nibble < end) {
-                let link = links.get(rank).cloned().flatten();
-                parts.push(nibble, Child { reference: *reference, kind: self.kind(nibble), link });
-            }
-            old.next_if(|(_, (nibble, _))| *nibble == end);
-        };
-        for (nibble, child) in changed {
-            keep_below(nibble, &mut parts);
+        let (mut state, mut tree, mut table) = (self.state, self.tree, [NodeRef::NOTHING; 16]);
+        for (nibble, reference) in self.referenced() {
+            table[usize::from(nibble)] = *reference;
+        }
+        for (nibble, child) in &changed {
+            let bit = 1 << nibble;
+            (state, tree) = (state & !bit, tree & !bit);
             if let Some(child) = child {
-                parts.push(nibble, child);
+                state |= bit;
+                tree |= u16::from(child.kind == Kind::Branch) << nibble;
+                table[usize::from(*nibble)] = child.reference;
             }
         }
-        keep_below(16, &mut parts);
-        parts.branch(prefix, value)
+        let references = nibbles(state).map(|nibble| table[usize::from(nibble)]);
+        let mut list = Vec::with_capacity(state.count_ones() as usize);
+        list.extend(references);
+        let changed: Vec<_> =
+            changed.into_iter().map(|(nibble, child)| (nibble, child.and_then(|child| child.link))).collect();
+        let links = RwLock::new(self.links.write().fork(&changed));
+        Self { prefix, state, tree, references: list.into(), links, value }
     }
 
     /// Where the child at `nibble` stands among the children, `None` if there is none.
@@ -305,44 +275,34 @@ impl<K, V> Branch<K, V> {
         if self.tree & (1 << nibble) == 0 { Kind::Leaf } else { Kind::Branch }
     }
 
+    /// How the child at `nibble` is referred to.
+    pub(crate) fn reference(&self, nibble: u8) -> Option<&NodeRef> {
+        self.rank(nibble).map(|rank| &self.references[rank])
+    }
+
+    /// The children that there are, with how they are referred to.
+    pub(crate) fn referenced(&self) -> impl Iterator<Item = (u8, &NodeRef)> {
+        self.nibbles().zip(&self.references)
+    }
+
     /// The child at `nibble`.
     pub(crate) fn child(&self, nibble: u8) -> Option<Child<K, V>> {
         let rank = self.rank(nibble)?;
-        let link = self.links.read().get(rank).cloned().flatten();
+        let link = self.links.read().get(nibble);
         Some(Child { reference: self.references[rank], kind: self.kind(nibble), link })
     }
 
     /// Nibbles of the children, in order.
     pub(crate) fn nibbles(&self) -> impl Iterator<Item = u8> {
-        (0..16).filter(|nibble| self.state & (1 << nibble) != 0)
-    }
-
-    /// Keeps a child's node in memory.
-    fn keep(&self, nibble: u8, node: &Link<K, V>) {
-        let Some(rank) = self.rank(nibble) else { return };
-        let mut links = self.links.write();
-        if links.is_empty() {
-            *links = self.references.iter().map(|_| None).collect();
-        }
-        links[rank].get_or_insert_with(|| Arc::clone(node));
+        nibbles(self.state)
     }
 
     /// Looks at every child that is in memory and forgets those of which `keep` says so; gives how many bytes the list
     /// of what is left takes.
     pub(crate) fn retain(&self, mut keep: impl FnMut(&Link<K, V>) -> bool) -> usize {
-        let before = self.links.read().clone();
-        let gone: Vec<bool> = before.iter().map(|link| link.as_ref().is_some_and(|node| !keep(node))).collect();
-        if !gone.contains(&true) {
-            return size_of_val(&*before);
-        }
-        let mut links = self.links.write();
-        for (link, _) in links.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
-            *link = None;
-        }
-        if links.iter().all(Option::is_none) {
-            *links = Box::default();
-        }
-        size_of_val(&**links)
+        let mut gone = self.links.read().all();
+        gone.retain(|(_, node)| !keep(node));
+        self.links.write().forget(&gone)
     }
 }
 
@@ -369,7 +329,7 @@ impl<K: Key, V: Value> Branch<K, V> {
             Err(error) => self.child(nibble).and_then(|child| child.link).ok_or(error)?,
         };
         if V::IS_KEPT || child.kind == Kind::Branch {
-            self.keep(nibble, &node);
+            self.links.write().keep(nibble, Arc::clone(&node));
         }
         Ok(Some(node))
     }

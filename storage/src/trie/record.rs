@@ -34,7 +34,7 @@ pub(crate) fn encode<K, V>(branch: &Branch<K, V>) -> Vec<u8> {
     out.push(u8::try_from(branch.prefix.len()).expect("a prefix is shorter than 64 nibbles"));
     pack(&branch.prefix, &mut out);
     let hashed = |(nibble, reference): (u8, &NodeRef)| u16::from(reference.is_hash()) << nibble;
-    let hash = branch.nibbles().zip(&branch.references).map(hashed).fold(0, |mask, bit| mask | bit);
+    let hash = branch.referenced().map(hashed).fold(0, |mask, bit| mask | bit);
     for mask in [branch.state, branch.tree, hash] {
         out.extend_from_slice(&mask.to_be_bytes());
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{
     MemoryTrie,
-    diff::{Sink, diff},
+    diff::{Scope, Sink, diff},
     node::{Body, Branch, Kind, Link, NoSource, Root, Source, Tree, TrieError, root_hash},
     proof::prove,
     record,
@@ -166,7 +166,7 @@ impl Sink<B256, U256> for &Stored {
         Ok(())
     }
 
-    fn node(&mut self, position: &[u8], branch: Option<&Branch<B256, U256>>) {
+    fn node(&mut self, position: &[u8], _: Option<&Branch<B256, U256>>, branch: Option<&Branch<B256, U256>>) {
         let mut key = Vec::new();
         record::position_key(position, &mut key);
         let mut tables = self.0.lock();
@@ -222,7 +222,7 @@ fn random_batches_match_the_hash_builder_and_survive_storing() {
             let dropped = [Item::new(key(&mut random, spread), Some(U256::from(7)))];
             drop(update::apply(&trie, &dropped, &stored).unwrap());
             if next(&mut random).is_multiple_of(3) {
-                diff(&checkpoint, &trie, &stored, false, &mut &stored).unwrap();
+                diff(&checkpoint, &trie, &stored, Scope::All, &mut &stored).unwrap();
                 assert_eq!(stored.0.lock().leaves, model, "seed {seed}, step {step}");
                 checkpoint.clone_from(&trie);
                 match next(&mut random) % 3 {
@@ -239,7 +239,7 @@ fn random_batches_match_the_hash_builder_and_survive_storing() {
             }
         }
         let records = stored.0.lock().nodes.len();
-        diff(&checkpoint, &None, &stored, false, &mut &stored).unwrap();
+        diff(&checkpoint, &None, &stored, Scope::All, &mut &stored).unwrap();
         assert!(stored.0.lock().nodes.is_empty(), "seed {seed}: {records} records, some were left");
     }
 }
@@ -265,7 +265,7 @@ impl Records<U256> for Stored {
     type Error = TrieError;
 
     fn record(&mut self, position: &[u8], branch: &Branch<B256, U256>) -> Result<(), TrieError> {
-        (&mut &*self).node(position, Some(branch));
+        (&mut &*self).node(position, None, Some(branch));
         Ok(())
     }
 }
@@ -280,7 +280,7 @@ fn a_trie_out_of_its_leaves_in_order_has_the_same_root_and_records() {
         let items: Vec<_> = model.iter().map(|(key, value)| Item::new(*key, Some(*value))).collect();
         let (expected, mut streamed) = (Stored::default(), Stored::default());
         let trie = update::apply(&None, &items, &NoSource).unwrap();
-        diff(&None, &trie, &expected, false, &mut &expected).unwrap();
+        diff(&None, &trie, &expected, Scope::All, &mut &expected).unwrap();
         let mut stream = Stream::default();
         for (key, value) in &model {
             stream.push(*key, *value, &mut streamed).unwrap();
@@ -299,7 +299,7 @@ fn a_damaged_record_is_noticed() {
     items.sort_unstable_by_key(|item| item.key);
     let trie = update::apply(&None, &items, &NoSource).unwrap();
     let root = root_hash(&trie);
-    diff(&None, &trie, &stored, false, &mut &stored).unwrap();
+    diff(&None, &trie, &stored, Scope::All, &mut &stored).unwrap();
     let damaged = stored.0.lock().nodes.values_mut().next_back().map(|row| *row.last_mut().unwrap() ^= 1);
     assert!(damaged.is_some());
     let trie = Root::stored(root);

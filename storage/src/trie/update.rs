@@ -283,7 +283,7 @@ impl<K: Key, V: Value> Forest<K, V> {
         let PlannedBranch { prefix, base, changed, value, .. } = planned;
         let changed = changed.into_iter().map(|(nibble, plan)| (nibble, self.take(plan)));
         match base.as_deref().and_then(branch_of) {
-            Some(base) => base.with(prefix, changed, value),
+            Some(base) => base.with(prefix, changed.collect(), value),
             None => Branch::new(prefix, changed.filter_map(|(nibble, child)| Some((nibble, child?))), value),
         }
     }

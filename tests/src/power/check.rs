@@ -193,7 +193,7 @@ impl Expected {
         } else {
             Differences { wrong: vec![format!("the tip is {}", store.tip().height())], ..Differences::default() }
         };
-        work.world.compare_proofs(&store, &mut found);
+        work.world.compare_proofs(&store, work.world.tip(), &mut found);
         for start in &work.epochs {
             found.note(|| "an epoch".to_owned(), store.epoch(start.set.epoch()), &Some(start.clone()));
             let above = &start.tail[0];

@@ -1,0 +1,328 @@
+//! Rows in order of key in a file that never changes.
+//!
+//! ```text
+//! FIRST-LAST.past  header page: magic "SLUICPST" | major u16 | minor u16 | chain digest 32 | salt u32
+//!                  | first height u64 | last height u64 | pages u32 | bytes of the directory u32
+//!                  | CRC32C u32 of the directory | CRC32C u32 over all before it | zeros
+//!                  pages of 16,384 bytes: rows | zeros | bytes of rows u16 | CRC32C u32 of the page
+//!                  directory: for each page the length u8 of its first key, and the key
+//! row              length of key u8 | length of value u16 | key | value
+//! ```
+//!
+//! Integers are big-endian. The directory is in memory while the file is open, so whatever is looked for costs one read.
+
+use std::{path::PathBuf, sync::Arc};
+
+use engine::types::Height;
+
+use crate::{
+    disk::DiskFile,
+    error::Fault,
+    index::Files,
+    tables::{Fields, SCHEMA},
+};
+
+const MAGIC: &[u8; 8] = b"SLUICPST";
+/// Bytes of a page, and of the header.
+const PAGE: usize = 16_384;
+const CRC_AT: usize = PAGE - 4;
+/// Where the rows of a page end.
+const USED_AT: usize = CRC_AT - 2;
+const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 8 + 8 + 4 + 4 + 4 + 4;
+/// Bytes of pages written at a time.
+const WRITE_BYTES: usize = 1 << 20;
+/// Longest name of a file: two heights.
+pub(crate) const EXTENSION: &str = ".past";
+
+/// A key with its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+/// Where a page is.
+fn offset(page: usize) -> u64 {
+    u64::try_from(page).unwrap_or(u64::MAX).saturating_add(1).saturating_mul(PAGE as u64)
+}
+
+/// First keys of pages, one behind the other.
+#[derive(Default)]
+struct Directory {
+    keys: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Directory {
+    fn push(&mut self, key: &[u8]) {
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+    }
+
+    fn key(&self, page: usize) -> &[u8] {
+        let start = page.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.keys[start..self.ends[page]]
+    }
+
+    const fn pages(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The last page that begins at or below a key, or the first one.
+    fn page_of(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.pages());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.key(middle) <= key {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.keys.len() + self.pages());
+        for page in 0..self.pages() {
+            let key = self.key(page);
+            out.push(u8::try_from(key.len()).expect("a key has less than 256 bytes"));
+            out.extend_from_slice(key);
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mut fields, mut directory) = (Fields(bytes), Self::default());
+        while !fields.0.is_empty() {
+            let length = usize::from(fields.bytes(1)?[0]);
+            directory.push(fields.bytes(length)?);
+        }
+        (1..directory.pages()).all(|page| directory.key(page - 1) < directory.key(page)).then_some(directory)
+    }
+}
+
+/// A file of rows; holds the values before the blocks from `first` to `last`.
+pub(crate) struct PastFile {
+    file: Arc<dyn DiskFile>,
+    pub(crate) path: PathBuf,
+    pub(crate) first: Height,
+    pub(crate) last: Height,
+    directory: Directory,
+}
+
+/// What a file is called.
+fn name(first: Height, last: Height) -> String {
+    format!("{:020}-{:020}{EXTENSION}", first.0, last.0)
+}
+
+/// The heights in a file's name.
+pub(crate) fn heights(name: &str) -> Option<(Height, Height)> {
+    let (first, last) = name.strip_suffix(EXTENSION)?.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((Height(first), Height(last)))
+}
+
+fn header(files: &Files, (first, last): (Height, Height), pages: usize, directory: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(PAGE);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&SCHEMA.0.to_be_bytes());
+    out.extend_from_slice(&SCHEMA.1.to_be_bytes());
+    out.extend_from_slice(files.identity.chain_digest.as_slice());
+    out.extend_from_slice(&files.identity.salt.to_be_bytes());
+    out.extend_from_slice(&first.0.to_be_bytes());
+    out.extend_from_slice(&last.0.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(pages).ok()?.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(directory.len()).ok()?.to_be_bytes());
+    out.extend_from_slice(&crc32c::crc32c(directory).to_be_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&out).to_be_bytes());
+    Some(out)
+}
+
+/// Fills pages and writes them.
+struct Writer {
+    file: Arc<dyn DiskFile>,
+    /// Whole pages that are not written, and the beginning of one.
+    bytes: Vec<u8>,
+    /// Where that one begins.
+    page: usize,
+    /// Pages that are written.
+    written: usize,
+    directory: Directory,
+}
+
+impl Writer {
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
+        let too_long = || Fault::Failed(format!("a row of {} bytes of key, {} of value", key.len(), value.len()));
+        let (key_length, value_length) = (u8::try_from(key.len()), u16::try_from(value.len()));
+        let (key_length, value_length) = key_length.ok().zip(value_length.ok()).ok_or_else(too_long)?;
+        let length = 3 + key.len() + value.len();
+        if length > USED_AT {
+            return Err(too_long());
+        }
+        if self.bytes.len() + length > self.page + USED_AT {
+            self.end_page()?;
+        }
+        if self.bytes.len() == self.page {
+            self.directory.push(key);
+        }
+        self.bytes.push(key_length);
+        self.bytes.extend_from_slice(&value_length.to_be_bytes());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn end_page(&mut self) -> Result<(), Fault> {
+        let used = u16::try_from(self.bytes.len() - self.page).expect("a page has 16,384 bytes");
+        self.bytes.resize(self.page + USED_AT, 0);
+        self.bytes.extend_from_slice(&used.to_be_bytes());
+        let crc = crc32c::crc32c(&self.bytes[self.page..]);
+        self.bytes.extend_from_slice(&crc.to_be_bytes());
+        self.page = self.bytes.len();
+        if self.bytes.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        if !self.bytes.is_empty() {
+            self.file.write_at(&self.bytes, offset(self.written))?;
+            self.written += self.bytes.len() / PAGE;
+        }
+        self.bytes.clear();
+        self.page = 0;
+        Ok(())
+    }
+
+    /// Writes what is left, and the directory.
+    fn finish(mut self) -> Result<(Directory, Vec<u8>), Fault> {
+        if self.bytes.len() > self.page {
+            self.end_page()?;
+        }
+        self.flush()?;
+        let encoded = self.directory.encode();
+        self.file.write_at(&encoded, offset(self.written))?;
+        Ok((self.directory, encoded))
+    }
+}
+
+impl PastFile {
+    /// Writes rows, in order of key, for the blocks of a range: temporary file, sync, rename, sync of the folder.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) fn write(
+        files: &Files,
+        range: (Height, Height),
+        rows: impl Iterator<Item = Result<Row, Fault>>,
+    ) -> Result<Self, Fault> {
+        let path = files.dir.join(name(range.0, range.1));
+        let temporary = files.dir.join("next.tmp");
+        let file = files.disk.create(&temporary)?;
+        let (bytes, directory) = (Vec::with_capacity(WRITE_BYTES), Directory::default());
+        let mut writer = Writer { file: Arc::clone(&file), bytes, page: 0, written: 0, directory };
+        for row in rows {
+            let (key, value) = row?;
+            writer.add(&key, &value)?;
+        }
+        let (directory, encoded) = writer.finish()?;
+        let header = header(files, range, directory.pages(), &encoded);
+        let header = header.ok_or_else(|| Fault::Failed("a file of more than 4 billion pages".to_owned()))?;
+        file.write_at(&header, 0)?;
+        files.fail.hit("past.write").map_err(Fault::Failed)?;
+        file.sync()?;
+        files.fail.hit("past.rename").map_err(Fault::Failed)?;
+        files.disk.rename(&temporary, &path)?;
+        files.disk.sync_dir(&files.dir)?;
+        Ok(Self { file, path, first: range.0, last: range.1, directory })
+    }
+
+    /// Opens the file of a range; the reason why it cannot be used otherwise.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn open(files: &Files, range: (Height, Height)) -> Result<Self, String> {
+        let path = files.dir.join(name(range.0, range.1));
+        let told = |error: crate::disk::DiskError| error.to_string();
+        let file = files.disk.open(&path).map_err(told)?;
+        let length = file.length().map_err(told)?;
+        let mut found = [0; HEADER_LENGTH];
+        file.read_at(&mut found, 0).map_err(told)?;
+        let mut fields = Fields(&found[HEADER_LENGTH - 16..]);
+        let (pages, size) = fields.u32().zip(fields.u32()).ok_or("short header")?;
+        let (pages, size) = usize::try_from(pages).ok().zip(usize::try_from(size).ok()).ok_or("damaged header")?;
+        let end = offset(pages).saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+        if end > length {
+            return Err("wrong length".to_owned());
+        }
+        let mut encoded = vec![0; size];
+        file.read_at(&mut encoded, offset(pages)).map_err(told)?;
+        if header(files, range, pages, &encoded).as_deref() != Some(&found[..]) {
+            return Err("damaged header or directory, or of another folder".to_owned());
+        }
+        let directory = Directory::decode(&encoded).filter(|directory| directory.pages() == pages);
+        let directory = directory.ok_or("damaged directory")?;
+        Ok(Self { file, path, first: range.0, last: range.1, directory })
+    }
+
+    /// The rows from a key on, in order.
+    pub(crate) fn rows_from<'f>(&'f self, key: &[u8]) -> Rows<'f> {
+        let page = self.directory.page_of(key);
+        Rows { file: self, page, bytes: Vec::new(), at: 0, from: key.to_vec() }
+    }
+
+    /// The rows of a page, without what fills it up.
+    fn page(&self, page: usize) -> Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; PAGE];
+        self.file.read_at(&mut bytes, offset(page))?;
+        let mut fields = Fields(&bytes[USED_AT..]);
+        let used = fields.u16().map(usize::from).filter(|used| *used <= USED_AT);
+        let crc = fields.u32();
+        let used = used.filter(|_| crc == Some(crc32c::crc32c(&bytes[..CRC_AT]))).ok_or_else(|| self.damaged(page))?;
+        bytes.truncate(used);
+        Ok(bytes)
+    }
+
+    fn damaged(&self, page: usize) -> Fault {
+        Fault::corrupt(format!("{} is damaged at byte {}", self.path.display(), offset(page)))
+    }
+}
+
+/// Rows of a file, in order of key.
+pub(crate) struct Rows<'f> {
+    file: &'f PastFile,
+    /// The page to be read next.
+    page: usize,
+    /// The page that was read, from `at` on not handed out.
+    bytes: Vec<u8>,
+    at: usize,
+    from: Vec<u8>,
+}
+
+impl Rows<'_> {
+    fn next_row(&mut self) -> Result<Option<Row>, Fault> {
+        loop {
+            if self.at == self.bytes.len() {
+                if self.page >= self.file.directory.pages() {
+                    return Ok(None);
+                }
+                (self.bytes, self.at) = (self.file.page(self.page)?, 0);
+                self.page += 1;
+                continue;
+            }
+            let mut fields = Fields(&self.bytes[self.at..]);
+            let row = (|| {
+                let (key, value) = (usize::from(fields.bytes(1)?[0]), usize::from(fields.u16()?));
+                Some((fields.bytes(key)?, fields.bytes(value)?))
+            })();
+            let (key, value) = row.ok_or_else(|| self.file.damaged(self.page - 1))?;
+            self.at += 3 + key.len() + value.len();
+            if key >= &self.from[..] {
+                return Ok(Some((key.to_vec(), value.to_vec())));
+            }
+        }
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Row, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_row().transpose()
+    }
+}

@@ -1,0 +1,49 @@
+//! Pages that a checkpoint is about to change, read by many threads before its one writer needs them.
+//!
+//! A writer that meets pages on the disk waits for them one by one, and a disk gives many at once as fast as one. Rows
+//! that are in memory anyway are not read twice: a sample of them tells.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    checkpoint::Row,
+    kv::{Env, KvError, Table},
+};
+
+/// Rows that tell where the others are.
+const SAMPLES: usize = 64;
+/// A row that takes longer than this, of the samples' mean, came from a disk.
+const COLD: Duration = Duration::from_micros(12);
+/// Threads that read.
+const THREADS: usize = 32;
+/// Rows of one thread, at least.
+const ROWS_MIN: usize = 64;
+
+/// Reads the pages of all these rows, if they are not in memory; says whether it did.
+///
+/// # Errors
+/// [`KvError`].
+pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<bool, KvError> {
+    let rows: Vec<(Table, &[u8])> =
+        tables.iter().flat_map(|(table, rows)| rows.iter().map(|(key, _)| (*table, &key[..]))).collect();
+    let snapshot = &env.snapshot_for(THREADS)?;
+    let begun = Instant::now();
+    let step = rows.len().div_ceil(SAMPLES).max(1);
+    let samples = rows.len().div_ceil(step);
+    rows.iter().step_by(step).try_for_each(|(table, key)| snapshot.touch(*table, key))?;
+    if samples < SAMPLES / 2 || begun.elapsed() < COLD.saturating_mul(u32::try_from(samples).unwrap_or(u32::MAX)) {
+        return Ok(false);
+    }
+    let part = rows.len().div_ceil(THREADS).max(ROWS_MIN);
+    let touch = |part: &[(Table, &[u8])]| part.iter().try_for_each(|(table, key)| snapshot.touch(*table, key));
+    thread::scope(|scope| {
+        let threads: Vec<_> = rows.chunks(part).map(|part| scope.spawn(move || touch(part))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    Ok(true)
+}

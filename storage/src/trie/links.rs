@@ -1,0 +1,218 @@
+//! The nodes below a branch that are in memory.
+//!
+//! A branch that replaces another in a newer version of a trie has most children in common with it. Both then look into
+//! one table, and the newer one holds apart what changed: copying a table would touch every child in it for the sake of
+//! its reference count, and those are rarely in the cache. A table that was left behind by more than
+//! [`APART_MAX`] children is copied after all, so that what it keeps alive of older versions stays small.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+/// Most children that a branch holds apart from a table that it shares.
+const APART_MAX: u32 = 4;
+
+/// Values for some of sixteen nibbles, without room for the others.
+pub(crate) struct Few<T> {
+    /// Bit n: there is a value for nibble n.
+    mask: u16,
+    /// The values, in order of nibble.
+    list: Box<[T]>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self { mask: 0, list: Box::default() }
+    }
+}
+
+/// The bit of a nibble.
+const fn bit(nibble: u8) -> u16 {
+    1 << nibble
+}
+
+/// The nibbles of a mask, in order.
+pub(crate) fn nibbles(mask: u16) -> impl Iterator<Item = u8> {
+    (0..16).filter(move |nibble| mask & bit(*nibble) != 0)
+}
+
+impl<T> Few<T> {
+    fn rank(&self, nibble: u8) -> usize {
+        (self.mask & (bit(nibble) - 1)).count_ones() as usize
+    }
+
+    fn get(&self, nibble: u8) -> Option<&T> {
+        (self.mask & bit(nibble) != 0).then(|| &self.list[self.rank(nibble)])
+    }
+
+    /// Sets the value of a nibble that has none.
+    fn add(&mut self, nibble: u8, value: T) {
+        if self.mask & bit(nibble) != 0 {
+            return;
+        }
+        let rank = self.rank(nibble);
+        let mut list = Vec::with_capacity(self.list.len() + 1);
+        let mut old = std::mem::take(&mut self.list).into_iter();
+        list.extend(old.by_ref().take(rank));
+        list.push(value);
+        list.extend(old);
+        self.list = list.into();
+        self.mask |= bit(nibble);
+    }
+
+    /// Drops the values that do not stay.
+    fn retain(&mut self, stays: impl Fn(u8, &T) -> bool) {
+        if self.iter().all(|(nibble, value)| stays(nibble, value)) {
+            return;
+        }
+        let mut mask = 0;
+        let kept = nibbles(self.mask).zip(std::mem::take(&mut self.list)).filter(|(nibble, value)| {
+            let stays = stays(*nibble, value);
+            mask |= if stays { bit(*nibble) } else { 0 };
+            stays
+        });
+        self.list = kept.map(|(_, value)| value).collect();
+        self.mask = mask;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u8, &T)> {
+        nibbles(self.mask).zip(&self.list)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.list)
+    }
+}
+
+impl<T> FromIterator<(u8, T)> for Few<T> {
+    /// Values come in order of nibble.
+    fn from_iter<I: IntoIterator<Item = (u8, T)>>(values: I) -> Self {
+        let values = values.into_iter();
+        let mut list = Vec::with_capacity(values.size_hint().1.unwrap_or(16).min(16));
+        let mut mask = 0;
+        for (nibble, value) in values {
+            debug_assert!(mask < bit(nibble), "nibbles rise");
+            mask |= bit(nibble);
+            list.push(value);
+        }
+        Self { mask, list: list.into() }
+    }
+}
+
+/// A table that several versions of a branch share.
+type Shared<N> = Arc<RwLock<Few<Arc<N>>>>;
+
+/// The nodes below one version of a branch.
+pub(crate) struct Links<N> {
+    /// What it has in common with older or newer versions.
+    shared: Option<Shared<N>>,
+    /// Bit n: the shared table does not speak of child n.
+    apart: u16,
+    /// Its own.
+    own: Few<Arc<N>>,
+}
+
+impl<N> Default for Links<N> {
+    fn default() -> Self {
+        Self { shared: None, apart: 0, own: Few::default() }
+    }
+}
+
+impl<N> FromIterator<(u8, Arc<N>)> for Links<N> {
+    /// Children come in order of nibble.
+    fn from_iter<I: IntoIterator<Item = (u8, Arc<N>)>>(links: I) -> Self {
+        Self { own: links.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl<N> Links<N> {
+    /// The table that speaks of a child, if that is a shared one.
+    fn table(&self, nibble: u8) -> Option<&Shared<N>> {
+        self.shared.as_ref().filter(|_| self.apart & bit(nibble) == 0)
+    }
+
+    /// The node of a child.
+    pub(crate) fn get(&self, nibble: u8) -> Option<Arc<N>> {
+        match self.table(nibble) {
+            Some(shared) => shared.read().get(nibble).cloned(),
+            None => self.own.get(nibble).cloned(),
+        }
+    }
+
+    /// Keeps the node of a child that has none.
+    pub(crate) fn keep(&mut self, nibble: u8, node: Arc<N>) {
+        match self.table(nibble) {
+            Some(shared) => shared.write().add(nibble, node),
+            None => self.own.add(nibble, node),
+        }
+    }
+
+    /// All nodes.
+    pub(crate) fn all(&self) -> Vec<(u8, Arc<N>)> {
+        let shared = self.shared.as_ref().map(|shared| shared.read());
+        let both = (0..16).filter_map(|nibble| {
+            let node = match shared.as_ref().filter(|_| self.apart & bit(nibble) == 0) {
+                Some(shared) => shared.get(nibble),
+                None => self.own.get(nibble),
+            };
+            Some((nibble, Arc::clone(node?)))
+        });
+        both.collect()
+    }
+
+    /// The nodes below a newer version of the branch, of which these children became something else.
+    pub(crate) fn fork(&mut self, changed: &[(u8, Option<Arc<N>>)]) -> Self {
+        let mask = changed.iter().fold(0, |mask, (nibble, _)| mask | bit(*nibble));
+        let set = || changed.iter().filter_map(|(nibble, node)| Some((*nibble, Arc::clone(node.as_ref()?))));
+        let apart = self.apart | mask;
+        if apart.count_ones() > APART_MAX {
+            let mut links: Vec<_> = if mask == u16::MAX { Vec::new() } else { self.all() };
+            links.retain(|(nibble, _)| mask & bit(*nibble) == 0);
+            links.extend(set());
+            links.sort_unstable_by_key(|(nibble, _)| *nibble);
+            return links.into_iter().collect();
+        }
+        if self.shared.is_none() && self.own.mask == 0 {
+            return set().collect();
+        }
+        let table = self.shared.get_or_insert_with(|| Arc::new(RwLock::new(std::mem::take(&mut self.own))));
+        let shared = Some(Arc::clone(table));
+        let kept = self.own.iter().filter(|(nibble, _)| mask & bit(*nibble) == 0);
+        let mut own: Vec<_> = kept.map(|(nibble, node)| (nibble, Arc::clone(node))).chain(set()).collect();
+        own.sort_unstable_by_key(|(nibble, _)| *nibble);
+        Self { shared, apart, own: own.into_iter().collect() }
+    }
+
+    /// Drops these nodes, and with them what a table keeps of versions that are gone; gives the bytes that the lists
+    /// take, 0 if no node is left.
+    pub(crate) fn forget(&mut self, gone: &[(u8, Arc<N>)]) -> usize {
+        let stays = |nibble: u8, node: &Arc<N>| {
+            !gone.iter().any(|(other, dropped)| *other == nibble && Arc::ptr_eq(node, dropped))
+        };
+        self.own.retain(stays);
+        let mut bytes = 0;
+        match self.shared.take().map(Arc::try_unwrap) {
+            Some(Ok(table)) => {
+                let (mut links, apart) = (table.into_inner(), std::mem::take(&mut self.apart));
+                links.retain(|nibble, node| apart & bit(nibble) == 0 && stays(nibble, node));
+                for (nibble, node) in nibbles(self.own.mask).zip(std::mem::take(&mut self.own).list) {
+                    links.add(nibble, node);
+                }
+                self.own = links;
+            }
+            Some(Err(shared)) => {
+                let mut links = shared.write();
+                links.retain(|nibble, node| self.apart & bit(nibble) != 0 || stays(nibble, node));
+                if links.mask & !self.apart == 0 && self.own.mask == 0 {
+                    self.apart = 0;
+                } else {
+                    bytes = size_of::<RwLock<Few<Arc<N>>>>() + 2 * size_of::<usize>() + links.bytes();
+                    drop(links);
+                    self.shared = Some(shared);
+                }
+            }
+            None => {}
+        }
+        bytes + self.own.bytes()
+    }
+}
