@@ -39,7 +39,8 @@ impl Committer {
     /// height.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of the group may then be announced, and the node must stop.
+    /// [`StoreError`]; nothing of the group may then be announced, and the node must stop. After
+    /// [`StoreError::Full`] the same group may be committed later.
     pub fn commit(&self, group: &[FinalizedBlock], epoch: Option<&EpochStart>) -> Result<Height, StoreError> {
         self.journal.sync()?;
         let committed = self.store.commit(group)?;

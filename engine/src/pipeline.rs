@@ -387,7 +387,8 @@ impl Node {
         let (logging, lines, failing) = (stages.clone(), parts.lines, fail.clone());
         threads.push(spawn("log", &fail, move || log_loop(&logging.progress, &*journal, &lines, &failing))?);
         let (committing, decided, failing) = (stages.clone(), parts.decided, fail.clone());
-        let run = move || committing.commit_loop(&committer, &decided, &failing);
+        let stopped = sources.stop.clone();
+        let run = move || committing.commit_loop(&committer, &decided, &stopped, &failing);
         threads.push(spawn("commit", &fail, run)?);
         if let Some((hints, waiting)) = parts.hints {
             let stopped = sources.stop.clone();
@@ -533,7 +534,14 @@ fn append(journal: &dyn Journal, batches: impl IntoIterator<Item = Lines>) -> Re
 
 impl Stages {
     /// Makes decided blocks durable and tells how far that is.
-    fn commit_loop(&self, committer: &Committer, decided: &Receiver<Decided>, fail: &Sender<PipelineError>) {
+    fn commit_loop(
+        &self,
+        committer: &Committer,
+        decided: &Receiver<Decided>,
+        stop: &Receiver<()>,
+        fail: &Sender<PipelineError>,
+    ) {
+        let wait = || stop.recv_timeout(STORE_CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout);
         let mut last = None;
         loop {
             let mut first = match decided.recv_timeout(STORE_CHECK_INTERVAL) {
@@ -543,7 +551,9 @@ impl Stages {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut result = None;
-            timed(&metrics::COMMIT_BUSY, &mut || result = Some(self.commit_waiting(committer, first.take(), decided)));
+            timed(&metrics::COMMIT_BUSY, &mut || {
+                result = Some(self.commit_waiting(committer, first.take(), decided, &wait))
+            });
             match result {
                 Some(Ok(height)) if last != Some(height) => {
                     last = Some(height);
@@ -559,12 +569,14 @@ impl Stages {
         }
     }
 
-    /// Commits a group: what waits, up to the first start of an epoch.
+    /// Commits a group: what waits, up to the first start of an epoch. On a full disk it `wait`s, as long as that says
+    /// so.
     fn commit_waiting(
         &self,
         committer: &Committer,
         first: Option<Decided>,
         decided: &Receiver<Decided>,
+        wait: &dyn Fn() -> bool,
     ) -> Result<Height, StoreError> {
         let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
         let (mut heard, mut epoch) = (Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX), None);
@@ -582,7 +594,13 @@ impl Stages {
         }
         let waiting = metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX));
         ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(waiting);
-        let height = committer.commit(&group, epoch.as_deref())?;
+        let height = loop {
+            match committer.commit(&group, epoch.as_deref()) {
+                // Blocks queue up behind this one, and then nothing more is voted on, until the disk has room.
+                Err(StoreError::Full(why)) if wait() => tracing::debug!(%why, "a block waits for room on the disk"),
+                outcome => break outcome?,
+            }
+        };
         let now = self.now().monotonic;
         for (transactions, since) in heard {
             let time = since.map(|since| now.saturating_sub(since));

@@ -295,6 +295,9 @@ pub enum StoreError {
     /// Stored bytes contradict themselves.
     #[error("storage is corrupt: {0}")]
     Corrupt(String),
+    /// The disk has no room. Nothing was written: the same may be asked again once there is some.
+    #[error("storage is full: {0}")]
+    Full(String),
     /// Blocks must come in order.
     #[error("height {got} is not after {tip}")]
     OutOfOrder {
@@ -342,7 +345,7 @@ pub trait Store: Send + Sync {
     /// Appends finalized blocks in order; returns when all of them would survive a power cut.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] poisons the store: every later call fails too.
+    /// [`StoreError::Failed`] poisons the store: every later call fails too. [`StoreError::Full`] changes nothing.
     fn commit(&self, blocks: &[FinalizedBlock]) -> Result<Vec<Arc<CommittedBlock>>, StoreError>;
 
     /// Remembers how an epoch began, once the block that it began on is durable.

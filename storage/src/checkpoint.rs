@@ -10,7 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::{B256, U256};
@@ -36,6 +36,8 @@ use crate::{
 const GARBAGE_ROWS_MAX: usize = 20_000;
 /// Storage ids looked at for deletion per checkpoint.
 const GARBAGE_IDS_MAX: usize = 1_024;
+/// Longest until a full disk is looked at again.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the `state` environment holds.
 pub(crate) struct Checkpointed {
@@ -166,10 +168,11 @@ pub(crate) fn write_rows(txn: &mut WriteTxn<'_>, table: Table, rows: &[Row]) -> 
     Ok(())
 }
 
-/// Writes a checkpoint of everything durable; a failure poisons the store.
+/// Writes a checkpoint of everything durable; a failure poisons the store. On a full disk nothing is written.
 pub(crate) fn run(inner: &Inner) -> Result<(), Fault> {
     let mut checkpointed = inner.checkpointed.lock();
     inner.check()?;
+    inner.place.check(0)?;
     write(inner, &mut checkpointed).map_err(|fault| inner.poison(fault))
 }
 
@@ -263,6 +266,7 @@ fn settle(inner: &Inner, checkpointed: &Checkpointed) {
     inner.overlay.prune(inner.blocks.tip().height(), height, |changes| inner.cache.forget(changes));
     evict::evict(&checkpointed.trie, inner.config.trie_bytes_max);
     let mut dirty = inner.dirty.lock();
+    dirty.is_full = false;
     while let Some((done, slots, bytes)) = dirty.blocks.front().copied().filter(|(done, ..)| *done <= height) {
         debug_assert!(done <= height);
         dirty.slots = dirty.slots.saturating_sub(slots);
@@ -285,6 +289,16 @@ pub(crate) fn start(inner: Arc<Inner>) -> Result<JoinHandle<()>, Fault> {
         .map_err(|error| Fault::Failed(format!("starting a thread: {error}")))
 }
 
+/// Waits, however much is dirty, until it is worth looking again.
+fn wait_for_room(inner: &Inner, interval: Duration) {
+    let due = Instant::now() + interval.min(ROOM_INTERVAL);
+    let mut dirty = inner.dirty.lock();
+    dirty.is_full = true;
+    inner.dirty_changed.notify_all();
+    while !dirty.stop && !inner.dirty_changed.wait_until(&mut dirty, due).timed_out() {}
+    dirty.asked |= !dirty.stop;
+}
+
 fn work(inner: &Inner) {
     let policy = inner.config.checkpoint;
     loop {
@@ -301,8 +315,11 @@ fn work(inner: &Inner) {
         dirty.asked = false;
         let idle = dirty.blocks.is_empty();
         drop(dirty);
-        if !idle && run(inner).is_err() {
-            return;
+        match if idle { Ok(()) } else { run(inner) } {
+            Ok(()) => {}
+            // Blocks wait as well; it is looked at again as soon as a checkpoint would be due.
+            Err(Fault::Full(_)) => wait_for_room(inner, policy.interval),
+            Err(_) => return,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     trie::state::{StateTrie, hash_address},
 };
 
-/// Makes blocks durable, in order; all of them, or the store is poisoned.
+/// Makes blocks durable, in order; all of them, or the store is poisoned, or the disk is full and nothing was written.
 pub(crate) fn commit(inner: &Arc<Inner>, blocks: &[FinalizedBlock]) -> Result<Vec<Arc<CommittedBlock>>, StoreError> {
     let start = Instant::now();
     inner.check()?;
@@ -39,6 +39,9 @@ pub(crate) fn commit(inner: &Arc<Inner>, blocks: &[FinalizedBlock]) -> Result<Ve
             (block.executed.block.height(), bytes)
         })
         .collect();
+    if !encoded.is_empty() {
+        inner.place.check(appender.needs(&encoded))?;
+    }
     let written = appender.append(&encoded).map_err(|fault| inner.poison(fault))?;
     drop(appender);
     metrics::elapsed(&metrics::COMMIT_BUSY, start);
@@ -65,6 +68,9 @@ fn wait_for_checkpoint(inner: &Inner) -> Result<(), Fault> {
             || dirty.bytes > policy.dirty_bytes_max.saturating_mul(2))
     {
         inner.check()?;
+        if dirty.is_full {
+            return Err(Fault::Full("the checkpoint that this block waits for waits for room on the disk".to_owned()));
+        }
         dirty.asked = true;
         waited = true;
         inner.dirty_changed.notify_all();

@@ -27,7 +27,7 @@ pub(crate) struct DiskError {
 }
 
 impl DiskError {
-    fn new(action: &'static str, path: &Path, error: &io::Error) -> Self {
+    pub(crate) fn new(action: &'static str, path: &Path, error: &io::Error) -> Self {
         Self { action, path: path.display().to_string(), reason: error.to_string() }
     }
 }

@@ -49,6 +49,16 @@ pub enum OpenError {
         /// The schema that this program reads.
         known: (u16, u16),
     },
+    /// The folder is on a disk of another machine.
+    #[error(
+        "{dir} is on {system}, a disk of another machine: syncs, locks and mapped files are not what they are here"
+    )]
+    RemoteDisk {
+        /// The folder.
+        dir: PathBuf,
+        /// The kind of file system.
+        system: &'static str,
+    },
     /// The genesis header names another state than the genesis accounts make.
     #[error("genesis header has state root {header}, its accounts have {accounts}")]
     GenesisRoot {
@@ -77,6 +87,9 @@ pub(crate) enum Fault {
     /// Stored bytes contradict themselves.
     #[error("{0}")]
     Corrupt(String),
+    /// The disk has no room; nothing was written.
+    #[error("{0}")]
+    Full(String),
 }
 
 impl Fault {
@@ -112,6 +125,7 @@ impl From<Fault> for StoreError {
         match fault {
             Fault::Failed(text) => Self::Failed(text),
             Fault::Corrupt(text) => Self::Corrupt(text),
+            Fault::Full(text) => Self::Full(text),
         }
     }
 }
@@ -119,7 +133,7 @@ impl From<Fault> for StoreError {
 impl From<Fault> for StateError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Failed(text) => Self::Unreadable(text),
+            Fault::Failed(text) | Fault::Full(text) => Self::Unreadable(text),
             Fault::Corrupt(text) => Self::Corrupt(text),
         }
     }
@@ -128,7 +142,7 @@ impl From<Fault> for StateError {
 impl From<Fault> for OpenError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Failed(text) => Self::Failed(text),
+            Fault::Failed(text) | Fault::Full(text) => Self::Failed(text),
             Fault::Corrupt(text) => Self::Corrupt(text),
         }
     }

@@ -18,6 +18,7 @@ use crate::{
     disk::{Disk, DiskFile},
     error::Fault,
     failpoint::FailPoints,
+    place::Place,
     segment,
 };
 
@@ -44,6 +45,7 @@ pub(crate) struct Housekeeper {
     dir: PathBuf,
     segment_bytes: u64,
     fail: Arc<FailPoints>,
+    place: Arc<Place>,
     state: Mutex<State>,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -53,8 +55,7 @@ pub(crate) struct Housekeeper {
 impl Housekeeper {
     /// Starts the thread, if `background`.
     pub(crate) fn start(
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
+        (disk, dir, place): (Arc<dyn Disk>, PathBuf, Arc<Place>),
         segment_bytes: u64,
         fail: Arc<FailPoints>,
         background: bool,
@@ -64,6 +65,7 @@ impl Housekeeper {
             dir,
             segment_bytes,
             fail,
+            place,
             state: Mutex::default(),
             changed: Condvar::new(),
             thread: Mutex::default(),
@@ -87,6 +89,15 @@ impl Housekeeper {
             state.wanted = state.spare.is_none();
             self.changed.notify_all();
         }
+    }
+
+    /// Whether a spare is there; waits for one that is being written.
+    pub(crate) fn has_spare(&self) -> bool {
+        let mut state = self.state.lock();
+        while state.writing {
+            self.changed.wait(&mut state);
+        }
+        state.spare.is_some()
     }
 
     /// Takes the spare, or writes one of `size` bytes now.
@@ -140,6 +151,7 @@ impl Housekeeper {
                 state.writing = true;
                 drop(state);
                 let outcome = self.fail.hit("segment.spare").map_err(Fault::Failed).and_then(|()| {
+                    self.place.check(self.segment_bytes)?;
                     Ok(segment::create_zeroed(&*self.disk, &self.dir.join("spare.seg"), self.segment_bytes)?)
                 });
                 state = self.state.lock();

@@ -11,8 +11,9 @@
 //! A committed block joins a queue and no more, so no client waits for an index. The housekeeper takes it in, or the
 //! first reader who comes before: whoever sees a height finds everything up to it.
 //!
-//! When a segment is full, the housekeeper writes its file; the newest part is built again when the store opens. It is
-//! in memory, and so bounded by the size of a segment: a key with one posting takes 38 to 75 bytes, one more 8,
+//! When a segment is full, the housekeeper writes its file, or leaves that to the next full segment if the disk has
+//! little room; the newest part is built again when the store opens. It is in memory, and so bounded by the size of a
+//! segment: a key with one posting takes 38 to 75 bytes, one more 8,
 //! so a token transfer takes 250 to 500. The most there can be is of slots with short keys, which have 8 bytes in a
 //! segment. A file that is missing or damaged is built again from its segment, when the store opens or when that is
 //! seen.
@@ -45,11 +46,15 @@ use crate::{
     error::Fault,
     housekeeper::Housekeeper,
     metrics,
+    place::Room,
     segment::{SegmentFile, Segments},
 };
 
 /// Blocks that may wait; the commit of a further one takes them in itself.
 const WAITING_MAX: usize = 64;
+
+/// Full segments whose index may stay in memory for want of room; for more than so many, little room is enough.
+const TABLES_MAX: usize = 4;
 
 /// A committed block that is not in a part yet.
 struct Waiting {
@@ -67,8 +72,8 @@ pub(crate) struct Index {
     waiting: Mutex<VecDeque<Arc<Waiting>>>,
     /// Held by whoever takes blocks in.
     absorbing: Mutex<()>,
-    /// Held by whoever builds a damaged file again.
-    building: Mutex<()>,
+    /// Held by whoever writes a file.
+    building: Arc<Mutex<()>>,
     files: Files,
     segments: Arc<Segments>,
     housekeeper: Arc<Housekeeper>,
@@ -87,11 +92,11 @@ impl Index {
         let (last, older) = all.split_last().expect("a store has a segment");
         let mut parts = Vec::with_capacity(all.len());
         for segment in older {
-            let file = match files.open(segment.number, segment.first_height) {
-                Ok(file) => file,
-                Err(reason) => build(&files, segment, &reason)?,
+            let content = match files.open(segment.number, segment.first_height) {
+                Ok(file) => Content::File(file),
+                Err(reason) => build(&files, segment, &reason, tables(&parts))?,
             };
-            parts.push(Arc::new(Part::new(segment.number, segment.first_height, Content::File(file))));
+            parts.push(Arc::new(Part::new(segment.number, segment.first_height, content)));
         }
         let table = Content::Table(collect::segment(last, last_end)?);
         parts.push(Arc::new(Part::new(last.number, last.first_height, table)));
@@ -99,7 +104,7 @@ impl Index {
             parts: RwLock::new(Arc::new(parts)),
             waiting: Mutex::default(),
             absorbing: Mutex::default(),
-            building: Mutex::default(),
+            building: Arc::default(),
             files,
             segments,
             housekeeper,
@@ -173,14 +178,9 @@ impl Index {
     /// Begins the part of the next segment, and has the one before sealed.
     fn begin(&self, segment: u32, first: Height) -> Arc<Part> {
         let next = Arc::new(Part::new(segment, first, Content::Table(table::Table::default())));
-        let full = {
-            let mut parts = self.parts.write();
-            let full = parts.last().map(Arc::clone).expect("there is always a part");
-            Arc::make_mut(&mut parts).push(Arc::clone(&next));
-            full
-        };
-        let files = self.files.clone();
-        self.housekeeper.submit(Box::new(move || full.seal(&files)));
+        Arc::make_mut(&mut self.parts.write()).push(Arc::clone(&next));
+        let (parts, files, building) = (self.parts(), self.files.clone(), Arc::clone(&self.building));
+        self.housekeeper.submit(Box::new(move || seal(&parts, &files, &building)));
         next
     }
 
@@ -196,7 +196,7 @@ impl Index {
             Err(reason) => reason,
         };
         let segment = self.segments.get(part.segment)?;
-        part.replace(build(&self.files, &segment, &reason)?);
+        part.replace(build(&self.files, &segment, &reason, tables(full(&self.parts())))?);
         part.ask(&question).map_err(Fault::Failed)
     }
 }
@@ -206,8 +206,39 @@ fn part_of(parts: &[Arc<Part>], height: Height) -> usize {
     parts.partition_point(|part| part.first <= height).saturating_sub(1)
 }
 
-/// Builds the index of a full segment.
-fn build(files: &Files, segment: &SegmentFile, reason: &str) -> Result<sealed::IndexFile, Fault> {
+/// The parts of full segments.
+fn full(parts: &[Arc<Part>]) -> &[Arc<Part>] {
+    parts.split_last().expect("there is always a part").1
+}
+
+/// Writes the files of full segments that have none.
+fn seal(parts: &[Arc<Part>], files: &Files, building: &Mutex<()>) {
+    let _one = building.lock();
+    let room = room_for(tables(full(parts)));
+    full(parts).iter().for_each(|part| part.seal(files, room));
+}
+
+/// How many of some parts are in memory.
+fn tables(parts: &[Arc<Part>]) -> usize {
+    parts.iter().filter(|part| part.is_table()).count()
+}
+
+/// The room that the disk must have for a file, with so many full segments that have none.
+const fn room_for(tables: usize) -> Room {
+    if tables > TABLES_MAX { Room::Little } else { Room::Ample }
+}
+
+/// Builds the index of a full segment, beside so many that have no file. What cannot be written stays in memory, as
+/// long as that are a few.
+fn build(files: &Files, segment: &SegmentFile, reason: &str, tables: usize) -> Result<Content, Fault> {
     warn!(segment = segment.number, %reason, "building an index again");
-    files.write(segment.number, segment.first_height, &collect::segment(segment, segment.size)?)
+    let table = collect::segment(segment, segment.size)?;
+    match files.write(segment.number, segment.first_height, &table, room_for(tables.saturating_add(1))) {
+        Ok(file) => Ok(Content::File(file)),
+        Err(fault) if tables >= TABLES_MAX => Err(fault),
+        Err(fault) => {
+            warn!(segment = segment.number, %fault, "an index stays in memory");
+            Ok(Content::Table(table))
+        }
+    }
 }

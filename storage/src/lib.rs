@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
-//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`, `snapshot`, [`trie`], `tables`,
-//! `scrub`, `kv`, `load`, `disk`.
+//! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`,
+//! `snapshot`, [`trie`], `tables`, `scrub`, `kv`, `load`, `disk`, `place`.
 
 pub mod store;
 
@@ -35,6 +35,7 @@ pub mod metrics;
 mod open;
 mod overlay;
 mod past;
+mod place;
 mod prefetch;
 mod rebuild;
 mod record;

@@ -28,6 +28,7 @@ use crate::{
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     overlay::Overlay,
     past::Past,
+    place::Place,
     recovery, scrub,
     segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
     snapshot::{Snapshots, StateSnapshot},
@@ -63,6 +64,8 @@ pub(crate) fn open(
     let lock =
         FolderLock::take(&config.dir).map_err(Fault::from)?.ok_or_else(|| OpenError::Locked(config.dir.clone()))?;
 
+    let floors = (config.free_bytes_min, config.free_bytes_low);
+    let place = Arc::new(Place::of(&config.dir, floors, config.allow_remote_disk)?);
     let chain_env = environment(&config.dir, "chain", CHAIN_TABLES, config.map_bytes_max)?;
     let identity = identify(&chain_env, &config.dir, &chain)?;
     let state = environment(&config.dir, "state", STATE_TABLES, config.map_bytes_max)?;
@@ -76,8 +79,8 @@ pub(crate) fn open(
             read_applied(&state)?.ok_or_else(|| Fault::corrupt("the genesis state has no height"))?
         }
     };
-    let appender = open_segments(disk, &segments_dir, &config, identity, &fail)?;
-    build(config, chain, fail, (state, chain_env), applied, appender, lock)
+    let appender = open_segments((disk, &segments_dir, &place), &config, identity, &fail)?;
+    build(config, chain, fail, (state, chain_env), applied, appender, (place, lock))
 }
 
 /// The folder of what checkpoints replaced.
@@ -165,8 +168,7 @@ fn read_applied(env: &Env) -> Result<Option<Applied>, Fault> {
 
 /// Opens the segments, beginning the first one if there is none.
 fn open_segments(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
+    (disk, dir, place): (Arc<dyn Disk>, &Path, &Arc<Place>),
     config: &Config,
     identity: Identity,
     fail: &Arc<FailPoints>,
@@ -180,8 +182,7 @@ fn open_segments(
         segments = Segments::open(&*disk, dir, identity)?;
     }
     let housekeeper = Housekeeper::start(
-        Arc::clone(&disk),
-        dir.to_owned(),
+        (Arc::clone(&disk), dir.to_owned(), Arc::clone(place)),
         config.segment_bytes,
         Arc::clone(fail),
         config.background,
@@ -208,7 +209,7 @@ fn build(
     (state, chain_env): (Env, Env),
     applied: Applied,
     mut appender: Appender,
-    lock: FolderLock,
+    (place, lock): (Arc<Place>, FolderLock),
 ) -> Result<Database, OpenError> {
     let indexed = read_indexed(&chain_env, &chain)?;
     let next_storage_id = read_next_storage_id(&state)?;
@@ -219,6 +220,7 @@ fn build(
         dir: appender.dir.clone(),
         identity: appender.identity,
         fail: Arc::clone(&fail),
+        place: Arc::clone(&place),
     };
     let (segments, housekeeper) = (Arc::clone(&appender.segments), Arc::clone(&appender.housekeeper));
     let index = Arc::new(Index::open(files.clone(), Arc::clone(&segments), appender.offset, Arc::clone(&housekeeper))?);
@@ -252,6 +254,7 @@ fn build(
         dirty: Mutex::new(Dirty::default()),
         dirty_changed: parking_lot::Condvar::new(),
         failed: std::sync::OnceLock::new(),
+        place,
         config,
         _lock: lock,
     });

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Files cover the heights up to the newest checkpoint without a gap. What follows a gap counts, what lies before it is
-//! removed. A damaged file costs the proofs that need it, and nothing else.
+//! removed. A damaged file costs the proofs that need it, and nothing else; so does a disk without room for one.
 
 mod collect;
 mod entry;
@@ -160,13 +160,19 @@ impl Past {
         let mut sealed: Vec<Row> = sealed.into_iter().filter_map(Was::row).collect();
         sealed.sort_unstable();
         *rows = Rows { rows: kept, range: (last > height).then_some((height.next(), last)) };
+        let full = self.files.place.check(file::bytes_of(&sealed));
+        // What lies before a gap leads nowhere.
+        if full.is_err() || self.sealed.read().last().is_some_and(|last| last.last.next() != first) {
+            let gone = std::mem::take(&mut *self.sealed.write());
+            gone.iter().try_for_each(|file| self.files.disk.remove(&file.path))?;
+        }
+        if let Err(full) = full {
+            warn!(%full, %height, "what blocks replaced is not kept; proofs begin here");
+            return Ok(());
+        }
         let file = PastFile::write(&self.files, (first, height), sealed.into_iter().map(Ok))?;
         let mut files = self.sealed.write();
-        // What lies before a gap leads nowhere.
-        let mut next =
-            if files.last().is_none_or(|last| last.last.next() == first) { files.to_vec() } else { Vec::new() };
-        next.push(Arc::new(file));
-        *files = Arc::new(next);
+        *files = Arc::new(files.iter().cloned().chain([Arc::new(file)]).collect());
         Ok(())
     }
 
@@ -183,7 +189,8 @@ impl Past {
         for class in 0..CLASS_MAX {
             let run = files.iter().rev().take_while(|file| class_of(file) <= class).count();
             let parts = &files[files.len() - run..];
-            if parts.iter().filter(|file| class_of(file) == class).count() >= MERGED_TOGETHER {
+            let is_due = parts.iter().filter(|file| class_of(file) == class).count() >= MERGED_TOGETHER;
+            if is_due && self.files.place.check(parts.iter().map(|file| file.bytes()).sum()).is_ok() {
                 let range = (parts[0].first, parts[run - 1].last);
                 let merged = PastFile::write(&self.files, range, Merge::new(parts)?)?;
                 gone.extend(files.drain(files.len() - run..));

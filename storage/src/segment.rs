@@ -269,6 +269,23 @@ impl Appender {
         Ok(written)
     }
 
+    /// Bytes of files that these blocks need beside what is there.
+    pub(crate) fn needs(&self, blocks: &[(Height, Vec<u8>)]) -> u64 {
+        let (mut offset, mut size, mut needed) = (self.offset, self.current.size, 0_u64);
+        let mut spare_is_taken = false;
+        for (_, bytes) in blocks {
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            if offset.saturating_add(length) > size {
+                (offset, size) = (FIRST_OFFSET, self.segment_bytes.max(length.saturating_add(FIRST_OFFSET)));
+                let has_spare = !std::mem::replace(&mut spare_is_taken, true) && self.housekeeper.has_spare();
+                let is_there = has_spare && size == self.segment_bytes;
+                needed = needed.saturating_add(if is_there { 0 } else { size });
+            }
+            offset = offset.saturating_add(length);
+        }
+        needed
+    }
+
     fn flush(&mut self, pending: &mut Vec<u8>) -> Result<(), Fault> {
         if !pending.is_empty() {
             self.write(pending)?;

@@ -38,6 +38,7 @@ use crate::{
     log::{Log, Port},
     overlay::Overlay,
     past::Past,
+    place::Place,
     rebuild,
     scrub::{self, Scrubbed},
     segment::{Appender, Segments},
@@ -90,6 +91,12 @@ pub struct Config {
     /// Whether checkpoints and segments are prepared by threads; `false` leaves them to
     /// [`Database::checkpoint`] and to the commit that needs a segment.
     pub background: bool,
+    /// Bytes of the disk that stay free: with fewer the store takes no block until there are more again.
+    pub free_bytes_min: u64,
+    /// Bytes below which work that can wait does: indices of a few full segments.
+    pub free_bytes_low: u64,
+    /// Whether the folder may be on a disk of another machine.
+    pub allow_remote_disk: bool,
     /// How often a random place of the tables is compared with what it must hold, by a thread if there are threads;
     /// `None` for never. Costs some milliseconds each time.
     pub scrub_interval: Option<Duration>,
@@ -113,6 +120,9 @@ impl Config {
             map_bytes_max: 1 << 40,
             compress: false,
             background: true,
+            free_bytes_min: 256 << 20,
+            free_bytes_low: 1 << 30,
+            allow_remote_disk: false,
             scrub_interval: Some(Duration::from_secs(60)),
             proof_window: 10_000,
             fail_point: None,
@@ -123,10 +133,12 @@ impl Config {
     #[must_use]
     pub fn dev(dir: impl Into<PathBuf>) -> Self {
         Self {
-            segment_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
             log_bytes: 16 << 20,
             trie_bytes_max: 256 << 20,
             cache_bytes_max: 32 << 20,
+            free_bytes_min: 16 << 20,
+            free_bytes_low: 64 << 20,
             ..Self::new(dir)
         }
     }
@@ -140,6 +152,8 @@ pub(crate) struct Dirty {
     pub(crate) bytes: usize,
     /// A checkpoint is asked for.
     pub(crate) asked: bool,
+    /// A checkpoint waits for room on the disk.
+    pub(crate) is_full: bool,
     pub(crate) stop: bool,
 }
 
@@ -175,6 +189,7 @@ pub(crate) struct Inner {
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) dirty_changed: Condvar,
     pub(crate) failed: OnceLock<Fault>,
+    pub(crate) place: Arc<Place>,
     /// Last, so that the folder is let go after everything in it is closed; a view keeps it too.
     pub(crate) _lock: FolderLock,
 }
@@ -234,7 +249,7 @@ impl Database {
     /// Writes a checkpoint of everything durable now; returns when it is on disk.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] poisons the store.
+    /// [`StoreError::Failed`] poisons the store; [`StoreError::Full`] changes nothing.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(crate::checkpoint::run(&self.inner)?)
     }
@@ -279,7 +294,8 @@ impl Database {
     /// Ends the threads after a last checkpoint. Dropping the store does the same.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] if the last checkpoint fails; nothing is lost then, opening replays.
+    /// [`StoreError::Failed`] if the last checkpoint fails; nothing is lost then, opening replays. On a full disk there
+    /// is none, and that is no failure.
     pub fn close(self) -> Result<(), StoreError> {
         self.shut_down()
     }
@@ -290,7 +306,13 @@ impl Database {
             tracing::warn!(%fault, "the log ends without a last word");
         }
         let outcome = self.inner.check().and_then(|()| crate::checkpoint::run(&self.inner));
-        Ok(outcome?)
+        match outcome {
+            Err(Fault::Full(why)) => {
+                tracing::warn!(%why, "no checkpoint at the end; the next start replays more blocks");
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     /// Ends the threads and nothing else, as a crash would.

@@ -1,12 +1,21 @@
-//! A full disk and a failing sync stop the node with a clear message and no damage.
+//! A full disk holds the node back until it has room, a failing sync stops it with a clear message; no damage is done.
 //!
 //! These need root, mounts and strace; they run when `SLUICE_FAULTS=1` and say plainly when they do not.
+//! `SLUICE_FULL_DISKS` sets how many disks are filled (default 10).
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
 
+use engine::ports::{Store as _, StoreError};
+use serde_json::json;
+use storage::{Database, testing::crash};
 use tests::{
     client::Client,
     node::{Node, binary},
+    power::work::{self, Work},
     rng::Rng,
 };
 
@@ -24,16 +33,13 @@ fn skipped(test: &str) -> bool {
 struct Mount<'a>(&'a Path);
 
 impl<'a> Mount<'a> {
-    fn tmpfs(path: &'a Path, mebibytes: u64) -> Self {
+    fn ext4(path: &'a Path, image: &Path, mebibytes: u64) -> Self {
         std::fs::create_dir_all(path).expect("a folder");
-        let size = format!("size={mebibytes}m");
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path));
+        let file = std::fs::File::create(image).expect("a file");
+        file.set_len(mebibytes << 20).expect("a length");
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(path));
         Self(path)
-    }
-
-    fn resize(&self, mebibytes: u64) {
-        let size = format!("remount,size={mebibytes}m");
-        run(Command::new("mount").args(["-o", &size]).arg(self.0));
     }
 }
 
@@ -51,35 +57,143 @@ fn log_of(folder: &Path) -> String {
     std::fs::read_to_string(folder.with_extension("log")).unwrap_or_default()
 }
 
+/// A file that takes room away, until it is dropped.
+struct Filler(PathBuf);
+
+impl Filler {
+    /// Leaves about so many bytes of a disk free.
+    fn leave(disk: &Path, bytes: u64) -> Self {
+        let path = disk.join("filler");
+        let free = || rustix::fs::statvfs(disk).map(|status| status.f_bavail * status.f_frsize).expect("a disk");
+        let file = std::fs::File::create(&path).expect("a file");
+        let (mut taken, mut next) = (0, free().saturating_sub(bytes));
+        // A piece for which there is no room is taken in halves.
+        while next >= 4_096 {
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, next) {
+                Ok(()) => (taken, next) = (taken + next, free().saturating_sub(bytes)),
+                Err(_) => next /= 2,
+            }
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).expect("ours");
+    }
+}
+
+/// Works on a small disk that is filled at some moment; gives how often the store refused, and its height.
+fn fill(mount: &Mount<'_>, seed: u64, rng: &mut Rng) -> (u64, u64) {
+    let dir = mount.0.join("data");
+    let (floor, left) = ((4 + rng.below(8)) << 20, rng.below(14) << 20);
+    let config = storage::Config {
+        segment_bytes: 1 << 20,
+        log_bytes: 1 << 20,
+        free_bytes_min: floor,
+        free_bytes_low: floor * 2,
+        background: rng.below(2) == 0,
+        ..work::config(&dir, seed)
+    };
+    let mut done = Work::new(seed);
+    let mut store = Database::open(config.clone(), done.world.chain.clone()).expect("an empty disk has room");
+    let (before, rounds) = (rng.below(20), 60);
+    let (mut filler, mut refused) = (None, 0);
+    for round in 0..rounds {
+        if round == before {
+            filler = Some(Filler::leave(mount.0, left));
+        }
+        match rng.below(8) {
+            0 => match store.checkpoint() {
+                Ok(()) => {}
+                Err(StoreError::Full(_)) => refused += 1,
+                Err(error) => panic!("a checkpoint: {error}"),
+            },
+            1 => {
+                crash(store);
+                store = Database::open(config.clone(), done.world.chain.clone()).expect("a full disk opens");
+            }
+            _ => {}
+        }
+        let count = 1 + rng.below(4);
+        let held = done.clone();
+        if let Err(why) = done.round(&store, count, &mut |_| {}) {
+            assert!(why.starts_with("storage is full: "), "seed {seed}: {why}");
+            // What was voted on without being committed stays in the log; the blocks come again.
+            done.world = held.world;
+            refused += 1;
+            assert_eq!(store.tip().height(), done.world.tip());
+            done.world.compare(&store).assert_none();
+        }
+        if round == before + 25 {
+            drop(filler.take());
+        }
+    }
+    drop(filler);
+    let tip = done.world.tip();
+    done.round(&store, 2, &mut |_| {}).unwrap_or_else(|why| panic!("seed {seed}: with room again: {why}"));
+    store.close().expect("it has room again");
+    let store = Database::open(config, done.world.chain.clone()).expect("it opens");
+    done.world.compare(&store).assert_none();
+    assert!(!store.take_recovered().is_lost);
+    (refused, tip.0)
+}
+
 #[test]
-fn a_full_disk_stops_the_node_and_harms_nothing() {
+fn a_disk_that_fills_up_is_refused_cleanly_and_goes_on_with_room() {
+    if skipped("small full disks") {
+        return;
+    }
+    let disks: u64 = std::env::var("SLUICE_FULL_DISKS").map_or(10, |text| text.parse().expect("a number"));
+    let mut rng = Rng::seeded("small full disks", 8);
+    let home = tempfile::tempdir().expect("a folder");
+    let (mut refused, mut blocks) = (0, 0);
+    for _ in 0..disks {
+        let path = home.path().join("disk");
+        let mount = Mount::ext4(&path, &home.path().join("image"), 64);
+        let (refusals, height) = fill(&mount, rng.next() >> 16, &mut rng);
+        (refused, blocks) = (refused + refusals, blocks + height);
+    }
+    println!("small full disks: {disks}, {refused} times refused, {blocks} blocks kept");
+    assert!(refused > 0, "no disk was full");
+}
+
+#[test]
+fn a_node_on_a_full_disk_answers_on_and_goes_on_with_room() {
     if skipped("full disk") {
         return;
     }
     let mut rng = Rng::seeded("full disk", 3);
     let home = tempfile::tempdir().expect("a folder");
     let disk = home.path().join("disk");
-    let mount = Mount::tmpfs(&disk, 96);
-    let folder = disk.join("data");
+    let _mount = Mount::ext4(&disk, &home.path().join("image"), 128);
+    // Its words go beside the link, where there is room for them.
+    let folder = home.path().join("data");
+    std::fs::create_dir(disk.join("data")).expect("a folder");
+    std::os::unix::fs::symlink(disk.join("data"), &folder).expect("a link");
     let mut client = Client::default();
     let mut node = Node::dev(&folder, &SMALL_SEGMENTS);
     client.send(&node, &mut rng, 50).expect("accepted");
     client.look(&node);
-    // Whatever room is left is taken by somebody else; the node goes on until it needs more.
-    let filler = disk.join("filler");
-    let _ = std::fs::write(&filler, vec![1; 96 << 20]);
-    for _ in 0..400 {
-        if client.send(&node, &mut rng, 100).is_err() || node.wait(Duration::ZERO).is_some() {
-            break;
-        }
+    let filler = Filler::leave(&disk, 0);
+    client.send(&node, &mut rng, 50).expect("the pool has room");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !log_of(&folder).contains("the disk is full") {
+        assert!(Instant::now() < until, "it does not say that the disk is full: {}", log_of(&folder));
         client.look(&node);
     }
-    let status = node.wait(Duration::from_secs(60)).expect("it stops by itself once it needs room");
-    assert_eq!(status.code(), Some(1), "{}", log_of(&folder));
-    let log = log_of(&folder);
-    assert!(log.contains("No space left") || log.contains("ENOSPC") || log.contains("full"), "{log}");
-    std::fs::remove_file(&filler).expect("ours");
-    mount.resize(400);
+    let stopped = node.rpc.call("eth_blockNumber", json!([]));
+    client.look(&node);
+    assert_eq!(node.rpc.call("eth_blockNumber", json!([])), stopped, "a block on a full disk");
+    assert_eq!(node.wait(Duration::ZERO), None, "{}", log_of(&folder));
+    drop(filler);
+    let until = Instant::now() + Duration::from_secs(30);
+    while client.waiting() > 0 {
+        assert!(Instant::now() < until, "{} receipts are missing: {}", client.waiting(), log_of(&folder));
+        client.look(&node);
+    }
+    assert!(node.stop().success());
     let node = Node::dev(&folder, &SMALL_SEGMENTS);
     client.check(&node);
     drop(node);

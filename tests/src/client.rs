@@ -69,6 +69,12 @@ impl Client {
         }
     }
 
+    /// How many of those that were sent have no receipt that was seen.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.sent.iter().filter(|raw| !self.seen.contains_key(&wallet::hash(raw))).count()
+    }
+
     /// After a restart: every receipt seen before is there, to the letter; then take up the chain's nonces.
     ///
     /// # Panics

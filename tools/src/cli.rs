@@ -116,7 +116,24 @@ pub(crate) struct NodeArgs {
     pub(crate) dev_block_time: Option<Duration>,
     #[command(flatten)]
     pub(crate) dev_chain: DevChainArgs,
-    /// Size of a new segment file; for tests that roll segments over.
+    /// Bytes of the disk that stay free: with fewer the node takes no block and answers on, until there are more again.
+    /// Default is 256 MiB, with --dev 16 MiB. Below four times as many, work that can wait does.
+    #[arg(long = "disk.free-min", value_name = "BYTES")]
+    pub(crate) disk_free_min: Option<u64>,
+    /// Take a data folder on a disk of another machine (NFS, SMB, FUSE and the like), whose syncs and locks are not
+    /// what they are here.
+    #[arg(long = "disk.allow-remote")]
+    pub(crate) disk_allow_remote: bool,
+    /// Size of a new file of blocks, 1 MiB at least; what is full is never written again. Default is 256 MiB, with
+    /// --dev 16 MiB.
+    #[arg(
+        long = "disk.segment-bytes",
+        value_parser = clap::value_parser!(u64).range(1 << 20..),
+        overrides_with = "disk_segment_bytes",
+        value_name = "BYTES"
+    )]
+    pub(crate) disk_segment_bytes: Option<u64>,
+    /// The same without a lower bound; for tests that roll segments over.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub(crate) segment_bytes: Option<u64>,
     /// Kill the process at a named point of the write path, as NAME or NAME:COUNT; for crash tests.

@@ -165,8 +165,12 @@ fn folder(args: &NodeArgs) -> eyre::Result<Folder> {
 
 fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Database> {
     let mut config = if args.dev { storage::Config::dev(path) } else { storage::Config::new(path) };
-    config.segment_bytes = args.segment_bytes.unwrap_or(config.segment_bytes);
     config.proof_window = args.proof_window;
+    config.segment_bytes = args.segment_bytes.or(args.disk_segment_bytes).unwrap_or(config.segment_bytes);
+    if let Some(bytes) = args.disk_free_min {
+        (config.free_bytes_min, config.free_bytes_low) = (bytes, bytes.saturating_mul(4));
+    }
+    config.allow_remote_disk = args.disk_allow_remote;
     config.fail_point.clone_from(&args.fail_point);
     Database::open(config, chain.clone()).wrap_err_with(|| format!("cannot open data folder {}", path.display()))
 }

@@ -224,7 +224,7 @@ impl SteppedNode {
     /// # Errors
     /// As [`Self::wake`].
     pub fn commit(&mut self) -> Result<(), PipelineError> {
-        let committed = self.parts.stages.commit_waiting(&self.parts.committer, None, &self.parts.decided);
+        let committed = self.parts.stages.commit_waiting(&self.parts.committer, None, &self.parts.decided, &|| false);
         let height = committed.map_err(|error| PipelineError::Commit(error.to_string()))?;
         self.parts.stages.progress.committed(height);
         self.progress()

@@ -10,6 +10,7 @@ use super::{
     sealed::{Files, IndexFile},
     table::Table,
 };
+use crate::place::Room;
 
 /// Postings handed out of memory at a time: about as many as a page of a file holds.
 const POSTINGS_MAX: usize = 1_024;
@@ -73,22 +74,28 @@ impl Part {
         question(&self.content.read())
     }
 
-    /// Writes the file of a segment that is full; readers are served meanwhile. What cannot be written stays in memory.
-    pub(crate) fn seal(&self, files: &Files) {
+    /// Whether the postings are in memory.
+    pub(crate) fn is_table(&self) -> bool {
+        matches!(&*self.content.read(), Content::Table(_))
+    }
+
+    /// Writes the file of a segment that is full, if the disk has so much room; readers are served meanwhile. What
+    /// cannot be written stays in memory.
+    pub(crate) fn seal(&self, files: &Files, room: Room) {
         let written = match &*self.content.read() {
-            Content::Table(table) => files.write(self.segment, self.first, table),
+            Content::Table(table) => files.write(self.segment, self.first, table, room),
             Content::File(_) => return,
         };
         match written {
-            Ok(file) => self.replace(file),
+            Ok(file) => self.replace(Content::File(file)),
             Err(error) => warn!(segment = self.segment, %error, "an index stays in memory"),
         }
     }
 
-    /// Answers from a file henceforth.
-    pub(crate) fn replace(&self, file: IndexFile) {
+    /// Answers from elsewhere henceforth.
+    pub(crate) fn replace(&self, content: Content) {
         // A table has millions of entries: nobody waits for its end.
-        let old = std::mem::replace(&mut *self.content.write(), Content::File(file));
+        let old = std::mem::replace(&mut *self.content.write(), content);
         drop(old);
     }
 }

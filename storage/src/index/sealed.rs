@@ -30,6 +30,7 @@ use crate::{
     error::Fault,
     failpoint::FailPoints,
     metrics,
+    place::{Place, Room},
     segment::{self, Identity},
     tables::{Fields, SCHEMA},
 };
@@ -55,6 +56,7 @@ pub(crate) struct Files {
     pub(crate) dir: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) fail: Arc<FailPoints>,
+    pub(crate) place: Arc<Place>,
 }
 
 /// A number in as few bytes as it needs, the low ones first.
@@ -181,17 +183,28 @@ impl Files {
         out
     }
 
-    /// Writes the index of a full segment: temporary file, sync, rename, sync of the folder.
-    pub(crate) fn write(&self, segment: u32, first: Height, table: &Table) -> Result<IndexFile, Fault> {
+    /// Writes the index of a full segment: temporary file, sync, rename, sync of the folder; nothing if the disk has
+    /// less than so much room.
+    pub(crate) fn write(&self, segment: u32, first: Height, table: &Table, room: Room) -> Result<IndexFile, Fault> {
+        if self.place.room(0)? > room {
+            return Err(Fault::Full(format!("the index of segment {segment} waits for room on the disk")));
+        }
         let (temporary, target) = (segment::path(&self.dir, segment, "tmp"), segment::path(&self.dir, segment, "idx"));
         let file = self.disk.create(&temporary)?;
-        let bytes = Vec::with_capacity(WRITE_BYTES);
-        let mut writer = Writer { file: &*file, bytes, page: 0, pages: 0, offset: PAGE_BYTES };
-        for (key, postings) in table.sorted() {
-            writer.add(key, postings)?;
-        }
-        let pages = writer.finish()?;
-        file.write_at(&self.header(segment, first, pages), 0)?;
+        let fill = || {
+            let bytes = Vec::with_capacity(WRITE_BYTES);
+            let mut writer = Writer { file: &*file, bytes, page: 0, pages: 0, offset: PAGE_BYTES };
+            for (key, postings) in table.sorted() {
+                writer.add(key, postings)?;
+            }
+            let pages = writer.finish()?;
+            file.write_at(&self.header(segment, first, pages), 0)?;
+            Ok::<_, DiskError>(pages)
+        };
+        let pages = fill().inspect_err(|_| {
+            // Half a file would only take room; one that cannot be removed is overwritten later.
+            let _ = self.disk.remove(&temporary);
+        })?;
         self.fail.hit("index.write").map_err(Fault::Failed)?;
         file.sync()?;
         self.fail.hit("index.rename").map_err(Fault::Failed)?;

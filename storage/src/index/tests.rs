@@ -15,9 +15,13 @@ use super::{
     table::Table,
 };
 use crate::{
-    disk::faulty::{FaultyDisk, next},
+    disk::{
+        Disk,
+        faulty::{FaultyDisk, next},
+    },
     failpoint::{Action, FailPoints},
     housekeeper::Housekeeper,
+    place::{Place, Room},
     segment::Identity,
 };
 
@@ -26,7 +30,8 @@ const FIRST: Height = Height(7);
 fn files(disk: &FaultyDisk) -> Files {
     let identity = Identity { chain_id: 1, chain_digest: B256::repeat_byte(0xcd), salt: 0x5a17 };
     let fail = FailPoints::parse(None, Action::Fail).expect("nothing is armed");
-    Files { disk: Arc::new(disk.clone()), dir: PathBuf::from("/segments"), identity, fail: Arc::new(fail) }
+    let place = Arc::new(Place::of(&std::env::temp_dir(), (0, 0), true).expect("a folder"));
+    Files { disk: Arc::new(disk.clone()), dir: PathBuf::from("/segments"), identity, fail: Arc::new(fail), place }
 }
 
 /// An index of one segment with these postings.
@@ -37,13 +42,18 @@ pub(crate) fn index_of(is_sealed: bool, postings: impl FnOnce(Keys) -> Vec<(Key,
     for (key, posting) in postings(Keys { salt: files.identity.salt }) {
         table.insert(key, posting);
     }
-    let content = if is_sealed { Content::File(files.write(3, FIRST, &table).unwrap()) } else { Content::Table(table) };
-    let housekeeper = Housekeeper::start(Arc::new(disk), files.dir.clone(), 0, Arc::clone(&files.fail), false).unwrap();
+    let content = if is_sealed {
+        Content::File(files.write(3, FIRST, &table, Room::Little).unwrap())
+    } else {
+        Content::Table(table)
+    };
+    let disk = (Arc::new(disk) as Arc<dyn Disk>, files.dir.clone(), Arc::clone(&files.place));
+    let housekeeper = Housekeeper::start(disk, 0, Arc::clone(&files.fail), false).unwrap();
     Index {
         parts: RwLock::new(Arc::new(vec![Arc::new(Part::new(3, FIRST, content))])),
         waiting: Mutex::default(),
         absorbing: Mutex::default(),
-        building: Mutex::default(),
+        building: Arc::default(),
         files,
         segments: Arc::default(),
         housekeeper,
@@ -66,7 +76,7 @@ fn files_keep_their_bytes() {
     table.insert(Key(1 << 100), posting(0, 5));
     table.insert(Key(1 << 100), posting(0, 133));
     table.insert(Key(1 << 100), posting(2, 7));
-    files(&disk).write(3, FIRST, &table).unwrap();
+    files(&disk).write(3, FIRST, &table, Room::Little).unwrap();
     let bytes = disk.bytes(&path());
     assert_eq!(bytes.len(), 8_192);
     let header =
@@ -184,11 +194,11 @@ fn a_file_answers_as_the_table_it_was_made_of() {
         let mut random = seed;
         let disk = FaultyDisk::default();
         let (table, keys) = random_table(&mut random, seed % 2 == 1);
-        drop(files(&disk).write(3, FIRST, &table).unwrap());
+        drop(files(&disk).write(3, FIRST, &table, Room::Little).unwrap());
         compare(table, &keys, files(&disk).open(3, FIRST).unwrap(), &mut random);
     }
     let disk = FaultyDisk::default();
-    let empty = files(&disk).write(3, FIRST, &Table::default()).unwrap();
+    let empty = files(&disk).write(3, FIRST, &Table::default(), Room::Little).unwrap();
     compare(Table::default(), &[], empty, &mut 0);
     assert!(files(&disk).open(3, FIRST).is_ok());
 }
@@ -198,7 +208,7 @@ fn no_damaged_byte_of_a_file_changes_an_answer() {
     let disk = FaultyDisk::default();
     let (table, mut keys) = random_table(&mut 5, false);
     keys.truncate(200);
-    drop(files(&disk).write(3, FIRST, &table).unwrap());
+    drop(files(&disk).write(3, FIRST, &table, Room::Little).unwrap());
     let whole = disk.bytes(&path());
     let table = Content::Table(table);
     let mut refused = 0;
@@ -228,7 +238,7 @@ fn no_damaged_byte_of_a_file_changes_an_answer() {
 fn files_of_another_place_chain_or_folder_are_refused() {
     let disk = FaultyDisk::default();
     let files = files(&disk);
-    drop(files.write(3, FIRST, &random_table(&mut 1, false).0).unwrap());
+    drop(files.write(3, FIRST, &random_table(&mut 1, false).0, Room::Little).unwrap());
     let whole = disk.bytes(&path());
     assert!(files.open(3, FIRST).is_ok());
     assert!(files.open(3, Height(8)).is_err());
@@ -246,7 +256,7 @@ fn files_of_another_place_chain_or_folder_are_refused() {
 fn no_pages_make_a_search_panic_or_last() {
     let disk = FaultyDisk::default();
     let (table, keys) = random_table(&mut 9, false);
-    drop(files(&disk).write(3, FIRST, &table).unwrap());
+    drop(files(&disk).write(3, FIRST, &table, Room::Little).unwrap());
     let whole = disk.bytes(&path());
     let mut random = 10;
     for round in 0..60 {

@@ -98,6 +98,13 @@ impl Directory {
     }
 }
 
+/// Bytes of a file of these rows, at most.
+pub(crate) fn bytes_of(rows: &[Row]) -> u64 {
+    let bytes: usize = rows.iter().map(|(key, value)| 3 + key.len() + value.len()).sum();
+    // A page is left when the next row does not fit, so half of it is filled.
+    u64::try_from(bytes.saturating_mul(2)).unwrap_or(u64::MAX).saturating_add(offset(2))
+}
+
 /// A file of rows; holds the values before the blocks from `first` to `last`.
 pub(crate) struct PastFile {
     file: Arc<dyn DiskFile>,
@@ -258,6 +265,11 @@ impl PastFile {
         let directory = Directory::decode(&encoded).filter(|directory| directory.pages() == pages);
         let directory = directory.ok_or("damaged directory")?;
         Ok(Self { file, path, first: range.0, last: range.1, directory })
+    }
+
+    /// Its size.
+    pub(crate) fn bytes(&self) -> u64 {
+        offset(self.directory.pages()).saturating_add(u64::try_from(self.directory.keys.len()).unwrap_or(u64::MAX))
     }
 
     /// The rows from a key on, in order.

@@ -7,12 +7,13 @@ use engine::{
     types::Height,
 };
 
-use super::{Merge, file::PastFile};
+use super::{Merge, Past, Rows, file::PastFile};
 use crate::{
     Config, Database,
     disk::Disk,
     failpoint::FailPoints,
     index::Files,
+    place::Place,
     segment::Identity,
     tests::{
         kit::{FaultyDisk, World, address, config, next, open_on},
@@ -159,16 +160,34 @@ fn damage_costs_the_proofs_that_need_it_and_is_named() {
     }
 }
 
-fn files(disk: &FaultyDisk) -> Files {
+fn files(disk: &FaultyDisk, free_min: u64) -> Files {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let identity = Identity { chain_id: 1, chain_digest: [7; 32].into(), salt: 9 };
-    Files { disk, dir: PathBuf::from("/past"), identity, fail: Arc::new(FailPoints::default()) }
+    let place = Arc::new(Place::of(&std::env::temp_dir(), (free_min, free_min), true).unwrap());
+    Files { disk, dir: PathBuf::from("/past"), identity, fail: Arc::new(FailPoints::default()), place }
+}
+
+#[test]
+fn without_room_the_window_begins_anew_and_what_was_there_makes_room() {
+    let disk = FaultyDisk::default();
+    let block = |height| Rows { rows: Vec::new(), range: Some((Height(height), Height(height))) };
+    let past = Past::open(files(&disk, 0), 100, Height(0)).unwrap();
+    for height in 1..=3 {
+        *past.rows.lock() = block(height);
+        past.seal(Height(height)).unwrap();
+    }
+    assert_eq!((past.lowest(Height(3)), past_files(&disk).len()), (Height(0), 3));
+    let past = Past::open(files(&disk, u64::MAX), 100, Height(3)).unwrap();
+    assert_eq!(past.lowest(Height(3)), Height(0));
+    *past.rows.lock() = block(4);
+    past.seal(Height(4)).unwrap();
+    assert_eq!((past.lowest(Height(4)), past_files(&disk).len()), (Height(4), 0));
 }
 
 #[test]
 fn rows_come_back_in_order_from_any_key_and_merged() {
     let disk = FaultyDisk::default();
-    let files = files(&disk);
+    let files = files(&disk, 0);
     let mut random = 5;
     let mut all = BTreeMap::new();
     let mut parts = Vec::new();
@@ -200,7 +219,7 @@ fn rows_come_back_in_order_from_any_key_and_merged() {
 #[test]
 fn the_bytes_of_a_file_are_pinned() {
     let disk = FaultyDisk::default();
-    let files = files(&disk);
+    let files = files(&disk, 0);
     let rows = [(vec![1, 2], vec![3]), (vec![1, 2, 3], Vec::new())];
     let file = PastFile::write(&files, (Height(5), Height(6)), rows.into_iter().map(Ok)).unwrap();
     let bytes = disk.bytes(&file.path);

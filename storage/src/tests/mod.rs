@@ -8,4 +8,5 @@ mod log;
 mod logs;
 pub(crate) mod model;
 mod opening;
+mod room;
 mod scrub;

@@ -27,6 +27,9 @@ use crate::{
 /// Ports that a node has below those of the next one.
 const PORTS_STEP: u16 = 10;
 
+/// What nodes of a local network are given unless the caller says otherwise: many of them share a disk.
+const USUAL: [&str; 2] = ["--disk.segment-bytes", "16777216"];
+
 /// What goes over the ports of a node, in the order of [`Ports`].
 const CARRIERS: [Carrier; 5] = [Carrier::Tcp, Carrier::Tcp, Carrier::Tcp, Carrier::Tcp, Carrier::Udp];
 
@@ -60,7 +63,7 @@ pub(super) fn make(dir: &Path, settings: Settings, more: &[String]) -> eyre::Res
             arguments.extend(["--validator-keys".to_owned(), folder.display().to_string()]);
             arguments.extend(["--validator-password-file".to_owned(), dir.join("password").display().to_string()]);
         }
-        arguments.extend(more.iter().cloned());
+        arguments.extend(variable(more));
         let kind = if index.is_some() { "validator" } else { "follower" };
         let at = |scheme: &str, port: u16| format!("{scheme}127.0.0.1:{port}");
         nodes.push(Node {
@@ -110,8 +113,13 @@ pub(super) fn replace_more(network: &mut Network, more: &[String]) {
         let fixed = fixed_arguments(Path::new(""), Path::new(""), node.ports).len();
         let keys = if node.validator.is_some() { 4 } else { 0 };
         node.arguments.truncate(fixed.saturating_add(keys));
-        node.arguments.extend(more.iter().cloned());
+        node.arguments.extend(variable(more));
     }
+}
+
+/// What may be replaced of a node's arguments.
+fn variable(more: &[String]) -> impl Iterator<Item = String> {
+    USUAL.map(str::to_owned).into_iter().chain(more.iter().cloned())
 }
 
 fn validator(index: u16, key: &SecretKey, identity: B256, ports: Ports, stake: u64, chain_id: u64) -> ValidatorConfig {
