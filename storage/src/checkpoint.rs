@@ -203,7 +203,8 @@ fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
     Ok(())
 }
 
-fn write_state(inner: &Inner, batch: &Batch<'_>, applied: Applied) -> Result<(), Fault> {
+/// Writes rows of the `state` environment, and up to where it is then.
+pub(crate) fn write_state(inner: &Inner, batch: &Batch<'_>, applied: Applied) -> Result<(), Fault> {
     let mut txn = inner.state.write()?;
     for (table, rows) in batch.tables() {
         write_rows(&mut txn, table, rows)?;

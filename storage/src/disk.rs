@@ -72,6 +72,11 @@ struct RealFile {
 }
 
 impl RealDisk {
+    /// Removes an empty folder.
+    pub(crate) fn remove_dir(self, dir: &Path) -> Result<(), DiskError> {
+        std::fs::remove_dir(dir).map_err(|error| DiskError::new("removing", dir, &error))
+    }
+
     fn with(options: &OpenOptions, action: &'static str, path: &Path) -> Result<Arc<dyn DiskFile>, DiskError> {
         let file = options.open(path).map_err(|error| DiskError::new(action, path, &error))?;
         Ok(Arc::new(RealFile { file, path: path.to_owned() }))

@@ -36,6 +36,15 @@ fn sealed(key: &[u8], mut row: Vec<u8>) -> Vec<u8> {
     row
 }
 
+/// A whole row in the form of this schema.
+pub(crate) fn resealed(key: &[u8], row: &[u8]) -> Result<Vec<u8>, Fault> {
+    let rlp = match key.len() {
+        8 => encode(opened::<EpochStart>(key, row)?),
+        _ => encode(opened::<SignedHeader>(key, row)?),
+    };
+    Ok(sealed(key, rlp))
+}
+
 /// What a row holds, once its checksum is seen to be right.
 fn opened<T: Decodable>(key: &[u8], row: &[u8]) -> Result<T, Fault> {
     let damaged = |error| Fault::corrupt(format!("the epoch row of {} does not decode: {error}", hex::encode(key)));

@@ -13,6 +13,9 @@ pub enum OpenError {
     /// Another process holds the folder.
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
+    /// The folder holds no store.
+    #[error("{0} is no data folder")]
+    NoStore(PathBuf),
     /// The folder belongs to another chain, or to the same one under other parameters.
     #[error(
         "{dir} holds another genesis: chain {} with parameters {}, not chain {} with {}",

@@ -51,8 +51,28 @@ pub const LOG_FAIL_POINTS: [&str; 14] = [
     "log.spare",
 ];
 
+/// Every fail point of what is done to a folder that no node uses.
+pub const OFFLINE_FAIL_POINTS: [&str; 16] = [
+    "compact.copied",
+    "compact.before_rename",
+    "compact.renamed",
+    "compact.synced",
+    "rewind.state",
+    "rewind.before_mark",
+    "rewind.marked",
+    "rewind.rows",
+    "rewind.epochs",
+    "rewind.segment",
+    "rewind.tail",
+    "rewind.done",
+    "migrate.state",
+    "migrate.chain",
+    "migrate.files",
+    "migrate.schema",
+];
+
 fn is_known(name: &str) -> bool {
-    FAIL_POINTS.contains(&name) || LOG_FAIL_POINTS.contains(&name)
+    [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &OFFLINE_FAIL_POINTS].iter().any(|points| points.contains(&name))
 }
 
 /// What happens at an armed point.
@@ -81,7 +101,8 @@ impl FailPoints {
         let Some(text) = text else { return Ok(Self::default()) };
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         if !is_known(name) {
-            return Err(format!("fail_point names {name}, which is none of {FAIL_POINTS:?} and {LOG_FAIL_POINTS:?}"));
+            let known = [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &OFFLINE_FAIL_POINTS].concat();
+            return Err(format!("fail_point names {name}, which is none of {known:?}"));
         }
         let count: u64 =
             count.parse().ok().filter(|count| *count > 0).ok_or_else(|| format!("fail_point counts {count}"))?;

@@ -218,6 +218,11 @@ fn seal(parts: &[Arc<Part>], files: &Files, building: &Mutex<()>) {
     full(parts).iter().for_each(|part| part.seal(files, room));
 }
 
+/// What the index of a full segment must hold.
+pub(crate) fn table_of(segment: &SegmentFile) -> Result<table::Table, Fault> {
+    collect::segment(segment, segment.size)
+}
+
 /// How many of some parts are in memory.
 fn tables(parts: &[Arc<Part>]) -> usize {
     parts.iter().filter(|part| part.is_table()).count()
@@ -232,7 +237,7 @@ const fn room_for(tables: usize) -> Room {
 /// long as that are a few.
 fn build(files: &Files, segment: &SegmentFile, reason: &str, tables: usize) -> Result<Content, Fault> {
     warn!(segment = segment.number, %reason, "building an index again");
-    let table = collect::segment(segment, segment.size)?;
+    let table = table_of(segment)?;
     match files.write(segment.number, segment.first_height, &table, room_for(tables.saturating_add(1))) {
         Ok(file) => Ok(Content::File(file)),
         Err(fault) if tables >= TABLES_MAX => Err(fault),

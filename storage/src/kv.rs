@@ -9,7 +9,7 @@
 use std::{
     borrow::Cow,
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -18,6 +18,7 @@ use mdbx::{
     WriteFlags,
 };
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 
 use crate::metrics;
 
@@ -25,6 +26,8 @@ use crate::metrics;
 const KEY_BYTES_MAX: usize = 128;
 /// Name of an environment's file in its folder.
 pub(crate) const FILE: &str = "mdbx.dat";
+/// Name of the file beside it that says who reads; there is nothing in it to keep.
+pub(crate) const LOCK_FILE: &str = "mdbx.lck";
 /// Step by which a file grows, in bytes.
 const GROWTH_BYTES: isize = 16 << 20;
 /// Read transactions per snapshot.
@@ -60,9 +63,34 @@ pub(crate) type Row = (Vec<u8>, Vec<u8>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table(pub(crate) usize);
 
+/// How much room an environment takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EnvSize {
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// Bytes of it that nothing uses.
+    pub free_bytes: u64,
+    /// Its tables.
+    pub tables: Vec<TableSize>,
+}
+
+/// How much room a table takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TableSize {
+    /// Its name.
+    pub name: &'static str,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Bytes of its pages.
+    pub bytes: u64,
+    /// How many pages lie above a row, that with the row included.
+    pub depth: u32,
+}
+
 /// One MDBX environment with its tables.
 pub(crate) struct Env {
     env: Environment,
+    file: PathBuf,
     tables: Vec<Dbi>,
     names: &'static [&'static str],
 }
@@ -94,7 +122,29 @@ impl Env {
             .collect::<Result<Vec<_>, _>>()
             .map_err(fail)?;
         txn.commit().map_err(fail)?;
-        Ok(Self { env, tables, names })
+        Ok(Self { env, file: path.join(FILE), tables, names })
+    }
+
+    /// How much room it and its tables take.
+    pub(crate) fn size(&self) -> Result<EnvSize, KvError> {
+        let fail = |error: &dyn ToString| KvError::new("measuring", "environment", error.to_string());
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let txn = self.env.begin_ro_unsync().map_err(|error| fail(&error))?;
+        let mut tables = Vec::with_capacity(self.tables.len());
+        let mut page = 0;
+        for (name, table) in self.names.iter().zip(&self.tables) {
+            let stat = txn.db_stat(table).map_err(|error| fail(&error))?;
+            page = u64::from(stat.page_size());
+            let pages = [stat.branch_pages(), stat.leaf_pages(), stat.overflow_pages()];
+            let bytes = pages.into_iter().map(count).fold(0, u64::saturating_add).saturating_mul(page);
+            tables.push(TableSize { name, rows: count(stat.entries()), bytes, depth: stat.depth() });
+        }
+        let info = self.env.info().map_err(|error| fail(&error))?;
+        let free = self.env.freelist().map_err(|error| fail(&error))?;
+        let reached = count(info.last_pgno()).saturating_add(1).saturating_mul(page);
+        let file_bytes = std::fs::metadata(&self.file).map_err(|error| fail(&error))?.len();
+        let behind = file_bytes.saturating_sub(reached);
+        Ok(EnvSize { file_bytes, free_bytes: behind.saturating_add(count(free).saturating_mul(page)), tables })
     }
 
     /// Begins the one write transaction; waits for another to end.

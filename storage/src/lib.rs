@@ -12,7 +12,7 @@
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`,
-//! `snapshot`, [`trie`], `tables`, `scrub`, `kv`, `load`, `disk`, `place`.
+//! `snapshot`, [`trie`], `tables`, `scrub`, `kv`, `load`, `disk`, `place`, [`offline`].
 
 pub mod store;
 
@@ -32,6 +32,7 @@ mod kv;
 mod load;
 pub mod log;
 pub mod metrics;
+pub mod offline;
 mod open;
 mod overlay;
 mod past;

@@ -65,7 +65,14 @@ pub(crate) use self::{
     open::open,
     record::Mark,
 };
-use crate::{disk::Disk, error::Fault, failpoint::FailPoints, housekeeper::Housekeeper, metrics, store::Inner};
+use crate::{
+    disk::Disk,
+    error::{Fault, OpenError},
+    failpoint::FailPoints,
+    housekeeper::Housekeeper,
+    metrics,
+    store::Inner,
+};
 
 /// Name of the log's folder inside the data folder.
 pub(crate) const FOLDER: &str = "log";
@@ -341,6 +348,42 @@ impl Journal for Port {
     fn forget_below(&self, epoch: Epoch, slot: Slot, height: Height) {
         self.log.forget(Mark { epoch, slot, height });
     }
+}
+
+/// What looking at a log showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Bytes that were read.
+    pub(crate) bytes: u64,
+    /// Whole records.
+    pub(crate) records: u64,
+    /// Bytes behind them, which were being written when a process ended.
+    pub(crate) unfinished_bytes: u64,
+    /// Name of the file that is damaged, the offset, and how.
+    pub(crate) damage: Option<(String, u64, String)>,
+}
+
+/// Reads the log in a folder; nothing is changed.
+pub(crate) fn look(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result<Looked, OpenError> {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    if !disk.list(dir).is_ok_and(|names| !names.is_empty()) {
+        return Ok(Looked::default());
+    }
+    let found = scan::folder(disk, dir, Some(identity))?;
+    let mut looked = Looked::default();
+    let mut end = 0;
+    if let Some(newest) = &found.newest {
+        end = count(newest.end);
+        (looked.bytes, looked.records) = (count(newest.bytes.len()), count(newest.records));
+        looked.unfinished_bytes = count(newest.used.saturating_sub(newest.end));
+    }
+    looked.damage = found.damage.map(|what| {
+        looked.unfinished_bytes = 0;
+        let name = found.numbers.last().map(|number| file::path(dir, *number));
+        let name = name.as_deref().and_then(Path::file_name).unwrap_or_default();
+        (name.to_string_lossy().into_owned(), end, what)
+    });
+    Ok(looked)
 }
 
 /// The log's folder inside a data folder.

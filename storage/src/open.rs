@@ -26,6 +26,7 @@ use crate::{
     index::{Files, Index},
     kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
+    offline,
     overlay::Overlay,
     past::Past,
     place::Place,
@@ -79,6 +80,7 @@ pub(crate) fn open(
             read_applied(&state)?.ok_or_else(|| Fault::corrupt("the genesis state has no height"))?
         }
     };
+    offline::rewind::finish(&chain_env, (&*disk, &segments_dir), identity, &fail)?;
     let appender = open_segments((disk, &segments_dir, &place), &config, identity, &fail)?;
     build(config, chain, fail, (state, chain_env), applied, appender, (place, lock))
 }
@@ -92,11 +94,10 @@ fn past_in(dir: &Path) -> PathBuf {
 /// whole and durable: a file that MDBX was only just making when the power went is none that it opens.
 fn environment(dir: &Path, name: &str, tables: &'static [&'static str], map_bytes_max: usize) -> Result<Env, Fault> {
     let (place, beside) = (dir.join(name), dir.join(format!("{name}.new")));
+    // Somebody was killed while making it; or while compacting, and then the old one is in its place.
+    clear_folder(&beside)?;
     if !RealDisk.list(dir)?.iter().any(|known| known == name) {
         RealDisk.create_dir(&beside)?;
-        for left_over in RealDisk.list(&beside)? {
-            RealDisk.remove(&beside.join(left_over))?;
-        }
         drop(Env::open(&beside, tables, map_bytes_max)?);
         // MDBX syncs the first of a new file's three heads, and leaves the others to a later sync.
         RealDisk.open(&beside.join(kv::FILE))?.sync()?;
@@ -104,6 +105,17 @@ fn environment(dir: &Path, name: &str, tables: &'static [&'static str], map_byte
         RealDisk.rename(&beside, &place)?;
     }
     Ok(Env::open(&place, tables, map_bytes_max)?)
+}
+
+/// Removes a folder and the files in it, if it is there.
+pub(crate) fn clear_folder(dir: &Path) -> Result<(), Fault> {
+    if dir.is_dir() {
+        for left_over in RealDisk.list(dir)? {
+            RealDisk.remove(&dir.join(left_over))?;
+        }
+        RealDisk.remove_dir(dir)?;
+    }
+    Ok(())
 }
 
 /// Compares the folder's chain with the one asked for; an empty folder takes it over and draws its salt.
@@ -123,14 +135,14 @@ fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenEr
         txn.commit().map_err(Fault::from)?;
         return Ok(identity);
     };
-    if found.chain_digest != chain_digest {
-        return Err(OpenError::WrongChain {
-            dir: dir.to_owned(),
-            found: (found.chain_id, found.chain_digest),
-            expected: (chain_id, chain_digest),
-        });
-    }
+    check_chain(dir, found, chain)?;
     Ok(found)
+}
+
+/// Refuses a folder of another chain.
+pub(crate) fn check_chain(dir: &Path, found: Identity, chain: &ChainSpec) -> Result<(), OpenError> {
+    let (found, expected) = ((found.chain_id, found.chain_digest), (chain.chain_id, chain.digest()));
+    if found.1 == expected.1 { Ok(()) } else { Err(OpenError::WrongChain { dir: dir.to_owned(), found, expected }) }
 }
 
 /// The chain that a folder belongs to; `None` if it is empty.

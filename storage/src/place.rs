@@ -85,8 +85,7 @@ impl Place {
 
     /// Bytes that may still be written.
     fn free(&self) -> Result<u64, DiskError> {
-        let status = fstatvfs(&self.dir).map_err(|error| DiskError::new("measuring", &self.path, &error.into()))?;
-        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+        free(&self.dir, &self.path)
     }
 
     /// How much room there is once so many bytes are written.
@@ -120,6 +119,17 @@ impl Place {
         let (dir, free, lower) = (self.path.display(), self.free()?, self.floors.0);
         Err(Fault::Full(format!("{dir} has {free} bytes left; {lower} must stay free, and {bytes} are needed")))
     }
+}
+
+fn free(dir: &File, path: &Path) -> Result<u64, DiskError> {
+    let status = fstatvfs(dir).map_err(|error| DiskError::new("measuring", path, &error.into()))?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Bytes that may still be written where a folder is.
+pub(crate) fn free_bytes(path: &Path) -> Result<u64, DiskError> {
+    let dir = File::open(path).map_err(|error| DiskError::new("opening", path, &error))?;
+    free(&dir, path)
 }
 
 /// Whether the file system of a folder on ext4 has fast commits: the kernel lists that among its options.

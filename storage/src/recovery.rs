@@ -53,7 +53,8 @@ pub(crate) struct Scan {
     found: Vec<Found>,
 }
 
-fn canonical(env: &Env, height: Height) -> Result<Position, Fault> {
+/// Where a block is, by its row.
+pub(crate) fn canonical(env: &Env, height: Height) -> Result<Position, Fault> {
     let row = env.snapshot()?.get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?;
     row.flatten().ok_or_else(|| Fault::corrupt(format!("there is no canonical row {height}")))
 }

@@ -22,7 +22,7 @@ use alloy_primitives::{B256, U256, keccak256};
 
 use crate::{
     error::Fault,
-    kv::{Snapshot, Table},
+    kv::{Env, Snapshot, Table},
     metrics,
     snapshot::{Snapshots, StateSnapshot},
     store::Inner,
@@ -432,10 +432,24 @@ impl<V: Value> Compared<'_, V> {
     }
 }
 
-/// Looks at everything.
-pub(crate) fn all(inner: &Inner) -> Scrubbed {
+/// How many rows there are to look at, about; 0 if that cannot be told.
+pub(crate) fn rows(inner: &Inner) -> u64 {
+    let of = |env: &Env, tables: &[Table]| -> Result<u64, Fault> {
+        let size = env.size()?;
+        let rows = tables.iter().filter_map(|table| size.tables.get(table.0)).map(|table| table.rows);
+        Ok(rows.fold(0, u64::saturating_add))
+    };
+    let state = of(&inner.state, &[tables::ACCOUNT, tables::STORAGE, tables::CODE]);
+    let chain = of(&inner.chain_env, &[tables::CANONICAL, tables::HEADER, tables::HEIGHT_BY_HASH, tables::EPOCH]);
+    state.unwrap_or_default().saturating_add(chain.unwrap_or_default())
+}
+
+/// Looks at everything, telling how many rows were compared.
+pub(crate) fn all(inner: &Inner, listen: &mut dyn FnMut(u64)) -> Scrubbed {
     let mut scrub = Scrub::new(inner);
-    while scrub.step() {}
+    while scrub.step() {
+        listen(scrub.done.rows);
+    }
     tell(&scrub.done);
     scrub.done
 }

@@ -36,6 +36,7 @@ use crate::{
     index::Index,
     kv::Env,
     log::{Log, Port},
+    offline::{Listener, Progress},
     overlay::Overlay,
     past::Past,
     place::Place,
@@ -288,7 +289,14 @@ impl Database {
     /// goes on as well: whoever asks decides.
     #[must_use]
     pub fn scrub(&self) -> Scrubbed {
-        scrub::all(&self.inner)
+        self.scrub_with(&mut |_| {})
+    }
+
+    /// The same, telling how far it is.
+    #[must_use]
+    pub fn scrub_with(&self, listen: Listener<'_>) -> Scrubbed {
+        let all = scrub::rows(&self.inner);
+        scrub::all(&self.inner, &mut |done| listen(Progress { what: "rows", done, all: all.max(done) }))
     }
 
     /// Ends the threads after a last checkpoint. Dropping the store does the same.

@@ -22,7 +22,8 @@
 //!
 //! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `genesis` hash 32, `indexed`
 //! height u64 (it and all lower heights have their rows), `log` (schema u16 that it was
-//! made with; there once the folder had a log). `meta` of `state`: `applied` (height u64, block
+//! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken
+//! away). `meta` of `state`: `applied` (height u64, block
 //! hash 32, state root 32; absent until the genesis state is complete), `next_storage_id` u64.
 
 use alloy_primitives::{B256, KECCAK256_EMPTY, U256};
@@ -83,6 +84,7 @@ pub(crate) mod meta {
     pub(crate) const NEXT_STORAGE_ID: &[u8] = b"next_storage_id";
     pub(crate) const INDEXED: &[u8] = b"indexed";
     pub(crate) const LOG: &[u8] = b"log";
+    pub(crate) const REWIND: &[u8] = b"rewind";
 }
 
 /// Reads fields off the front of a row.

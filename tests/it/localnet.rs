@@ -57,6 +57,21 @@ impl Localnet {
         assert!(done.expect("it runs").success(), "{arguments:?}");
     }
 
+    /// Takes the newest blocks of a stopped node away, down to a height.
+    fn rewind(&self, node: usize, to: u64) {
+        let folder = self.described()[node]["datadir"].as_str().expect("a path").to_owned();
+        let genesis = self.folder.path().join("net/genesis.json");
+        let done = Command::new(binary())
+            .args(["db", "rewind", "--discard-final-blocks", "--log", "warn", "--to", &to.to_string(), "--datadir"])
+            .arg(folder)
+            .arg("--chain")
+            .arg(genesis)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains(&format!("\"to\":{to}")), "{said}: {done:?}");
+    }
+
     fn height(&self, node: usize) -> Option<u64> {
         let answer = self.nodes[node].try_call("eth_blockNumber", &json!([]))?.ok()?;
         u64::from_str_radix(answer.as_str()?.strip_prefix("0x")?, 16).ok()
@@ -185,6 +200,15 @@ fn a_local_network_finalizes_defi_load_and_outlives_the_death_of_its_nodes() {
     let most = reported.into_iter().max().expect("nodes");
     // What any node reported is there after all of them died at once.
     net.reach(&[0, 1, 2, 3, 4], most + 2);
+    net.agree(0);
+    // A validator and a follower that lose final blocks take them from the others again.
+    net.play(&["stop", "1", "4"]);
+    for node in [1, 4] {
+        net.rewind(node, 3);
+    }
+    let now = net.height(0).expect("it answers");
+    net.play(&["restart", "1", "4"]);
+    net.reach(&[0, 1, 2, 3, 4], now + 8);
     net.agree(0);
 }
 

@@ -4,6 +4,7 @@
 
 mod chain;
 mod crash;
+mod db;
 mod faults;
 mod finality;
 mod hostile;

@@ -183,8 +183,47 @@ pub(crate) struct InitArgs {
 /// What `db` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
+    /// Print what is in it: sizes, rows and heights of tables, segments, indices and log, and the room on the disk.
+    Stats(FolderArgs),
+    /// Read every byte that carries a checksum or a hash, and list what is damaged; exit 1 if anything is.
+    Verify(FolderArgs),
+    /// Compare every row of the state with the root, and every row of the chain with its block; exit 1 if one differs.
+    Check(FolderArgs),
     /// Rebuild the state root from every account and slot, and compare it with the tip's header; exit 1 if they differ.
     Root(FolderArgs),
+    /// Write the tables anew without the room that nothing uses. Needs as much room as they take while it works.
+    Compact(ChangeArgs),
+    /// End the chain at an earlier height, with the state that it had there.
+    ///
+    /// The log of what was signed stays as it is: a validator signs nothing again at or below what it signed. The
+    /// blocks come back from other nodes; the chain of a single validator, whose blocks nobody else has, does not go
+    /// on.
+    Rewind(RewindArgs),
+    /// Bring a folder that an older program wrote to the layout of this one.
+    Migrate(ChangeArgs),
+}
+
+/// A data folder that is changed.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    /// Kill the process at a named point, as NAME or NAME:COUNT; for crash tests.
+    #[arg(long, hide = true, value_name = "NAME[:COUNT]")]
+    pub(crate) fail_point: Option<String>,
+}
+
+/// Flags of `db rewind`.
+#[derive(Debug, Args)]
+pub(crate) struct RewindArgs {
+    #[command(flatten)]
+    pub(crate) folder: ChangeArgs,
+    /// Height of the block that the chain ends with then.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) to: u64,
+    /// Take away blocks that are final, as every block in a data folder is.
+    #[arg(long)]
+    pub(crate) discard_final_blocks: bool,
 }
 
 /// What `log` can do.

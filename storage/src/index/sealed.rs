@@ -191,17 +191,7 @@ impl Files {
         }
         let (temporary, target) = (segment::path(&self.dir, segment, "tmp"), segment::path(&self.dir, segment, "idx"));
         let file = self.disk.create(&temporary)?;
-        let fill = || {
-            let bytes = Vec::with_capacity(WRITE_BYTES);
-            let mut writer = Writer { file: &*file, bytes, page: 0, pages: 0, offset: PAGE_BYTES };
-            for (key, postings) in table.sorted() {
-                writer.add(key, postings)?;
-            }
-            let pages = writer.finish()?;
-            file.write_at(&self.header(segment, first, pages), 0)?;
-            Ok::<_, DiskError>(pages)
-        };
-        let pages = fill().inspect_err(|_| {
+        let pages = self.fill(&*file, (segment, first), table).inspect_err(|_| {
             // Half a file would only take room; one that cannot be removed is overwritten later.
             let _ = self.disk.remove(&temporary);
         })?;
@@ -211,6 +201,23 @@ impl Files {
         self.disk.rename(&temporary, &target)?;
         self.disk.sync_dir(&self.dir)?;
         Ok(IndexFile { file, pages })
+    }
+
+    /// Writes what a file holds; gives the number of pages behind the first.
+    pub(crate) fn fill(
+        &self,
+        file: &dyn DiskFile,
+        (segment, first): (u32, Height),
+        table: &Table,
+    ) -> Result<u64, DiskError> {
+        let bytes = Vec::with_capacity(WRITE_BYTES);
+        let mut writer = Writer { file, bytes, page: 0, pages: 0, offset: PAGE_BYTES };
+        for (key, postings) in table.sorted() {
+            writer.add(key, postings)?;
+        }
+        let pages = writer.finish()?;
+        file.write_at(&self.header(segment, first, pages), 0)?;
+        Ok(pages)
     }
 
     /// Opens the index of a full segment; the reason why it cannot be used otherwise.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use alloy_consensus::{Header, Sealable, SignableTransaction, TxEip1559};
+use alloy_consensus::{Header, Sealable, SignableTransaction, TxEip1559, proofs::ordered_trie_root_encoded};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Log, LogData, Signature, U256, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles, TrieAccount, proof::verify_proof};
@@ -165,10 +165,12 @@ pub fn block_after(
 ) -> FinalizedBlock {
     let view = store.view(store.tip().height()).expect("the tip has a state");
     let (state_root, trie) = view.root_after(parent_trie, &changes).expect("its root can be computed");
+    let encoded: Vec<&[u8]> = transactions.iter().map(|transaction| transaction.encoded().as_ref()).collect();
     let header = Header {
         parent_hash: parent.hash(),
         number: parent.height().next().0,
         state_root,
+        transactions_root: ordered_trie_root_encoded(&encoded),
         gas_limit: 30_000_000,
         timestamp: parent.block.header.timestamp + 1,
         base_fee_per_gas: Some(7),

@@ -7,6 +7,7 @@ pub(crate) mod kit;
 mod log;
 mod logs;
 pub(crate) mod model;
+mod offline;
 mod opening;
 mod room;
 mod scrub;
