@@ -29,6 +29,7 @@ pub mod memory;
 pub(crate) mod node;
 pub(crate) mod prefix;
 pub(crate) mod proof;
+pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod rlp;
 pub(crate) mod state;

@@ -12,6 +12,7 @@ use super::{
     diff::{Scope, Sink, diff},
     node::{Body, Branch, Kind, Link, NoSource, Root, Source, Tree, TrieError, root_hash},
     proof::prove,
+    range::{Range, check, range},
     record,
     stream::{Records, Stream},
     update::{self, Item},
@@ -382,4 +383,87 @@ fn the_genesis_root_of_many_accounts_matches_alloy() {
         (*address, account)
     }));
     assert_eq!(crate::genesis::state_root(&alloc), expected);
+}
+
+#[test]
+fn ranges_prove_themselves_and_nothing_else() {
+    for seed in 0..150 {
+        let mut random = seed;
+        let (size, spread) = (next(&mut random) % 40, 2 + next(&mut random) % 14);
+        let model: BTreeMap<B256, U256> =
+            (0..size).map(|_| (key(&mut random, spread), U256::from(next(&mut random) % 300 + 1))).collect();
+        let items: Vec<_> = model.iter().map(|(key, value)| Item::new(*key, Some(*value))).collect();
+        let trie = update::apply(&None, &items, &NoSource).unwrap();
+        let root = root_hash(&trie);
+        let known: Vec<B256> = model.keys().copied().collect();
+        for round in 0..20_u64 {
+            let from = match known.get((next(&mut random) % (size + 1)) as usize) {
+                Some(known) if round.is_multiple_of(2) => *known,
+                _ => key(&mut random, spread),
+            };
+            let most = next(&mut random) % 12 + 1;
+            let mut left = most;
+            let honest = range(&trie, from, &NoSource, |_, _| {
+                left -= 1;
+                left > 0
+            })
+            .unwrap();
+            let expected: Vec<_> = model.range(from..).take(most as usize).map(|(key, value)| (*key, *value)).collect();
+            assert_eq!(honest.rows, expected, "seed {seed}, round {round}");
+            let goes_on = model.range(from..).count() > expected.len();
+            assert_eq!(check(root, from, &honest), Ok(goes_on), "seed {seed}, round {round}");
+            for lie in lies(&honest, &mut random, spread) {
+                let judged = check(root, from, &lie);
+                assert!(judged.is_err(), "seed {seed}, round {round}: {lie:?} is not {honest:?}");
+            }
+            if !honest.rows.is_empty() {
+                assert!(check(B256::repeat_byte(1), from, &honest).is_err());
+            }
+        }
+    }
+}
+
+/// What somebody might give instead of a range.
+fn lies(honest: &Range<U256>, random: &mut u64, spread: u64) -> Vec<Range<U256>> {
+    let mut lies = Vec::new();
+    let mut lie = |change: &mut dyn FnMut(&mut Range<U256>)| {
+        let mut lie = honest.clone();
+        change(&mut lie);
+        if lie != *honest {
+            lies.push(lie);
+        }
+    };
+    let place = |random: &mut u64, length: usize| next(random) as usize % length.max(1);
+    for _ in 0..4 {
+        if !honest.rows.is_empty() {
+            let at = place(random, honest.rows.len());
+            // Without its last row a range is a shorter one, if the nodes on the way to its new end are there as well.
+            if at + 1 < honest.rows.len() {
+                lie(&mut |range| drop(range.rows.remove(at)));
+            }
+            lie(&mut |range| range.rows[at].1 += U256::ONE);
+            lie(&mut |range| range.rows[at].0.0[31] ^= 1);
+            lie(&mut |range| range.rows.push(range.rows[at]));
+            let other = place(random, honest.rows.len());
+            lie(&mut |range| range.rows.swap(at, other));
+        }
+        let (extra, value) = (key(random, spread), U256::from(1_000));
+        if honest.rows.iter().all(|(key, _)| *key != extra) {
+            lie(&mut |range| {
+                let at = range.rows.partition_point(|(key, _)| *key < extra);
+                range.rows.insert(at, (extra, value));
+            });
+        }
+        if !honest.proof.is_empty() {
+            let at = place(random, honest.proof.len());
+            lie(&mut |range| drop(range.proof.remove(at)));
+            let byte = place(random, honest.proof[at].len());
+            lie(&mut |range| {
+                let mut node = range.proof[at].to_vec();
+                node[byte] ^= 1 << (byte % 8);
+                range.proof[at] = node.into();
+            });
+        }
+    }
+    lies
 }
