@@ -14,8 +14,11 @@
 //! with more than a third of the stake of one of the sets signed against the rules. Stake that left long ago has
 //! nothing to lose any more: the set one starts from has to be younger than the time for which stake stays bound.
 
+mod stored;
 #[cfg(test)]
 mod tests;
+
+pub use stored::{proof_of, set_of};
 
 use alloy_consensus::Header;
 use alloy_primitives::{B256, keccak256};
@@ -23,8 +26,8 @@ use alloy_rlp::Encodable as _;
 
 use crate::{
     crypto::Scheme,
-    ordering::verify::{self, CertificateError},
-    types::{Certificate, ConsensusHeader, Domain, Epoch, Height, Statement, ValidatorSet},
+    ordering::verify::{self, CertificateError, WordError},
+    types::{Certificate, ConsensusHeader, Domain, Epoch, Height, SignedHeader, Statement, ValidatorSet},
 };
 
 /// Why a proof shows nothing.
@@ -43,6 +46,9 @@ pub enum LightError {
         /// Why.
         error: CertificateError,
     },
+    /// A header is not its proposer's.
+    #[error("the header is not its proposer's: {0}")]
+    Author(#[from] WordError),
     /// A certificate that makes nothing final.
     #[error("the certificate of epoch {0} is no Finalization")]
     NotFinal(Epoch),
@@ -194,6 +200,17 @@ impl<'s> Trust<'s> {
         field("number of the block", header.height, proof.block.number)?;
         let (height, state_root) = (header.height(), proof.block.state_root);
         Ok(Finalized { height, hash: found, state_root, epoch: header.epoch() })
+    }
+
+    /// Checks that the member of the trusted set whom a header names as its proposer signed it.
+    ///
+    /// # Errors
+    /// [`LightError`].
+    pub fn author(&self, block: &SignedHeader) -> Result<(), LightError> {
+        let epoch = self.set.epoch();
+        field("epoch of the header", epoch.0, block.header.epoch)?;
+        let committee = self.scheme.committee(&self.set).ok_or(LightError::Key(epoch))?;
+        Ok(verify::author(&self.set, &*committee, &self.domain, block)?)
     }
 
     /// Whether the trusted set made this header final.

@@ -306,8 +306,8 @@ pub enum StoreError {
         /// Height of the tip.
         tip: Height,
     },
-    /// State at this height is not kept.
-    #[error("state at height {0} is not available")]
+    /// What was at this height is not kept.
+    #[error("height {0} is not available")]
     Unavailable(Height),
     /// What proves the state at this height is not kept.
     #[error("no proof of the state at height {height}: proofs go back to height {lowest}")]

@@ -17,13 +17,12 @@ use crate::{
     admission::{Mempool, PoolStatus},
     execution::Pending,
     genesis::ChainSpec,
-    light::FinalityProof,
-    limits,
+    light::{self, FinalityProof},
     ports::{AccountProof, CallError, Executor, StateError, StateView, Store, StoreError},
     standing::{Standing, StandingNow},
     types::{
-        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, EpochStart, Finality, Height, LogBlocks,
-        LogFilter, PooledTransaction, Slot, ValidatorSet,
+        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, Height, LogBlocks, LogFilter, PooledTransaction,
+        Slot, ValidatorSet,
     },
 };
 
@@ -258,29 +257,9 @@ impl Query {
     /// What shows that a durable block is final; `None` for block 0, which is so by itself.
     ///
     /// # Errors
-    /// [`StoreError`]; `Unavailable` for a height that is not durable, and where the certified header lies more than
-    /// [`limits::FINALITY_HEADERS_MAX`] above the block.
+    /// Those of [`light::proof_of`].
     pub fn finality(&self, height: Height) -> Result<Option<FinalityProof>, StoreError> {
-        let block = self.store.block(height)?.ok_or(StoreError::Unavailable(height))?;
-        let Some(Finality { certificate, .. }) = block.finality else { return Ok(None) };
-        let certified = certificate.statement.id();
-        let mut headers = vec![block.block.consensus.clone()];
-        // Above the last block of an epoch only tail headers are final, which lie beside the start of the next.
-        let start = self.store.epoch(Epoch(certificate.epoch.0.saturating_add(1)))?;
-        let mut tail = start.map(|start| start.tail).unwrap_or_default();
-        while headers.last().map(ConsensusHeader::id) != certified {
-            let top = height.0.saturating_add(u64::try_from(headers.len()).unwrap_or(u64::MAX));
-            let above = self.store.block(Height(top))?.map(|block| block.block.consensus.clone());
-            let above = above
-                .filter(|above| above.epoch() == certificate.epoch)
-                .or_else(|| tail.pop().map(|above| above.header));
-            let Some(above) = above.filter(|_| headers.len() < limits::FINALITY_HEADERS_MAX) else {
-                return Err(StoreError::Unavailable(height));
-            };
-            headers.push(above);
-        }
-        headers.reverse();
-        Ok(Some(FinalityProof { headers, certificate, block: block.block.header.inner().clone() }))
+        light::proof_of(&*self.store, height)
     }
 
     /// Who votes in an epoch and, but for the first, the header and certificate that handed over to them; `None` if it
@@ -289,21 +268,7 @@ impl Query {
     /// # Errors
     /// [`StoreError`].
     pub fn epoch(&self, epoch: Epoch) -> Result<Option<EpochSet>, StoreError> {
-        if epoch == Epoch(0) {
-            let set = self.chain().validator_set().map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            return Ok(Some((set, None)));
-        }
-        let Some(EpochStart { set, base, handover, tail }) = self.store.epoch(epoch)? else { return Ok(None) };
-        let last = || -> Result<Option<ConsensusHeader>, StoreError> {
-            let Some(height) = self.store.height_of_id(base)? else { return Ok(None) };
-            Ok(self.store.block(height)?.map(|block| block.block.consensus.clone()))
-        };
-        let header = match tail.into_iter().next() {
-            Some(top) => Some(top.header),
-            None => last()?,
-        };
-        let header = header.ok_or_else(|| StoreError::Corrupt(format!("epoch {epoch} began on no block")))?;
-        Ok(Some((set, Some((header, handover)))))
+        light::set_of(&*self.store, epoch)
     }
 
     /// The state after the block at `height`.

@@ -143,8 +143,12 @@ impl Chain<'_> {
         let kept = u64::try_from(limits::HANDOVERS_MAX).unwrap_or(u64::MAX);
         let mut handovers = Vec::new();
         for next in epoch.saturating_sub(kept).saturating_add(1)..=epoch {
-            let last = block_at(self.store, next.saturating_mul(self.epoch_heights))?;
-            handovers.extend(last.finality.map(|finality| finality.certificate));
+            // A chain that began with a snapshot of its state has few of the blocks before.
+            let last = match self.store.block(Height(next.saturating_mul(self.epoch_heights))) {
+                Err(StoreError::Unavailable(_)) => None,
+                found => found.map_err(failed)?,
+            };
+            handovers.extend(last.and_then(|last| last.finality).map(|finality| finality.certificate));
         }
         Ok(handovers)
     }

@@ -18,7 +18,7 @@ use super::{
     access_list::AccessList,
     ids::{Epoch, Height, Slot, ValidatorIndex},
     layer::{StateChanges, TrieHandle},
-    receipt::Receipt,
+    receipt::{Receipt, receipts_root},
     transaction::Transaction,
     vote::{Certificate, Signature},
 };
@@ -212,5 +212,22 @@ impl CommittedBlock {
     #[must_use]
     pub fn hash(&self) -> B256 {
         self.block.hash()
+    }
+
+    /// Whether body and receipts are those that the headers name.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let transactions = &self.block.body.transactions;
+        let mut gas_before = 0;
+        let fits = transactions.iter().zip(&*self.receipts).all(|(sent, receipt)| {
+            let gas = receipt.cumulative_gas_used.checked_sub(gas_before);
+            gas_before = receipt.cumulative_gas_used;
+            receipt.type_byte == sent.type_byte()
+                && gas == Some(receipt.gas_used)
+                && receipt.contract == sent.created_address().filter(|_| receipt.success)
+        });
+        fits && transactions.len() == self.receipts.len()
+            && self.block.is_whole()
+            && self.block.header.receipts_root == receipts_root(&self.receipts)
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Source: EIP-658 (status), EIP-2718 (typed receipts).
 
-use alloy_consensus::{Eip658Value, Receipt as EthereumReceipt, ReceiptWithBloom, TxReceipt as _};
-use alloy_primitives::{Address, Bloom, Log};
+use alloy_consensus::{
+    Eip658Value, Receipt as EthereumReceipt, ReceiptWithBloom, TxReceipt as _, proofs::ordered_trie_root_with_encoder,
+};
+use alloy_primitives::{Address, B256, Bloom, Log};
+use alloy_rlp::Encodable as _;
 
 /// The receipt of one executed transaction.
 ///
@@ -41,4 +44,13 @@ impl Receipt {
         }
         .into_with_bloom()
     }
+}
+
+/// Root of the trie of a block's receipts.
+#[must_use]
+pub fn receipts_root(receipts: &[Receipt]) -> B256 {
+    ordered_trie_root_with_encoder(receipts, |receipt, out| {
+        out.extend((receipt.type_byte != 0).then_some(receipt.type_byte));
+        receipt.consensus().encode(out);
+    })
 }

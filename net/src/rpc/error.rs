@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_missing_state_is_named() {
         let refusal = store(StoreError::Unavailable(Height(7)));
-        assert_eq!(code_and_words(&refusal), (-32000, "state at height 7 is not available"));
+        assert_eq!(code_and_words(&refusal), (-32000, "height 7 is not available"));
         let refusal = store(StoreError::NoProof { height: Height(7), lowest: Height(9) });
         let words = "no proof of the state at height 7: proofs go back to height 9";
         assert_eq!(code_and_words(&refusal), (-32000, words));
