@@ -11,7 +11,7 @@ use alloy_primitives::{B256, map::B256Map};
 use alloy_rlp::{Decodable, Encodable};
 use engine::{
     limits::{RECENT_BLOCKS_BYTES_MAX, RECENT_BLOCKS_MAX, STATE_WINDOW_HEIGHTS},
-    types::{CommittedBlock, Height, StateChanges, codec},
+    types::{CommittedBlock, ExecutedBlock, FinalizedBlock, Height, StateChanges, codec},
 };
 use parking_lot::RwLock;
 
@@ -80,6 +80,31 @@ pub(crate) fn decode(bytes: &[u8], height: Height, salt: u32) -> Result<Stored, 
     let (block, changes) = decode_block(bytes, height, salt)?;
     let changes = codec::decode_changes(&changes).map_err(|_| undecodable(height))?;
     Ok(Stored { block, changes: Arc::new(changes) })
+}
+
+/// Seed of the checksums of landmarks: nobody looks for one in other bytes.
+const LANDMARK_SALT: u32 = 0;
+
+/// The records of a block that no segment will hold; `None` if nothing makes it final.
+pub(crate) fn encode_landmark(block: &CommittedBlock) -> Option<Vec<u8>> {
+    let finality = block.finality?;
+    let executed = ExecutedBlock {
+        block: Arc::clone(&block.block),
+        receipts: Arc::clone(&block.receipts),
+        changes: Arc::default(),
+        trie: Arc::new(StateTrie::stored(block.block.header.state_root)).handle(),
+        access_list: Arc::default(),
+    };
+    let mut bytes = Vec::new();
+    let style = record::Style { salt: LANDMARK_SALT, compress: false };
+    record::append_block(&mut bytes, &FinalizedBlock { executed, finality }, Height::GENESIS, style);
+    Some(bytes)
+}
+
+/// A block that no segment holds, if it is kept whole.
+pub(crate) fn landmark(rows: &Snapshot, height: Height) -> Result<Option<Arc<CommittedBlock>>, Fault> {
+    let decode = |bytes: &[u8]| decode_block(bytes, height, LANDMARK_SALT).map(|(block, _)| block);
+    rows.get(tables::LANDMARK, &height.0.to_be_bytes(), decode)?.transpose()
 }
 
 fn undecodable(height: Height) -> Fault {
@@ -197,7 +222,7 @@ impl Blocks {
             if let Some((position, _)) = recent.unindexed.get(&height) {
                 return Ok(Some(*position));
             }
-            recent.is_committed(height)
+            recent.is_committed(height) && height >= self.segments.lowest()
         };
         let row = self.rows().get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?;
         match row {
@@ -254,7 +279,7 @@ impl Blocks {
         Err(damaged())
     }
 
-    /// The block at `height`.
+    /// The block at `height`; of those below the base only landmarks are there.
     pub(crate) fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, Fault> {
         if let Some(block) = self.recent_block(height) {
             return Ok(Some(block));
@@ -264,6 +289,16 @@ impl Blocks {
         }
         if height > self.tip().height() {
             return Ok(None);
+        }
+        let position = self.position(height)?;
+        if position.is_some_and(|position| position.length == 0) {
+            let found = landmark(&self.rows(), height)?;
+            return match found.as_ref().map(|block| block.hash()) {
+                Some(hash) if position.is_none_or(|position| position.hash != hash) => {
+                    Err(Fault::corrupt(format!("landmark {height} has hash {hash}, its canonical row another")))
+                }
+                _ => Ok(found),
+            };
         }
         self.read(height, |bytes, salt| Ok(decode_block(bytes, height, salt)?.0), |block| block)
     }
@@ -278,7 +313,7 @@ impl Blocks {
             if let Some((_, header)) = recent.unindexed.get(&height) {
                 return Ok(Some(header.clone()));
             }
-            recent.is_committed(height)
+            recent.is_committed(height) && height >= self.segments.lowest()
         };
         let row = self.rows().get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
         match row {
@@ -373,7 +408,9 @@ pub(crate) fn write_row(
     header.encode(buffer);
     txn.put(tables::CANONICAL, &key, &position.encode())?;
     txn.put(tables::HEIGHT_BY_HASH, position.hash.as_slice(), &key)?;
-    txn.put(tables::HEIGHT_BY_HASH, position.id.as_slice(), &key)?;
+    if !position.id.is_zero() {
+        txn.put(tables::HEIGHT_BY_HASH, position.id.as_slice(), &key)?;
+    }
     txn.put(tables::HEADER, &key, buffer)?;
     Ok(())
 }

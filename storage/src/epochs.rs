@@ -10,15 +10,19 @@ use engine::{
     types::{Epoch, EpochStart, SignedHeader},
 };
 
-use crate::{error::Fault, store::Inner, tables};
+use crate::{
+    error::Fault,
+    kv::{KvError, WriteTxn},
+    store::Inner,
+    tables,
+};
 
 /// Writes the row of an epoch that began; durable when it returns.
 pub(crate) fn begin(inner: &Inner, start: &EpochStart) -> Result<(), StoreError> {
     inner.check()?;
     let write = || -> Result<(), Fault> {
         let mut txn = inner.chain_env.write()?;
-        let epoch = start.set.epoch().0.to_be_bytes();
-        txn.put(tables::EPOCH, &epoch, &sealed(&epoch, encode(start)))?;
+        put(&mut txn, start)?;
         for above in &start.tail {
             let id = above.header.id();
             txn.put(tables::EPOCH, id.as_slice(), &sealed(id.as_slice(), encode(above)))?;
@@ -27,6 +31,12 @@ pub(crate) fn begin(inner: &Inner, start: &EpochStart) -> Result<(), StoreError>
         Ok(txn.commit()?)
     };
     write().map_err(|fault| StoreError::from(inner.poison(fault)))
+}
+
+/// Writes the row of an epoch, none of its tail headers.
+pub(crate) fn put(txn: &mut WriteTxn<'_>, start: &EpochStart) -> Result<(), KvError> {
+    let epoch = start.set.epoch().0.to_be_bytes();
+    txn.put(tables::EPOCH, &epoch, &sealed(&epoch, encode(start)))
 }
 
 /// A row's bytes with their checksum.

@@ -71,8 +71,19 @@ pub const OFFLINE_FAIL_POINTS: [&str; 16] = [
     "migrate.schema",
 ];
 
-fn is_known(name: &str) -> bool {
-    [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &OFFLINE_FAIL_POINTS].iter().any(|points| points.contains(&name))
+/// Every fail point of a snapshot's export and import.
+pub const PORTABLE_FAIL_POINTS: [&str; 7] = [
+    "export.chunk",
+    "export.manifest",
+    "import.begun",
+    "import.chunk",
+    "import.nodes",
+    "import.chain",
+    "import.applied",
+];
+
+fn known() -> Vec<&'static str> {
+    [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &OFFLINE_FAIL_POINTS, &PORTABLE_FAIL_POINTS].concat()
 }
 
 /// What happens at an armed point.
@@ -100,9 +111,8 @@ impl FailPoints {
     pub(crate) fn parse(text: Option<&str>, action: Action) -> Result<Self, String> {
         let Some(text) = text else { return Ok(Self::default()) };
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
-        if !is_known(name) {
-            let known = [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &OFFLINE_FAIL_POINTS].concat();
-            return Err(format!("fail_point names {name}, which is none of {known:?}"));
+        if !known().contains(&name) {
+            return Err(format!("fail_point names {name}, which is none of {:?}", known()));
         }
         let count: u64 =
             count.parse().ok().filter(|count| *count > 0).ok_or_else(|| format!("fail_point counts {count}"))?;

@@ -12,7 +12,7 @@
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`,
-//! `snapshot`, [`trie`], `tables`, `scrub`, `kv`, `load`, `disk`, `place`, [`offline`].
+//! `snapshot`, [`trie`], `tables`, `scrub`, `kv`, `load`, [`portable`], `disk`, `place`, [`offline`].
 
 pub mod store;
 
@@ -37,6 +37,7 @@ mod open;
 mod overlay;
 mod past;
 mod place;
+pub mod portable;
 mod prefetch;
 mod rebuild;
 mod record;

@@ -1,4 +1,4 @@
-//! A whole state into empty tables, in order of hashed address: genesis, and snapshots.
+//! A whole state into empty tables, in order of hashed address: genesis. And the records of one whose rows are there.
 //!
 //! Rows are written in chunks, each a transaction of its own; whatever calls this writes last the row that makes the
 //! state count. Memory is bounded by a chunk, however large the state is.
@@ -25,7 +25,7 @@ const CHUNK_ROWS: usize = 200_000;
 type Row = (Vec<u8>, Vec<u8>);
 
 /// Rows that wait for their transaction, by table.
-struct Chunk<'e> {
+pub(crate) struct Chunk<'e> {
     env: &'e Env,
     fail: &'e FailPoints,
     accounts: Vec<Row>,
@@ -35,9 +35,15 @@ struct Chunk<'e> {
     rows: usize,
 }
 
-impl Chunk<'_> {
+impl<'e> Chunk<'e> {
+    /// An empty one.
+    pub(crate) fn new(env: &'e Env, fail: &'e FailPoints) -> Self {
+        let (accounts, slots, account_nodes, storage_nodes) = Default::default();
+        Self { env, fail, accounts, slots, account_nodes, storage_nodes, rows: 0 }
+    }
+
     /// Writes what waits if it is a chunk, or if it is the last one.
-    fn write(&mut self, is_last: bool) -> Result<(), Fault> {
+    pub(crate) fn write(&mut self, is_last: bool) -> Result<(), Fault> {
         if self.rows < CHUNK_ROWS && !is_last {
             return Ok(());
         }
@@ -77,8 +83,8 @@ impl Records<AccountLeaf> for Chunk<'_> {
     }
 }
 
-/// The records of one storage trie.
-struct StorageRecords<'c, 'e>(u64, &'c mut Chunk<'e>);
+/// The records of the storage trie with this id.
+pub(crate) struct StorageRecords<'c, 'e>(pub(crate) u64, pub(crate) &'c mut Chunk<'e>);
 
 impl Records<U256> for StorageRecords<'_, '_> {
     type Error = Fault;
@@ -118,9 +124,7 @@ impl<'e> Loader<'e> {
             txn.clear(table)?;
         }
         txn.commit()?;
-        let (accounts, slots, account_nodes, storage_nodes) = Default::default();
-        let chunk = Chunk { env, fail, accounts, slots, account_nodes, storage_nodes, rows: 0 };
-        Ok(Self { chunk, accounts: Stream::default(), next_storage_id: 1 })
+        Ok(Self { chunk: Chunk::new(env, fail), accounts: Stream::default(), next_storage_id: 1 })
     }
 
     /// Adds an account and its slots, none of them zero; hashed addresses rise, and so do hashed keys.

@@ -30,7 +30,7 @@ use crate::{
     overlay::Overlay,
     past::Past,
     place::Place,
-    recovery, scrub,
+    portable, recovery, scrub,
     segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
     snapshot::{Snapshots, StateSnapshot},
     store::{Codes, Config, Database, Dirty, Inner},
@@ -73,6 +73,9 @@ pub(crate) fn open(
     // Whoever gave them their names may have been killed before that was durable; segments must not outlive them.
     RealDisk.sync_dir(&config.dir).map_err(Fault::from)?;
     fail.hit("genesis.identity").map_err(Fault::Failed)?;
+    if portable::is_unfinished(&state)? {
+        return Err(OpenError::Unfinished(config.dir));
+    }
     let applied = match read_applied(&state)? {
         Some(applied) => applied,
         None => {
@@ -81,7 +84,8 @@ pub(crate) fn open(
         }
     };
     offline::rewind::finish(&chain_env, (&*disk, &segments_dir), identity, &fail)?;
-    let appender = open_segments((disk, &segments_dir, &place), &config, identity, &fail)?;
+    let first = read_base(&chain_env)?.next();
+    let appender = open_segments((disk, &fail, &place), &segments_dir, &config, identity, first)?;
     build(config, chain, fail, (state, chain_env), applied, appender, (place, lock))
 }
 
@@ -92,7 +96,12 @@ fn past_in(dir: &Path) -> PathBuf {
 
 /// Opens an environment inside a data folder. One that is not there is made beside its place, and named when it is
 /// whole and durable: a file that MDBX was only just making when the power went is none that it opens.
-fn environment(dir: &Path, name: &str, tables: &'static [&'static str], map_bytes_max: usize) -> Result<Env, Fault> {
+pub(crate) fn environment(
+    dir: &Path,
+    name: &str,
+    tables: &'static [&'static str],
+    map_bytes_max: usize,
+) -> Result<Env, Fault> {
     let (place, beside) = (dir.join(name), dir.join(format!("{name}.new")));
     // Somebody was killed while making it; or while compacting, and then the old one is in its place.
     clear_folder(&beside)?;
@@ -119,7 +128,7 @@ pub(crate) fn clear_folder(dir: &Path) -> Result<(), Fault> {
 }
 
 /// Compares the folder's chain with the one asked for; an empty folder takes it over and draws its salt.
-fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenError> {
+pub(crate) fn identify(env: &Env, dir: &Path, chain: &ChainSpec) -> Result<Identity, OpenError> {
     let mut txn = env.write().map_err(Fault::from)?;
     let (chain_id, chain_digest) = (chain.chain_id, chain.digest());
     let Some(found) = stored_identity(&txn, dir)? else {
@@ -172,7 +181,7 @@ fn random() -> u32 {
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
-fn read_applied(env: &Env) -> Result<Option<Applied>, Fault> {
+pub(crate) fn read_applied(env: &Env) -> Result<Option<Applied>, Fault> {
     let txn = env.write()?;
     let row = txn.get(tables::STATE_META, meta::APPLIED)?;
     row.map(|row| Applied::decode(&row).ok_or_else(|| Fault::corrupt("the applied row does not decode"))).transpose()
@@ -180,17 +189,18 @@ fn read_applied(env: &Env) -> Result<Option<Applied>, Fault> {
 
 /// Opens the segments, beginning the first one if there is none.
 fn open_segments(
-    (disk, dir, place): (Arc<dyn Disk>, &Path, &Arc<Place>),
+    (disk, fail, place): (Arc<dyn Disk>, &Arc<FailPoints>, &Arc<Place>),
+    dir: &Path,
     config: &Config,
     identity: Identity,
-    fail: &Arc<FailPoints>,
+    first: Height,
 ) -> Result<Appender, Fault> {
     let spare = dir.join("spare.seg");
     disk.remove(&spare)?;
     let mut segments = Segments::open(&*disk, dir, identity)?;
     if segments.all().is_empty() {
         let file = segment::create_zeroed(&*disk, &spare, config.segment_bytes)?;
-        segment::begin((&*disk, dir, fail), identity, (0, Height(1), config.segment_bytes), file)?;
+        segment::begin((&*disk, dir, fail), identity, (0, first, config.segment_bytes), file)?;
         segments = Segments::open(&*disk, dir, identity)?;
     }
     let housekeeper = Housekeeper::start(
@@ -317,6 +327,13 @@ pub(crate) fn note_log_made(env: &Env) -> Result<(), Fault> {
     Ok(txn.commit()?)
 }
 
+/// Height of the block that the chain in this folder begins on.
+fn read_base(env: &Env) -> Result<Height, Fault> {
+    let row = env.write()?.get(tables::CHAIN_META, meta::BASE)?;
+    let decoded = |row: Vec<u8>| Fields(&row).u64().ok_or_else(|| Fault::corrupt("the base row does not decode"));
+    Ok(Height(row.map(decoded).transpose()?.unwrap_or_default()))
+}
+
 fn read_next_storage_id(env: &Env) -> Result<u64, Fault> {
     let row = env.write()?.get(tables::STATE_META, meta::NEXT_STORAGE_ID)?;
     let next = row.and_then(|row| Fields(&row).u64());
@@ -330,7 +347,7 @@ fn read_next_storage_id(env: &Env) -> Result<u64, Fault> {
 }
 
 /// Up to which height the chain rows are; writes those of block 0 first.
-fn read_indexed(env: &Env, chain: &ChainSpec) -> Result<Height, Fault> {
+pub(crate) fn read_indexed(env: &Env, chain: &ChainSpec) -> Result<Height, Fault> {
     let mut txn = env.write()?;
     if let Some(row) = txn.get(tables::CHAIN_META, meta::INDEXED)? {
         let height = Fields(&row).u64().ok_or_else(|| Fault::corrupt("the indexed row does not decode"))?;

@@ -59,6 +59,11 @@ pub(crate) fn canonical(env: &Env, height: Height) -> Result<Position, Fault> {
     row.flatten().ok_or_else(|| Fault::corrupt(format!("there is no canonical row {height}")))
 }
 
+fn landmark(env: &Env, height: Height) -> Result<Arc<CommittedBlock>, Fault> {
+    let found = blocks::landmark(&env.snapshot()?, height)?;
+    found.ok_or_else(|| Fault::corrupt(format!("block {height} is neither in a segment nor a landmark")))
+}
+
 /// Reads the segments behind `known`, cuts a torn tail, and places the appender behind the rest.
 pub(crate) fn scan(
     chain_env: &Env,
@@ -71,6 +76,8 @@ pub(crate) fn scan(
     let position = canonical(chain_env, known)?;
     let base = if known == Height::GENESIS {
         Arc::new(genesis::block(chain))
+    } else if position.length == 0 {
+        landmark(chain_env, known)?
     } else {
         let length = usize::try_from(position.length).expect("a length of 32 bits fits");
         let segment = appender.segments.get(position.segment)?;
@@ -158,8 +165,12 @@ pub(crate) fn newest(chain_env: &Env, segments: &Segments) -> Result<Mark, Fault
     let position = canonical(chain_env, indexed)?;
     let (mut segment, mut end) = (segments.get(position.segment)?, position.offset);
     let mut newest = Mark::default();
+    if indexed != Height::GENESIS && position.length == 0 {
+        let header = &landmark(chain_env, indexed)?.block.consensus;
+        newest = Mark { epoch: header.epoch(), slot: header.slot(), height: indexed };
+    }
     // The block that the rows end with is read again, for its slot.
-    let mut height = if indexed == Height::GENESIS { indexed.next() } else { indexed };
+    let mut height = if position.length == 0 { indexed.next() } else { indexed };
     loop {
         if let Some((stored, length, _)) = next_block(&segment, end, height)? {
             let header = &stored.block.block.consensus;
@@ -221,7 +232,7 @@ fn cut(appender: &mut Appender, offset: u64, tip: Height, durable: Height) -> Re
 pub(crate) fn replay(inner: &Arc<Inner>, scan: Scan, applied: Applied) -> Result<(), Fault> {
     let base = scan.base.height();
     let tip = scan.found.last().map_or(base, |found| found.stored.block.height());
-    let floor = Height(tip.0.saturating_sub(STATE_WINDOW_HEIGHTS)).min(applied.height);
+    let floor = Height(tip.0.saturating_sub(STATE_WINDOW_HEIGHTS)).max(inner.segments.lowest()).min(applied.height);
     inner.overlay.start_at(floor);
     for height in (floor.0.saturating_add(1)..=base.0).map(Height) {
         let stored = inner

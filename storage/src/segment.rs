@@ -191,6 +191,12 @@ impl Segments {
         found.ok_or_else(|| Fault::corrupt(format!("segment {number} is missing")))
     }
 
+    /// Below the first height that a segment holds: the chain's beginning, or the base.
+    pub(crate) fn lowest(&self) -> Height {
+        let files = self.files.read();
+        files.values().next().and_then(|first| first.first_height.previous()).unwrap_or(Height::GENESIS)
+    }
+
     /// All segments, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<SegmentFile>> {
         self.files.read().values().cloned().collect()

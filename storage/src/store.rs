@@ -323,6 +323,14 @@ impl Database {
         }
     }
 
+    /// What was found at a height; what is not kept of the chain is no unknown block.
+    fn known<T>(&self, height: Height, found: Option<T>) -> Result<Option<T>, StoreError> {
+        if found.is_none() && height <= self.inner.segments.lowest() {
+            return Err(StoreError::Unavailable(height));
+        }
+        Ok(found)
+    }
+
     /// Ends the threads and nothing else, as a crash would.
     pub(crate) fn stop_threads(&self) {
         self.inner.dirty.lock().stop = true;
@@ -385,11 +393,11 @@ impl Store for Database {
     }
 
     fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError> {
-        Ok(self.inner.blocks.block(height)?)
+        self.known(height, self.inner.blocks.block(height)?)
     }
 
     fn header(&self, height: Height) -> Result<Option<Sealed<Header>>, StoreError> {
-        Ok(self.inner.blocks.header(height)?)
+        self.known(height, self.inner.blocks.header(height)?)
     }
 
     fn height_of(&self, hash: B256) -> Result<Option<Height>, StoreError> {
@@ -406,7 +414,10 @@ impl Store for Database {
     }
 
     fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError> {
-        let end = self.inner.blocks.tip().height().min(*heights.end());
+        let (end, lowest) = (self.inner.blocks.tip().height().min(*heights.end()), self.inner.segments.lowest());
+        if *heights.start() <= lowest && lowest != Height::GENESIS {
+            return Err(StoreError::Unavailable(*heights.start()));
+        }
         Ok(self.inner.index.blocks_with_logs(filter, &(*heights.start()..=end))?)
     }
 

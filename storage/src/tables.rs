@@ -6,6 +6,7 @@
 //! | chain `height_by_hash` | block hash 32, or id of the consensus header 32 | height u64 | never |
 //! | chain `header` | height u64 | RLP header | never |
 //! | chain `epoch` | epoch u64, or id of a tail header 32 | RLP [`engine::types::EpochStart`], or [`engine::types::SignedHeader`]; CRC32C u32 of key and that | never |
+//! | chain `landmark` | height u64 | records of a block that no segment holds, as in one ([`crate::record`]), but for what it changed | never |
 //! | chain `segment` | number u32 | first height u64, state u8 (0 open, 1 sealed) | with its file |
 //! | chain `meta` | name | see below | never |
 //! | state `account` | keccak(address) 32 | [`AccountRow`]: flags u8, nonce, balance, code hash, storage id, storage root | deletion of the account |
@@ -21,10 +22,13 @@
 //! (then id 8 bytes and root 32 bytes).
 //!
 //! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `genesis` hash 32, `indexed`
-//! height u64 (it and all lower heights have their rows), `log` (schema u16 that it was
-//! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken
-//! away). `meta` of `state`: `applied` (height u64, block
-//! hash 32, state root 32; absent until the genesis state is complete), `next_storage_id` u64.
+//! height u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was
+//! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away), `base`
+//! (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there are
+//! some headers and landmarks; absent for the chain's own beginning).
+//! `meta` of `state`: `applied` (height u64, block hash 32, state root 32; absent until the genesis state is complete),
+//! `next_storage_id` u64, `import` (how far the import of a snapshot has come, see [`crate::portable`]; absent
+//! otherwise).
 
 use alloy_primitives::{B256, KECCAK256_EMPTY, U256};
 use engine::types::{Account, Height};
@@ -56,7 +60,8 @@ pub(crate) const GARBAGE: Table = Table(5);
 pub(crate) const STATE_META: Table = Table(6);
 
 /// Tables of the `chain` environment, in the order of the constants below.
-pub(crate) const CHAIN_TABLES: &[&str] = &["canonical", "height_by_hash", "header", "epoch", "segment", "meta"];
+pub(crate) const CHAIN_TABLES: &[&str] =
+    &["canonical", "height_by_hash", "header", "epoch", "segment", "meta", "landmark"];
 /// See the module's table.
 pub(crate) const CANONICAL: Table = Table(0);
 /// See the module's table.
@@ -69,10 +74,13 @@ pub(crate) const EPOCH: Table = Table(3);
 pub(crate) const SEGMENT: Table = Table(4);
 /// See the module's table.
 pub(crate) const CHAIN_META: Table = Table(5);
+/// See the module's table.
+pub(crate) const LANDMARK: Table = Table(6);
 
 /// Layout version of everything on disk; another major is refused. 2: consensus headers name body, certificates, seed
-/// share and next set. 2.1: rows of epochs and of ended storage end with a checksum.
-pub(crate) const SCHEMA: (u16, u16) = (2, 1);
+/// share and next set. 2.1: rows of epochs and of ended storage end with a checksum. 2.2: a chain may begin above block 0, on an
+/// imported state.
+pub(crate) const SCHEMA: (u16, u16) = (2, 2);
 
 /// Names of `meta` rows.
 pub(crate) mod meta {
@@ -85,6 +93,8 @@ pub(crate) mod meta {
     pub(crate) const INDEXED: &[u8] = b"indexed";
     pub(crate) const LOG: &[u8] = b"log";
     pub(crate) const REWIND: &[u8] = b"rewind";
+    pub(crate) const BASE: &[u8] = b"base";
+    pub(crate) const IMPORT: &[u8] = b"import";
 }
 
 /// Reads fields off the front of a row.
@@ -200,7 +210,7 @@ pub(crate) struct Position {
     pub(crate) segment: u32,
     /// Byte offset of the first record.
     pub(crate) offset: u64,
-    /// Bytes of all records together; 0 for block 0, which the genesis values carry.
+    /// Bytes of all records together; 0 for blocks that no segment holds: block 0, and those up to the base.
     pub(crate) length: u32,
     /// Transactions in all blocks before this one.
     pub(crate) first_transaction: u64,

@@ -80,7 +80,7 @@ fn files_keep_their_bytes() {
     let bytes = disk.bytes(&path());
     assert_eq!(bytes.len(), 8_192);
     let header =
-        format!("{}00020001{}00005a1700000003{:016x}{:016x}", hex::encode("SLUICIDX"), "cd".repeat(32), FIRST.0, 1);
+        format!("{}00020002{}00005a1700000003{:016x}{:016x}", hex::encode("SLUICIDX"), "cd".repeat(32), FIRST.0, 1);
     assert_eq!(hex::encode(&bytes[..68]), header);
     assert_eq!(bytes[68..72], crc32c::crc32c(&bytes[..68]).to_be_bytes());
     let entries = [

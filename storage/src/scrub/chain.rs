@@ -12,6 +12,7 @@ use crate::{
     blocks, epochs as rows_of_epochs,
     error::Fault,
     kv::Snapshot,
+    segment::FIRST_OFFSET,
     store::Inner,
     tables::{self, Fields, Position, meta},
 };
@@ -27,11 +28,23 @@ pub(super) fn blocks(inner: &Inner, from: u64, done: &mut Scrubbed) -> Result<Op
         done.find("meta", "the indexed row is missing or does not decode");
         return Ok(None);
     };
+    // Of what lies below the base there is what came with it.
+    let lowest = inner.segments.lowest().0;
+    let is_kept = |height: u64| {
+        height >= lowest
+            || snapshot.get(tables::CANONICAL, &height.to_be_bytes(), |_| ()).map_or(true, |row| row.is_some())
+    };
+    let from = if from < lowest { next_kept(&snapshot, from)?.unwrap_or(lowest).min(lowest) } else { from };
     let end = from.saturating_add(BLOCKS_MAX);
-    for height in from..end.min(indexed.saturating_add(1)) {
+    for height in (from..end.min(indexed.saturating_add(1))).filter(|height| is_kept(*height)) {
         block(inner, &snapshot, Height(height), done)?;
     }
     Ok((end <= indexed).then_some(end))
+}
+
+/// The first height from one on that has a canonical row.
+fn next_kept(snapshot: &Snapshot, from: u64) -> Result<Option<u64>, Fault> {
+    Ok(snapshot.seek(tables::CANONICAL, &from.to_be_bytes(), |key, _| Fields(key).u64())?.flatten())
 }
 
 fn position(snapshot: &Snapshot, height: Height) -> Result<Option<Position>, Fault> {
@@ -48,7 +61,7 @@ fn block(inner: &Inner, snapshot: &Snapshot, height: Height, done: &mut Scrubbed
     if header.and_then(Result::ok).is_none_or(|header| header.seal_slow().seal() != found.hash) {
         done.find("header", format!("the row of {height} is not the header of {}", found.hash));
     }
-    for key in [found.hash, found.id] {
+    for key in [found.hash, found.id].into_iter().filter(|key| !key.is_zero()) {
         let named = snapshot.get(tables::HEIGHT_BY_HASH, key.as_slice(), |row| Fields(row).u64())?.flatten();
         if named != Some(height.0) {
             done.find("height_by_hash", format!("the row of {key} names {named:?}, not {height}"));
@@ -68,6 +81,9 @@ fn expected(inner: &Inner, snapshot: &Snapshot, height: Height, found: &Position
         let (hash, id) = (inner.chain.genesis_hash(), inner.chain.genesis_block().consensus.id());
         return Ok(Position { hash, id, length: 0, first_transaction: 0, transactions: 0, ..*found });
     };
+    if height <= inner.segments.lowest() {
+        return at_base(snapshot, height, found);
+    }
     let segment = inner.segments.get(found.segment)?;
     let length = usize::try_from(found.length).expect("a length of 32 bits fits");
     let bytes = segment.read(found.offset, length)?;
@@ -83,6 +99,25 @@ fn expected(inner: &Inner, snapshot: &Snapshot, height: Height, found: &Position
         transactions: u32::try_from(block.block.body.transactions.len()).unwrap_or(u32::MAX),
         ..*found
     })
+}
+
+/// The row of a block that came with an imported state: of most of them there is only the header.
+fn at_base(snapshot: &Snapshot, height: Height, found: &Position) -> Result<Position, Fault> {
+    let header =
+        |height: Height| snapshot.get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row));
+    let whole = blocks::landmark(snapshot, height)?;
+    let named = match header(height.next())? {
+        Some(Ok(child)) => child.parent_beacon_block_root,
+        _ => None,
+    };
+    let id = whole.as_ref().map(|block| block.block.consensus.id()).or(named).unwrap_or(found.id);
+    let hash = match (&whole, header(height)?) {
+        (Some(block), _) => block.hash(),
+        (None, Some(Ok(header))) => header.seal_slow().seal(),
+        (None, _) => found.hash,
+    };
+    let transactions = whole.map_or(0, |block| u32::try_from(block.block.body.transactions.len()).unwrap_or(u32::MAX));
+    Ok(Position { hash, id, segment: 0, offset: FIRST_OFFSET, length: 0, first_transaction: 0, transactions })
 }
 
 /// Compares rows of epochs from a key on; the next key.

@@ -56,22 +56,49 @@ pub(crate) fn range<V: Value>(
     tree: &Tree<B256, V>,
     from: B256,
     source: &dyn Source<B256, V>,
-    mut more: impl FnMut(&B256, &V) -> bool,
+    more: impl FnMut(&B256, &V) -> bool,
 ) -> Result<Range<V>, TrieError> {
+    let rows = rows(tree, from, source, more)?;
+    let proof = edges(tree, from, rows.last().map(|(last, _)| last), source)?;
+    Ok(Range { rows, proof })
+}
+
+/// Takes rows from `from` on while `more` says so, at least one if there is any.
+///
+/// # Errors
+/// [`TrieError`] when a node on the way cannot be resolved.
+pub(crate) fn rows<V: Value>(
+    tree: &Tree<B256, V>,
+    from: B256,
+    source: &dyn Source<B256, V>,
+    mut more: impl FnMut(&B256, &V) -> bool,
+) -> Result<Vec<(B256, V)>, TrieError> {
     let mut walk = Walk { source, from, rows: Vec::new(), more: &mut more, path: Vec::with_capacity(64) };
     if let Some(root) = tree {
         walk.collect(&root.node(source)?, true)?;
     }
-    let rows = walk.rows;
+    Ok(walk.rows)
+}
+
+/// The nodes on the way to both ends of a range.
+///
+/// # Errors
+/// [`TrieError`] when a node on the way cannot be resolved.
+pub(crate) fn edges<V: Value>(
+    tree: &Tree<B256, V>,
+    from: B256,
+    last: Option<&B256>,
+    source: &dyn Source<B256, V>,
+) -> Result<Vec<Bytes>, TrieError> {
     let mut proof = prove(tree, &from, source)?.1;
-    if let Some((last, _)) = rows.last() {
+    if let Some(last) = last {
         for node in prove(tree, last, source)?.1 {
             if !proof.contains(&node) {
                 proof.push(node);
             }
         }
     }
-    Ok(Range { rows, proof })
+    Ok(proof)
 }
 
 struct Walk<'a, V> {

@@ -439,7 +439,9 @@ fn lies(honest: &Range<U256>, random: &mut u64, spread: u64) -> Vec<Range<U256>>
             let at = place(random, honest.rows.len());
             // Without its last row a range is a shorter one, if the nodes on the way to its new end are there as well.
             if at + 1 < honest.rows.len() {
-                lie(&mut |range| drop(range.rows.remove(at)));
+                lie(&mut |range| {
+                    range.rows.remove(at);
+                });
             }
             lie(&mut |range| range.rows[at].1 += U256::ONE);
             lie(&mut |range| range.rows[at].0.0[31] ^= 1);
