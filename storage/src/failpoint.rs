@@ -129,7 +129,7 @@ impl FailPoints {
     /// # Errors
     /// A text, if a test wants the operation to fail here.
     pub(crate) fn hit(&self, name: &'static str) -> Result<(), String> {
-        debug_assert!(is_known(name), "{name} is not listed");
+        debug_assert!(known().contains(&name), "{name} is not listed");
         let Some((armed, action)) = &self.armed else { return Ok(()) };
         let left = self.left.load(Ordering::SeqCst);
         if left == 0 {

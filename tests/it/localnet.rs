@@ -16,14 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SLOT_MS: f64 = 200.0;
 
 /// A local network; its processes end with it.
-struct Localnet {
+pub(super) struct Localnet {
     supervisor: Child,
     folder: tempfile::TempDir,
-    nodes: Vec<Rpc>,
+    pub(super) nodes: Vec<Rpc>,
 }
 
 impl Localnet {
-    fn start(arguments: &[&str]) -> Self {
+    pub(super) fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let supervisor = Command::new(binary())
             .args(["localnet", "--quiet", "--log", "warn", "--base-port", "0", "--dir"])
@@ -42,16 +42,21 @@ impl Localnet {
     }
 
     fn file(&self) -> PathBuf {
-        self.folder.path().join("net/localnet.json")
+        self.path("net/localnet.json")
+    }
+
+    /// A place beside the network's folder `net`.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Its nodes, as the file describes them now.
-    fn described(&self) -> Vec<Value> {
+    pub(super) fn described(&self) -> Vec<Value> {
         let network: Value = serde_json::from_slice(&std::fs::read(self.file()).expect("readable")).expect("JSON");
         network["nodes"].as_array().expect("nodes").clone()
     }
 
-    fn play(&self, arguments: &[&str]) {
+    pub(super) fn play(&self, arguments: &[&str]) {
         let folder = self.folder.path().join("net");
         let done = Command::new(binary()).arg("localnet").args(arguments).arg("--dir").arg(folder).status();
         assert!(done.expect("it runs").success(), "{arguments:?}");
@@ -72,7 +77,7 @@ impl Localnet {
         assert!(done.status.success() && said.contains(&format!("\"to\":{to}")), "{said}: {done:?}");
     }
 
-    fn height(&self, node: usize) -> Option<u64> {
+    pub(super) fn height(&self, node: usize) -> Option<u64> {
         let answer = self.nodes[node].try_call("eth_blockNumber", &json!([]))?.ok()?;
         u64::from_str_radix(answer.as_str()?.strip_prefix("0x")?, 16).ok()
     }
@@ -81,19 +86,19 @@ impl Localnet {
         (0..self.nodes.len()).map(|node| self.height(node)).collect()
     }
 
-    fn reach(&self, nodes: &[usize], height: u64) {
+    pub(super) fn reach(&self, nodes: &[usize], height: u64) {
         let has = |node: &usize| self.height(*node).is_some_and(|has| has >= height);
         until(&format!("height {height} at {nodes:?}"), PATIENCE, || nodes.iter().all(has).then_some(()));
     }
 
-    fn block(&self, node: usize, height: u64) -> Value {
+    pub(super) fn block(&self, node: usize, height: u64) -> Value {
         let parameters = json!([format!("{height:#x}"), false]);
         let block = self.nodes[node].try_call("eth_getBlockByNumber", &parameters).expect("it answers");
         block.expect("a block that is there")
     }
 
     /// Every node has the same block and state at every height that all have, from one on; gives the highest of them.
-    fn agree(&self, from: u64) -> u64 {
+    pub(super) fn agree(&self, from: u64) -> u64 {
         let least = self.heights().into_iter().map(|height| height.expect("it answers")).min().expect("nodes");
         for height in from..=least {
             let one = self.block(0, height);

@@ -14,6 +14,7 @@ mod planted;
 mod power;
 mod rpc;
 mod simulation;
+mod snapshot;
 mod tidy;
 mod vectors;
 mod worst;

@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Look into a data folder that no node uses.
     #[command(subcommand)]
     Db(DbCommand),
+    /// Take the state of a chain to other machines, in files that prove themselves.
+    #[command(subcommand)]
+    Snapshot(crate::snapshot::SnapshotCommand),
     /// Ask a node for what shows that a block is final, and write it into a file.
     ExportFinality(ExportFinalityArgs),
     /// Check such a file with nothing but the chain's validators; exit 1 if it does not show finality.

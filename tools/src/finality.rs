@@ -17,12 +17,13 @@ use std::{io::Read as _, io::Write as _, path::Path, process::ExitCode};
 
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes, FixedBytes, U64};
-use alloy_rlp::Decodable;
+use alloy_rlp::{Decodable, encode};
 use engine::{
     crypto::bls::BlsScheme,
-    light::{FinalityProof, Finalized, Handover, Trust},
+    light::{self, FinalityProof, Finalized, Handover, Trust},
     limits,
-    types::{Certificate, ConsensusHeader, Domain, Epoch, PublicKey, Validator, ValidatorSet},
+    ports::{Store, StoreError},
+    types::{Certificate, ConsensusHeader, Domain, Epoch, Height, PublicKey, Validator, ValidatorSet},
 };
 use eyre::{WrapErr, bail, ensure, eyre};
 use net::client::RpcClient;
@@ -42,7 +43,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(crate) struct File {
     format: String,
     version: u64,
     chain_id: u64,
@@ -117,6 +118,17 @@ impl EpochAnswer {
     }
 }
 
+impl From<&ValidatorSet> for Set {
+    fn from(set: &ValidatorSet) -> Self {
+        let member = |member: &Validator| Member {
+            public_key: member.public_key.0,
+            stake: member.stake,
+            operator: member.operator,
+        };
+        Self { epoch: set.epoch().0, validators: set.validators().iter().map(member).collect() }
+    }
+}
+
 impl Set {
     fn checked(&self) -> eyre::Result<ValidatorSet> {
         let member = |member: &Member| Validator {
@@ -137,7 +149,56 @@ fn decoded<T: Decodable>(what: &str, bytes: &Bytes) -> eyre::Result<T> {
 }
 
 impl File {
-    fn handovers(&self) -> eyre::Result<Vec<Handover>> {
+    /// What a store shows of a block, to whoever trusts the set of an epoch; `None` if it does not hold all of it.
+    pub(crate) fn of(store: &dyn Store, height: Height, from_epoch: u64) -> eyre::Result<Option<Self>> {
+        let proof = match light::proof_of(store, height) {
+            Err(StoreError::Unavailable(_)) => return Ok(None),
+            proof => proof?.ok_or_else(|| eyre!("block 0 is final by itself: whoever knows the chain knows it"))?,
+        };
+        let epoch = |number: u64| {
+            let begun = light::set_of(store, Epoch(number))?;
+            begun.ok_or_else(|| eyre!("the folder does not know the validators of epoch {number}"))
+        };
+        let last = proof.certificate.epoch.0;
+        ensure!(from_epoch <= last, "block {height} is of epoch {last}, before epoch {from_epoch}");
+        let set = Set::from(&epoch(from_epoch)?.0);
+        let mut handovers = Vec::new();
+        for number in from_epoch.saturating_add(1)..=last {
+            let (next, handover) = epoch(number)?;
+            let (header, certificate) = handover.ok_or_else(|| eyre!("nothing says how epoch {number} began"))?;
+            let (header, certificate) = (encode(header).into(), encode(certificate).into());
+            handovers.push(Step { header, certificate, next: Set::from(&next) });
+        }
+        let Domain { chain_id, genesis } = store.chain().domain();
+        Ok(Some(Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            chain_id,
+            genesis,
+            set,
+            handovers,
+            headers: proof.headers.iter().map(|header| encode(header).into()).collect(),
+            certificate: encode(proof.certificate).into(),
+            block: encode(proof.block).into(),
+        }))
+    }
+
+    /// The set that it begins with, and the epoch of that.
+    pub(crate) fn set(&self) -> eyre::Result<ValidatorSet> {
+        self.set.checked()
+    }
+
+    /// Whether it is a file that this program reads, of this chain.
+    pub(crate) fn check_chain(&self, domain: &Domain) -> eyre::Result<()> {
+        ensure!(self.format == FORMAT, "the format is {:?}, not {FORMAT:?}", self.format);
+        ensure!(self.version == VERSION, "the version is {}, not {VERSION}", self.version);
+        ensure!(self.chain_id == domain.chain_id, "the chain id is {}, not {}", self.chain_id, domain.chain_id);
+        ensure!(self.genesis == domain.genesis, "block 0 is {}, not {}", self.genesis, domain.genesis);
+        Ok(())
+    }
+
+    /// How one set after the other handed over.
+    pub(crate) fn handovers(&self) -> eyre::Result<Vec<Handover>> {
         let handover = |step: &Step| {
             let header: ConsensusHeader = decoded("the header of a handover", &step.header)?;
             let certificate: Certificate = decoded("the certificate of a handover", &step.certificate)?;
@@ -146,7 +207,8 @@ impl File {
         self.handovers.iter().map(handover).collect()
     }
 
-    fn proof(&self) -> eyre::Result<FinalityProof> {
+    /// What shows that the block is final, to whoever trusts the last of the sets.
+    pub(crate) fn proof(&self) -> eyre::Result<FinalityProof> {
         ensure!(self.headers.len() <= limits::FINALITY_HEADERS_MAX, "{} headers are too many", self.headers.len());
         let headers: eyre::Result<_> = self.headers.iter().map(|header| decoded("a header", header)).collect();
         let block: Header = decoded("the block's header", &self.block)?;
@@ -154,10 +216,7 @@ impl File {
     }
 
     fn verify(&self, domain: Domain, trusted: B256) -> eyre::Result<Finalized> {
-        ensure!(self.format == FORMAT, "the format is {:?}, not {FORMAT:?}", self.format);
-        ensure!(self.version == VERSION, "the version is {}, not {VERSION}", self.version);
-        ensure!(self.chain_id == domain.chain_id, "the chain id is {}, not {}", self.chain_id, domain.chain_id);
-        ensure!(self.genesis == domain.genesis, "block 0 is {}, not {}", self.genesis, domain.genesis);
+        self.check_chain(&domain)?;
         let set = self.set.checked()?;
         let found = set.hash();
         ensure!(found == trusted, "the set of epoch {} has hash {found}; trusted is {trusted}", set.epoch());

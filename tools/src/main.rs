@@ -11,6 +11,7 @@ mod load;
 mod localnet;
 mod node;
 mod peers;
+mod snapshot;
 mod telemetry;
 mod vectors;
 
@@ -42,6 +43,7 @@ fn run(cli: &Cli) -> eyre::Result<ExitCode> {
         Command::Init(args) => node::init(args)?,
         Command::Keys(command) => keys::run(command)?,
         Command::Db(command) => return inspect::run(command),
+        Command::Snapshot(command) => return snapshot::run(command),
         Command::ExportFinality(args) => return finality::export(args),
         Command::VerifyFinality(args) => return finality::verify(args),
         Command::Log(command) => history::run(command)?,

@@ -1,0 +1,278 @@
+//! Snapshots by the command line: a chain's state leaves a stopped node, proves itself, and becomes another one.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use alloy_consensus::TxEip1559;
+use alloy_primitives::{Address, Bytes, TxKind, hex};
+use serde_json::{Value, json};
+use tests::{
+    cluster::until,
+    node::{Node, binary},
+    rpc::{Rpc, quantity},
+    wallet::{account, hex_of, sign, template, transfer},
+};
+
+use crate::{
+    chain::{genesis, start},
+    localnet::Localnet,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const EPOCH_HEIGHTS: u64 = 8;
+
+/// Stores 7 in slot 5 and 9 in slot 6, and deploys a byte of code.
+const INITCODE: [u8; 15] = hex!("6007600555600960065560016000f3");
+
+fn run(words: &[&str], paths: &[(&str, &Path)]) -> Output {
+    let mut command = Command::new(binary());
+    command.arg("snapshot").args(words);
+    for (flag, path) in paths {
+        command.arg(flag).arg(path);
+    }
+    command.output().expect("it runs")
+}
+
+/// What a command reports that does its work.
+fn done(words: &[&str], paths: &[(&str, &Path)]) -> Value {
+    let output = run(words, paths);
+    assert!(output.status.success(), "{words:?}: {}", told(&output));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// How a command refuses.
+fn refused(words: &[&str], paths: &[(&str, &Path)]) -> String {
+    let output = run(words, paths);
+    assert_eq!(output.status.code(), Some(1), "{words:?}: {}", told(&output));
+    told(&output)
+}
+
+fn height(rpc: &Rpc) -> u64 {
+    quantity(&rpc.call("eth_blockNumber", json!([])))
+}
+
+fn reaches(rpc: &Rpc, least: u64) {
+    until(&format!("height {least}"), PATIENCE, || (height(rpc) >= least).then_some(()));
+}
+
+/// A chain in its fourth epoch with a contract, its folder, and what is to be asked of it.
+struct Home {
+    folder: tempfile::TempDir,
+    contract: Address,
+}
+
+impl Home {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn new() -> (Self, Node) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let chain = folder.path().join("genesis.json");
+        genesis(&chain, |chain| {
+            chain["config"]["sluice"]["idle_interval_ms"] = json!(50);
+            chain["config"]["sluice"]["slot_time_ms"] = json!(20);
+            chain["config"]["sluice"]["epoch_slots"] = json!(EPOCH_HEIGHTS);
+        });
+        let node = start(&chain, &folder.path().join("a")).expect("it serves");
+        let key = account(0);
+        let create =
+            TxEip1559 { to: TxKind::Create, input: Bytes::from_static(&INITCODE), gas_limit: 200_000, ..template(0) };
+        let receipt = node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&sign(&key, create))]));
+        let contract = receipt["contractAddress"].as_str().expect("a contract").parse().expect("an address");
+        for nonce in 1..4 {
+            let raw = transfer(&key, nonce, Address::repeat_byte(0x40));
+            assert_eq!(node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]))["status"], "0x1");
+        }
+        reaches(&node.rpc, 3 * EPOCH_HEIGHTS + 3);
+        (Self { folder, contract }, node)
+    }
+
+    /// What a node says of the state at a height.
+    fn state(&self, rpc: &Rpc, height: u64) -> Value {
+        let at = format!("{height:#x}");
+        let ask = |method: &str, parameters: Value| rpc.call(method, parameters);
+        json!([
+            ask("eth_getBalance", json!([account(0).address(), at])),
+            ask("eth_getTransactionCount", json!([account(0).address(), at])),
+            ask("eth_getCode", json!([self.contract, at])),
+            ask("eth_getStorageAt", json!([self.contract, "0x5", at])),
+            ask("eth_getProof", json!([self.contract, ["0x5", "0x6", "0x7"], at])),
+            ask("eth_getProof", json!([account(0).address(), [], at])),
+            ask("eth_getBlockByNumber", json!([at, true])),
+            ask("eth_getBlockReceipts", json!([at])),
+            ask("sluice_getFinality", json!([at])),
+        ])
+    }
+}
+
+#[test]
+fn a_chain_goes_on_from_a_snapshot_of_its_state() {
+    let (home, mut node) = Home::new();
+    assert!(node.stop().success());
+    drop(node);
+    let [a, b, chain, to, history] = ["a", "b", "genesis.json", "snapshot", "history"].map(|name| home.path(name));
+    let made = done(&["export", "--chunk-bytes", "1500"], &[("--datadir", &a), ("--chain", &chain), ("--to", &to)]);
+    let (exported, chunks) = (made["height"].as_u64().expect("a height"), made["chunks"].as_u64().expect("chunks"));
+    assert!(chunks > 3 && exported > 3 * EPOCH_HEIGHTS, "{made}");
+    // What the chain says of that height itself, in a copy: the folder shall have signed nothing above.
+    let copy = home.path("copy");
+    assert!(Command::new("cp").arg("-r").args([&a, &copy]).status().expect("it runs").success());
+    let node = start(&chain, &copy).expect("it serves again");
+    let expected = home.state(&node.rpc, exported);
+    drop(node);
+    let source = [("--from", &*to), ("--chain", &*chain)];
+    let checked = done(&["verify", "--threads", "2"], &source);
+    assert_eq!((&checked["valid"], &checked["failures"], &checked["hash"]), (&json!(true), &json!([]), &made["hash"]));
+
+    let into = [("--from", &*to), ("--chain", &*chain), ("--datadir", &*b)];
+    let killed = run(&["import", "--fail-point", "import.chunk:2"], &into);
+    assert_eq!(killed.status.code(), None, "it was killed: {}", told(&killed));
+    let log = start(&chain, &b).expect_err("half a state");
+    assert!(log.contains("holds a part of a snapshot"), "{log}");
+    let imported = done(&["import"], &into);
+    assert_eq!((&imported["resumed_chunks"], &imported["hash"]), (&json!(2), &made["hash"]));
+    let again = refused(&["import"], &into);
+    assert!(again.contains("holds a chain already"), "{again}");
+    let root = Command::new(binary()).args(["db", "root", "--chain"]).arg(&chain).arg("--datadir").arg(&b).output();
+    let root = told(&root.expect("it runs"));
+    assert!(root.contains("\"match\":true"), "{root}");
+
+    // Nobody but its own history can tell the only validator what it signed.
+    let log = |words: &[&str], folder: &Path| {
+        let output = Command::new(binary()).arg("log").args(words).arg("--datadir").arg(folder).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{}", told(&output));
+    };
+    log(&["export", "--out", history.to_str().expect("text")], &a);
+    log(&["import", history.to_str().expect("text")], &b);
+    let mut node = start(&chain, &b).expect("it serves");
+    assert_eq!(home.state(&node.rpc, exported), expected);
+    let old = node.rpc.refusal("eth_getBlockByNumber", json!(["0x1", false]));
+    assert!(old.message.contains("not available"), "{}", old.message);
+    let old = node.rpc.refusal("eth_getLogs", json!([{"fromBlock": "0x1"}]));
+    assert!(old.message.contains("not available"), "{}", old.message);
+    // It makes blocks, over the end of an epoch, also after a restart.
+    reaches(&node.rpc, exported + EPOCH_HEIGHTS + 1);
+    let raw = transfer(&account(0), 4, Address::repeat_byte(0x49));
+    assert_eq!(node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]))["status"], "0x1");
+    assert!(node.stop().success());
+    let mut node = start(&chain, &b).expect("it serves again");
+    reaches(&node.rpc, exported + 2 * EPOCH_HEIGHTS + 2);
+    assert_eq!(quantity(&node.rpc.call("eth_getBalance", json!([Address::repeat_byte(0x49), "latest"]))), 1);
+    assert!(node.stop().success());
+    drop(node);
+    // A snapshot of it leads back to the same validators.
+    let to = home.path("again");
+    done(&["export"], &[("--datadir", &b), ("--chain", &chain), ("--to", &to)]);
+    assert_eq!(done(&["verify"], &[("--from", &to), ("--chain", &chain)])["valid"], json!(true));
+}
+
+#[test]
+fn a_snapshot_that_was_tampered_with_is_refused_and_says_where() {
+    let (home, mut node) = Home::new();
+    assert!(node.stop().success());
+    drop(node);
+    let [a, b, chain, other, to] = ["a", "b", "genesis.json", "other.json", "snapshot"].map(|name| home.path(name));
+    let export = [("--datadir", &*a), ("--chain", &*chain), ("--to", &*to)];
+    done(&["export", "--chunk-bytes", "1500"], &export);
+    let again = refused(&["export"], &export);
+    assert!(again.contains("is not empty"), "{again}");
+    let late = refused(&["export", "--from-epoch", "9"], &[("--datadir", &a), ("--chain", &chain), ("--to", &b)]);
+    assert!(late.contains("before epoch 9"), "{late}");
+    genesis(&other, |chain| chain["config"]["sluice"]["window"] = json!(5));
+    let refusal = refused(&["verify"], &[("--from", &to), ("--chain", &other)]);
+    assert!(refusal.contains("block 0 is"), "{refusal}");
+    let (source, into) =
+        ([("--from", &*to), ("--chain", &*chain)], [("--from", &*to), ("--chain", &*chain), ("--datadir", &*b)]);
+    let trust = format!("{:?}", alloy_primitives::B256::repeat_byte(1));
+    let refusal = refused(&["verify", "--trust-set", &trust], &source);
+    assert!(refusal.contains("trusted is"), "{refusal}");
+
+    let (chunk, whole) = (to.join("000001.chunk"), std::fs::read(to.join("000001.chunk")).expect("it is there"));
+    let mut bytes = whole.clone();
+    bytes[100] ^= 1;
+    std::fs::write(&chunk, &bytes).expect("written");
+    let report = run(&["verify"], &source);
+    let told_of: Value = serde_json::from_slice(&report.stdout).expect("JSON");
+    assert_eq!((report.status.code(), &told_of["valid"]), (Some(1), &json!(false)));
+    assert_eq!(told_of["failures"][0]["file"], "000001.chunk");
+    let refusal = refused(&["import"], &into);
+    assert!(refusal.contains("000001.chunk: it has SHA-256"), "{refusal}");
+    std::fs::write(&chunk, &whole).expect("written");
+
+    let manifest = to.join("manifest.json");
+    let text = std::fs::read(&manifest).expect("it is there");
+    let json: Value = serde_json::from_slice(&text).expect("JSON");
+    let last = json["finality"].as_array().expect("a list").len() - 1;
+    type Edit = fn(&mut Value, usize);
+    let edits: [(&str, Edit); 7] = [
+        ("certificate", |json, last| {
+            json["finality"][last]["certificate"] = json["finality"][0]["certificate"].clone()
+        }),
+        ("hash", |json, last| json["finality"][last]["block"] = json["finality"][0]["block"].clone()),
+        ("does not decode", |json, last| json["finality"][last]["more"] = json!(1)),
+        ("are shown to be final", |json, _| drop(json["finality"].as_array_mut().expect("a list").remove(0))),
+        ("handover", |json, last| {
+            json["finality"][last]["handovers"][0]["next"]["validators"][0]["stake"] = json!(2);
+        }),
+        ("state root", |json, _| json["state_root"] = json!(alloy_primitives::B256::repeat_byte(3))),
+        ("height", |json, _| json["height"] = json!(3)),
+    ];
+    for (words, edit) in edits {
+        let mut changed = json.clone();
+        edit(&mut changed, last);
+        std::fs::write(&manifest, changed.to_string()).expect("written");
+        for (command, paths) in [("verify", &source[..]), ("import", &into[..])] {
+            let refusal = refused(&[command], paths);
+            assert!(refusal.contains(words), "{command}, {words}: {refusal}");
+        }
+    }
+    std::fs::write(&manifest, &text).expect("written");
+    std::fs::remove_dir_all(&b).expect("an import had begun");
+    done(&["import"], &into);
+}
+
+/// A follower that knows no block below the snapshot, and a validator that lost its folder.
+#[test]
+fn nodes_made_of_a_snapshot_follow_a_running_network_and_vote_in_it() {
+    let net = Localnet::start(&["--validators", "4", "--followers", "1", "--epoch-slots", "6"]);
+    net.reach(&[0, 1, 2, 3, 4], 14);
+    let (chain, snapshot) = (net.path("net/genesis.json"), net.path("snapshot"));
+    net.play(&["stop", "3", "4"]);
+    let folder = |node: usize| PathBuf::from(net.described()[node]["datadir"].as_str().expect("a path"));
+    let made = done(&["export"], &[("--datadir", &folder(4)), ("--chain", &chain), ("--to", &snapshot)]);
+    let exported = made["height"].as_u64().expect("a height");
+    for node in [3, 4] {
+        // The identity by which the others know it stays.
+        for part in ["chain", "state", "segments", "log"] {
+            std::fs::remove_dir_all(folder(node).join(part)).expect("it is there");
+        }
+        done(&["import"], &[("--from", &snapshot), ("--chain", &chain), ("--datadir", &folder(node))]);
+    }
+    net.play(&["restart", "3", "4"]);
+    net.reach(&[3, 4], exported + 8);
+    net.agree(exported);
+    for node in [3, 4] {
+        let old = net.nodes[node].refusal("eth_getBlockByNumber", json!(["0x1", false]));
+        assert!(old.message.contains("not available"), "{}", old.message);
+    }
+    // A validator that proposes knows again what it may sign.
+    let genesis: Value = serde_json::from_slice(&std::fs::read(&chain).expect("readable")).expect("JSON");
+    let receives =
+        genesis["config"]["sluice"]["validators"][3]["fee_recipient"].as_str().expect("an address").to_owned();
+    let is_its =
+        |height: u64| net.block(1, height)["miner"].as_str().is_some_and(|miner| miner.eq_ignore_ascii_case(&receives));
+    until("a block of the new validator", PATIENCE, || (exported + 4..=net.height(1)?).any(is_its).then_some(()));
+    // Without one of the others, nothing is final unless it votes.
+    net.play(&["stop", "0"]);
+    let now = net.height(1).expect("it answers");
+    net.reach(&[1, 2, 3, 4], now + 4);
+}

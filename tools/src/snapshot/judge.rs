@@ -1,0 +1,115 @@
+//! Whether a snapshot's blocks are final, to whoever trusts one set of validators.
+//!
+//! ```text
+//! set of the first epoch -> handovers -> set of epoch e - 2   block that epoch e - 1 began on
+//!                                     -> set of epoch e - 1   block that epoch e began on
+//!                                     -> set of epoch e       the block whose state it is
+//! ```
+//!
+//! The blocks that epochs began on carry the seeds of leaders' schedules. A node that goes on from here needs those of
+//! its own epoch and the next: from the blocks that the epoch before it and its own began on.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::B256;
+use engine::{
+    crypto::bls::BlsScheme,
+    genesis::ChainSpec,
+    light::{Handover, Trust},
+    ports::{Store, StoreError},
+    types::{CommittedBlock, EpochStart, Height, Signature, SignedHeader},
+};
+use eyre::{WrapErr, ensure, eyre};
+use storage::portable::{BlocksFile, Foundation, Manifest};
+
+use crate::finality::File;
+
+/// Heights of the blocks that are carried for a block of this epoch, itself last.
+fn heights(height: u64, epoch: u64, epoch_heights: u64) -> Vec<u64> {
+    let bases = [epoch.saturating_sub(1), epoch].map(|epoch| epoch.saturating_mul(epoch_heights));
+    let mut heights: Vec<u64> = bases.into_iter().filter(|base| (1..height).contains(base)).collect();
+    heights.dedup();
+    heights.push(height);
+    heights
+}
+
+/// The blocks that an export carries, each with the epoch from whose set on it is shown to be final.
+pub(super) fn carried(store: &dyn Store, height: Height, from_epoch: u64) -> eyre::Result<Vec<(Height, u64)>> {
+    let block = store.block(height)?.ok_or(StoreError::Unavailable(height))?;
+    let (epoch, epoch_heights) = (block.block.consensus.epoch, store.chain().ordering.epoch_slots);
+    let bases = heights(height.0, epoch, epoch_heights);
+    let oldest = bases[0].saturating_sub(1) / epoch_heights.max(1);
+    ensure!(from_epoch <= oldest, "block {} of epoch {oldest} is carried, before epoch {from_epoch}", bases[0]);
+    let own = |at: u64| if at == height.0 { from_epoch } else { at.saturating_sub(1) / epoch_heights.max(1) };
+    Ok(bases.into_iter().map(|at| (Height(at), own(at))).collect())
+}
+
+/// Judges a snapshot; what it gives is final.
+pub(super) fn judge(
+    chain: &ChainSpec,
+    manifest: &Manifest,
+    blocks: &BlocksFile,
+    trusted: B256,
+) -> eyre::Result<Foundation> {
+    let domain = chain.domain();
+    let files: Vec<File> = manifest
+        .finality
+        .iter()
+        .map(|file| serde_json::from_value(file.clone()).wrap_err("what shows finality does not decode"))
+        .collect::<eyre::Result<_>>()?;
+    files.iter().try_for_each(|file| file.check_chain(&domain))?;
+    ensure!(
+        files.len() == blocks.blocks.len(),
+        "{} blocks, {} are shown to be final",
+        blocks.blocks.len(),
+        files.len()
+    );
+    let newest = files.last().ok_or_else(|| eyre!("nothing shows that its block is final"))?;
+    let set = newest.set()?;
+    let found = set.hash();
+    ensure!(found == trusted, "the set of epoch {} has hash {found}; trusted is {trusted}", set.epoch());
+    // Of which epochs the sets are needed: those of the blocks.
+    let proofs = files.iter().map(File::proof).collect::<eyre::Result<Vec<_>>>()?;
+    let mut trust = Trust::new(domain, set, &BlsScheme);
+    let (mut sets, mut handovers) = (BTreeMap::new(), newest.handovers()?.into_iter());
+    loop {
+        let epoch = trust.set().epoch();
+        if proofs.iter().any(|proof| proof.certificate.epoch == epoch) {
+            sets.insert(epoch, trust.clone());
+        }
+        let Some(handover) = handovers.next() else { break };
+        let next = handover.next.epoch();
+        trust.hand_over(&handover).wrap_err_with(|| format!("handover from epoch {epoch} to {next}"))?;
+    }
+    let mut judged = Vec::new();
+    for (proof, carried) in proofs.iter().zip(&blocks.blocks) {
+        let epoch = proof.certificate.epoch;
+        let trust = sets.get(&epoch).ok_or_else(|| eyre!("nothing leads to the set of epoch {epoch}"))?;
+        let shown = trust.verify(proof)?;
+        let header = proof.headers.last().cloned().ok_or_else(|| eyre!("there is no header"))?;
+        trust.author(&SignedHeader { header: header.clone(), signature: carried.proposal })?;
+        let block = carried.block(header, proof.certificate).map_err(|reason| eyre!(reason))?;
+        ensure!(block.is_whole(), "block {} is not what its header says", shown.height);
+        judged.push(block);
+    }
+    let newest_block = judged.last().ok_or_else(|| eyre!("there is no block"))?;
+    let (height, epoch) = (newest_block.height().0, newest_block.block.consensus.epoch);
+    let (expected, found) = (
+        heights(height, epoch, chain.ordering.epoch_slots),
+        judged.iter().map(|block| block.height().0).collect::<Vec<_>>(),
+    );
+    ensure!(expected == found, "it carries blocks {found:?}, not {expected:?}");
+    blocks.check_headers(newest_block, chain.genesis_hash()).map_err(|reason| eyre!(reason))?;
+    let epochs = newest.handovers()?.into_iter().map(|handover| began(handover, &judged)).collect();
+    Ok(Foundation { headers: blocks.headers.clone(), blocks: judged, epochs })
+}
+
+/// How an epoch began, as far as a handover tells: of its tail headers there is the one that is certified, and nobody's
+/// signature of that, for nobody asks this node for the blocks around it.
+fn began(handover: Handover, blocks: &[CommittedBlock]) -> EpochStart {
+    let Handover { header, certificate, next } = handover;
+    let block = blocks.iter().find(|block| block.hash() == header.block_hash);
+    let base = block.map_or_else(|| header.id(), |block| block.block.consensus.id());
+    let tail = vec![SignedHeader { header, signature: Signature::default() }];
+    EpochStart { set: next, base, handover: certificate, tail }
+}
