@@ -96,7 +96,7 @@ impl SourceArgs {
     }
 
     /// The chain, the snapshot, and what of it was shown to be final.
-    fn open(&self) -> eyre::Result<(ChainSpec, Source, portable::Foundation)> {
+    fn open(&self) -> eyre::Result<(Arc<ChainSpec>, Source, portable::Foundation)> {
         let chain = inspect::chain(&self.chain)?;
         let trusted = match self.trust_set {
             Some(hash) => hash,
@@ -154,9 +154,9 @@ fn described(manifest: &Manifest) -> Value {
 }
 
 fn export(args: &ExportArgs) -> eyre::Result<ExitCode> {
-    let (chain, datadir) = (Arc::new(inspect::chain(&args.folder.chain)?), &args.folder.datadir);
+    let (chain, datadir) = (inspect::chain(&args.folder.chain)?, &args.folder.datadir);
     ensure!(datadir.is_dir(), "{} is no folder", datadir.display());
-    let config = Config { scrub_interval: None, ..Config::new(datadir) };
+    let config = Config { scrub_interval: None, proof_window: u64::MAX, ..Config::new(datadir) };
     let store =
         Database::open(config, chain).wrap_err_with(|| format!("cannot open data folder {}", datadir.display()))?;
     let start = Instant::now();
@@ -215,7 +215,7 @@ fn import(args: &ImportArgs) -> eyre::Result<ExitCode> {
     bar.finish_and_clear();
     let Imported { resumed, .. } =
         imported.wrap_err_with(|| format!("cannot import {}", args.source.from.display()))?;
-    let store = Database::open(Config { scrub_interval: None, ..config }, Arc::new(chain))
+    let store = Database::open(Config { scrub_interval: None, ..config }, chain)
         .wrap_err_with(|| format!("cannot open what was imported into {}", args.datadir.display()))?;
     let tip = store.tip();
     store.close().wrap_err("cannot close the data folder")?;

@@ -18,6 +18,7 @@ mod changes;
 
 use std::{path::Path, sync::Arc};
 
+use alloy_consensus::{Header, Sealed};
 use alloy_primitives::B256;
 use alloy_rlp::Decodable as _;
 use engine::{
@@ -138,13 +139,10 @@ fn state(inner: &Inner, to: Height, listen: Listener<'_>) -> Result<(), Fault> {
     let mut checkpointed = inner.checkpointed.lock();
     let from = checkpointed.applied.height;
     while checkpointed.applied.height > to {
-        let above = step(inner, to, checkpointed.applied.height)?;
-        let height = above.first().and_then(|(first, _)| first.previous()).unwrap_or(to);
-        let header =
-            inner.blocks.header(height)?.ok_or_else(|| Fault::corrupt(format!("there is no header {height}")))?;
         // Nothing of it is in memory, so that no step keeps what the one before has read.
         let old = StateTrie::stored(checkpointed.applied.root);
-        let trie = changes::taken_back(inner, &old, height, &above, header.state_root)?;
+        let (header, trie) = step_back(inner, &old, checkpointed.applied.height, to)?;
+        let height = Height(header.number);
         let batch = Batch::collect(&old, &trie, &inner.snapshots, checkpointed.next_storage_id)?;
         let applied = Applied { height, hash: header.seal(), root: trie.hash };
         inner.fail.hit("rewind.state").map_err(Fault::Failed)?;
@@ -155,6 +153,26 @@ fn state(inner: &Inner, to: Height, listen: Listener<'_>) -> Result<(), Fault> {
         listen(Progress { what: "state", done: from.0.saturating_sub(height.0), all: from.0.saturating_sub(to.0) });
     }
     Ok(())
+}
+
+/// The state after an earlier block, from the newest one.
+pub(crate) fn state_at(inner: &Inner, to: Height) -> Result<StateTrie, Fault> {
+    let (mut height, newest) = inner.blocks.newest_trie();
+    let mut trie = StateTrie::clone(&newest);
+    while height > to {
+        let (header, before) = step_back(inner, &trie, height, to)?;
+        (height, trie) = (Height(header.number), before);
+    }
+    Ok(trie)
+}
+
+/// The state some blocks before one at a height, `to` or later, with the header there.
+fn step_back(inner: &Inner, newer: &StateTrie, from: Height, to: Height) -> Result<(Sealed<Header>, StateTrie), Fault> {
+    let above = step(inner, to, from)?;
+    let height = above.first().and_then(|(first, _)| first.previous()).unwrap_or(to);
+    let header = inner.blocks.header(height)?.ok_or_else(|| Fault::corrupt(format!("there is no header {height}")))?;
+    let trie = changes::taken_back(inner, newer, height, &above, header.state_root)?;
+    Ok((header, trie))
 }
 
 /// What some blocks changed, by height.

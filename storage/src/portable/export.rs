@@ -22,7 +22,7 @@ use super::{
 use crate::{
     disk::{Disk as _, RealDisk},
     error::Fault,
-    rewind,
+    offline,
     store::{Database, Inner},
     trie::{
         node::{Source, Tree, Value as Leaf},
@@ -54,13 +54,7 @@ pub fn export(
     let (heights, finality): (Vec<Height>, Vec<Value>) = finality.into_iter().unzip();
     let blocks = heights.iter().map(|height| block(store, *height)).collect::<Result<Vec<_>, _>>()?;
     let newest = blocks.last().ok_or_else(|| PortableError::Setting("no block is named".to_owned()))?;
-    // A handle of an older height may not be readable any more; one made from the newest is.
-    let trie = if newest.height() == inner.blocks.tip().height() {
-        Some(inner.blocks.newest_trie().1)
-    } else {
-        rewind::rebuilt(inner, newest.height())
-    };
-    let trie = trie.ok_or_else(|| PortableError::Setting(format!("the state at {} is not kept", newest.height())))?;
+    let trie = Arc::new(offline::rewind::state_at(inner, newest.height())?);
     RealDisk.create_dir(dir)?;
     if !RealDisk.list(dir)?.is_empty() {
         return Err(PortableError::NotEmpty(dir.to_owned()));
