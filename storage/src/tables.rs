@@ -78,8 +78,8 @@ pub(crate) const CHAIN_META: Table = Table(5);
 pub(crate) const LANDMARK: Table = Table(6);
 
 /// Layout version of everything on disk; another major is refused. 2: consensus headers name body, certificates, seed
-/// share and next set. 2.1: rows of epochs and of ended storage end with a checksum. 2.2: a chain may begin above block 0, on an
-/// imported state.
+/// share and next set. 2.1: rows of epochs and of ended storage end with a checksum. 2.2: a chain may begin above block
+/// 0, on an imported state.
 pub(crate) const SCHEMA: (u16, u16) = (2, 2);
 
 /// Names of `meta` rows.

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     failpoint::OFFLINE_FAIL_POINTS,
     offline::{Migrated, migrate::migrate_with},
-    tables::{EPOCH, GARBAGE, STATE_TABLES, ended_at},
+    tables::{EPOCH, GARBAGE, SCHEMA, STATE_TABLES, ended_at},
 };
 
 /// Writes a number into the header of a file, and its checksum.
@@ -69,7 +69,7 @@ fn old_indices(dir: &Path) -> usize {
 }
 
 #[test]
-fn a_folder_of_schema_2_0_becomes_one_of_2_1() {
+fn a_folder_of_schema_2_0_becomes_one_of_this_program() {
     let dir = tempfile::tempdir().unwrap();
     let (mut world, sealed) = made_by_2_0(dir.path(), 12);
     // It is read as it is.
@@ -79,16 +79,16 @@ fn a_folder_of_schema_2_0_becomes_one_of_2_1() {
     let files = old_indices(dir.path()) as u64;
     let count = sealed.iter().map(|rows| rows.len() as u64).sum();
     let migrated = offline::migrate(dir.path(), &world.chain, None, &mut |_| {}).unwrap();
-    assert_eq!(migrated, Migrated { from: (2, 0), to: (2, 1), rows: count, files });
+    assert_eq!(migrated, Migrated { from: (2, 0), to: SCHEMA, rows: count, files });
     assert!(files > 1);
     check(dir.path(), &mut world, &sealed);
     let again = offline::migrate(dir.path(), &world.chain, None, &mut |_| {}).unwrap();
-    assert_eq!(again, Migrated { from: (2, 1), to: (2, 1), rows: 0, files: 0 });
+    assert_eq!(again, Migrated { from: SCHEMA, to: SCHEMA, rows: 0, files: 0 });
 }
 
 fn check(dir: &Path, world: &mut World, sealed: &[Vec<Row>; 2]) {
     assert_eq!(sealed_rows(dir), *sealed);
-    assert_eq!(schema(dir), Some(vec![0, 2, 0, 1]));
+    assert_eq!(schema(dir), Some([SCHEMA.0.to_be_bytes(), SCHEMA.1.to_be_bytes()].concat()));
     assert_eq!(old_indices(dir), 0);
     let store = open(dir, world);
     assert!(!store.take_recovered().is_lost);
