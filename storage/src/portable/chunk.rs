@@ -27,9 +27,9 @@ use super::manifest::Part;
 use crate::{
     tables::Fields,
     trie::{
-        range::{Range, RangeError, check},
+        fold::fold,
+        range::{RangeError, check},
         state::{AccountLeaf, StorageTrie},
-        stream::{NoRecords, Stream},
     },
 };
 
@@ -199,12 +199,7 @@ impl Row {
     fn leaf(&self) -> AccountLeaf {
         let hash = match &self.storage {
             Storage::Apart(root) => *root,
-            Storage::Here(slots) => {
-                let mut stream = Stream::default();
-                let pushed = slots.iter().try_for_each(|(key, value)| stream.push(*key, *value, &mut NoRecords));
-                let Ok(root) = pushed.and_then(|()| stream.finish(&mut NoRecords));
-                root
-            }
+            Storage::Here(slots) => fold(0, slots).map_or(EMPTY_ROOT_HASH, |reference| reference.root_hash()),
         };
         AccountLeaf { account: self.account, storage: StorageTrie { hash, ..StorageTrie::default() } }
     }
@@ -316,9 +311,8 @@ impl Accounts {
             }
         }
         let rows: Vec<_> = self.rows.iter().map(|row| (row.key, row.leaf())).collect();
-        let range = Range { rows, proof: self.proof.clone() };
-        let goes_on = check(root, self.from, &range).map_err(unproven)?;
-        let roots = range.rows.iter().map(|(_, leaf)| leaf.storage.hash).collect();
+        let goes_on = check(root, self.from, (&rows, &self.proof)).map_err(unproven)?;
+        let roots = rows.iter().map(|(_, leaf)| leaf.storage.hash).collect();
         let codes = self.rows.iter().map(|row| row.account.code_hash).filter(|hash| *hash != KECCAK256_EMPTY);
         let mut named: BTreeSet<B256> = codes.collect();
         let mut before = None;
@@ -346,10 +340,9 @@ impl Slots {
     fn check(&self, root: B256) -> Result<Checked, ChunkError> {
         let Row { key, storage, .. } = &self.owner;
         let Storage::Apart(storage_root) = storage else { return Err(ChunkError::Encoding("an owner with slots")) };
-        let owner = Range { rows: vec![(*key, self.owner.leaf())], proof: self.owner_proof.clone() };
-        check(root, *key, &owner).map_err(|error| ChunkError::Owner(*key, error.to_string()))?;
-        let range = Range { rows: self.rows.clone(), proof: self.proof.clone() };
-        let goes_on = check(*storage_root, self.from, &range).map_err(unproven)?;
+        let owner = check(root, *key, (&[(*key, self.owner.leaf())], &self.owner_proof));
+        owner.map_err(|error| ChunkError::Owner(*key, error.to_string()))?;
+        let goes_on = check(*storage_root, self.from, (&self.rows, &self.proof)).map_err(unproven)?;
         Ok(Checked { part: self.part(!goes_on), roots: Vec::new() })
     }
 }

@@ -23,6 +23,7 @@
 pub(crate) mod diff;
 pub(crate) mod encode;
 pub(crate) mod evict;
+pub(crate) mod fold;
 pub(crate) mod keccak;
 pub(crate) mod links;
 pub mod memory;

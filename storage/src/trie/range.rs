@@ -20,9 +20,9 @@ use alloy_trie::{
 
 use super::{
     encode::{NodeRef, encode_leaf},
+    fold::fold,
     node::{Body, Key as _, Link, Source, Tree, TrieError, Value},
     proof::prove,
-    stream::{NoRecords, Stream},
 };
 
 /// A part of a trie from some key on.
@@ -152,8 +152,11 @@ impl<V: Value> Walk<'_, V> {
 ///
 /// # Errors
 /// [`RangeError`], naming the place.
-pub(crate) fn check<V: Value>(root: B256, from: B256, range: &Range<V>) -> Result<bool, RangeError> {
-    let rows = &range.rows[..];
+pub(crate) fn check<V: Value>(
+    root: B256,
+    from: B256,
+    (rows, proof): (&[(B256, V)], &[Bytes]),
+) -> Result<bool, RangeError> {
     if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
         return Err(RangeError::Order(pair[1].0));
     }
@@ -163,7 +166,7 @@ pub(crate) fn check<V: Value>(root: B256, from: B256, range: &Range<V>) -> Resul
     if root == EMPTY_ROOT_HASH {
         return if rows.is_empty() { Ok(false) } else { Err(RangeError::Differs("the root".to_owned())) };
     }
-    let nodes = range.proof.iter().map(|node| (keccak256(node), &node[..])).collect();
+    let nodes = proof.iter().map(|node| (keccak256(node), &node[..])).collect();
     let mut check = Check { nodes, from, last: rows.last().map(|(key, _)| *key), goes_on: false };
     check.node(&NodeRef::hash(root), &Nibbles::new(), (true, check.last.is_some()), rows)?;
     Ok(check.goes_on)
@@ -203,7 +206,7 @@ impl Check<'_> {
     ) -> Result<(), RangeError> {
         let differs = || RangeError::Differs(format!("{path:?}"));
         if edges == (false, false) {
-            return if reference_of(path.len(), rows) == Some(*reference) { Ok(()) } else { Err(differs()) };
+            return if fold(path.len(), rows) == Some(*reference) { Ok(()) } else { Err(differs()) };
         }
         let bytes = if reference.is_hash() {
             let found = self.nodes.get(&B256::from_slice(reference.bytes())).copied();
@@ -277,14 +280,6 @@ impl Check<'_> {
         };
         if is_it { Ok(()) } else { Err(differs()) }
     }
-}
-
-/// How a parent refers to the trie of these rows, which share their first `depth` nibbles; `None` if there is none.
-fn reference_of<V: Value>(depth: usize, rows: &[(B256, V)]) -> Option<NodeRef> {
-    let mut stream = Stream::below(depth);
-    let pushed = rows.iter().try_for_each(|(key, value)| stream.push(*key, value.clone(), &mut NoRecords));
-    let Ok(reference) = pushed.and_then(|()| stream.reference(&mut NoRecords));
-    reference
 }
 
 /// A child as a node refers to it.

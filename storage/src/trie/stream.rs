@@ -66,7 +66,7 @@ impl<V> Default for Stream<V> {
 }
 
 /// How many nibbles two keys share.
-fn shared(left: &B256, right: &B256) -> usize {
+pub(super) fn shared(left: &B256, right: &B256) -> usize {
     let byte = left.iter().zip(right).take_while(|(left, right)| left == right).count();
     2 * byte + usize::from(left.get(byte).zip(right.get(byte)).is_some_and(|(left, right)| left >> 4 == right >> 4))
 }
