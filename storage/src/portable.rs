@@ -44,8 +44,8 @@ use crate::{
     trie::node::TrieError,
 };
 
-/// How large chunks may be wished, in bytes; the last one of a trie is smaller, and others may be larger by a quarter, by
-/// a code and by their proof.
+/// How large chunks may be wished, in bytes. The last one of a trie is smaller; others may be larger by a quarter, by a
+/// code and by their proof.
 pub const CHUNK_BYTES: RangeInclusive<usize> = 1 << 10..=64 << 20;
 
 /// Why a snapshot was not made, or not taken over.
