@@ -2,9 +2,9 @@
 //!
 //! A view asks here after the overlay and before its snapshot. That is right because of what the overlay answers:
 //! everything that changed above the floor. What it knows nothing of, a slot's account not wiped either, has one value
-//! from the floor to the tip, in whichever snapshot it was read. An entry is forgotten before the overlay lets go of the change that makes it wrong, and an
-//! entry is made only while the floor is at or below what the view pinned, which nobody can raise in between
-//! ([`Overlay::at_floor`]).
+//! from the floor to the tip, in whichever snapshot it was read. An entry is forgotten before the overlay lets go of
+//! the change that makes it wrong, and an entry is made only while the floor is at or below what the view pinned,
+//! which nobody can raise in between ([`Overlay::at_floor`]).
 //!
 //! Bounded in bytes: an entry takes the same room whatever it holds.
 

@@ -23,9 +23,9 @@
 //!
 //! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `genesis` hash 32, `indexed`
 //! height u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was
-//! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away), `base`
-//! (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there are
-//! some headers and landmarks; absent for the chain's own beginning).
+//! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away),
+//! `base` (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there
+//! are some headers and landmarks; absent for the chain's own beginning).
 //! `meta` of `state`: `applied` (height u64, block hash 32, state root 32; absent until the genesis state is complete),
 //! `next_storage_id` u64, `import` (how far the import of a snapshot has come, see [`crate::portable`]; absent
 //! otherwise).

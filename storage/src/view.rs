@@ -1,7 +1,7 @@
 //! State at one height.
 //!
-//! Reads go: overlay, then what was read lately, then the snapshot the view was opened on. The overlay answers for everything
-//! that changed within the kept heights, so the snapshot may be older or newer than the view.
+//! Reads go: overlay, then what was read lately, then the snapshot the view was opened on. The overlay answers for
+//! everything that changed within the kept heights, so the snapshot may be older or newer than the view.
 
 use std::{sync::Arc, time::Instant};
 

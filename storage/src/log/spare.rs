@@ -84,8 +84,8 @@ impl Spares {
         self.changed.notify_all();
     }
 
-    /// Takes the spare, or makes one now. It keeps its name until the caller renames it, and [`Self::prepare`] says that
-    /// this is done.
+    /// Takes the spare, or makes one now. It keeps its name until the caller renames it, and [`Self::prepare`] says
+    /// that this is done.
     pub(super) fn take(&self) -> Result<Arc<dyn DiskFile>, Fault> {
         let mut state = self.state.lock();
         while state.writing {

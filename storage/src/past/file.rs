@@ -9,7 +9,8 @@
 //! row              length of key u8 | length of value u16 | key | value
 //! ```
 //!
-//! Integers are big-endian. The directory is in memory while the file is open, so whatever is looked for costs one read.
+//! Integers are big-endian. The directory is in memory while the file is open, so whatever is looked for costs one
+//! read.
 
 use std::{path::PathBuf, sync::Arc};
 
