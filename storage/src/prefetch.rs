@@ -22,20 +22,23 @@ const THREADS: usize = 32;
 /// Rows of one thread, at least.
 const ROWS_MIN: usize = 64;
 
-/// Reads the pages of all these rows, if they are not in memory; says whether it did.
+/// Reads the pages of all these rows, if they are not in memory; a few rows are left to the writer.
 ///
 /// # Errors
 /// [`KvError`].
-pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<bool, KvError> {
+pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<(), KvError> {
     let rows: Vec<(Table, &[u8])> =
         tables.iter().flat_map(|(table, rows)| rows.iter().map(|(key, _)| (*table, &key[..]))).collect();
+    if rows.len() < SAMPLES {
+        return Ok(());
+    }
     let snapshot = &env.snapshot_for(THREADS)?;
     let begun = Instant::now();
-    let step = rows.len().div_ceil(SAMPLES).max(1);
+    let step = rows.len().div_ceil(SAMPLES);
     let samples = rows.len().div_ceil(step);
     rows.iter().step_by(step).try_for_each(|(table, key)| snapshot.touch(*table, key))?;
-    if samples < SAMPLES / 2 || begun.elapsed() < COLD.saturating_mul(u32::try_from(samples).unwrap_or(u32::MAX)) {
-        return Ok(false);
+    if begun.elapsed() < COLD.saturating_mul(u32::try_from(samples).unwrap_or(u32::MAX)) {
+        return Ok(());
     }
     let part = rows.len().div_ceil(THREADS).max(ROWS_MIN);
     let touch = |part: &[(Table, &[u8])]| part.iter().try_for_each(|(table, key)| snapshot.touch(*table, key));
@@ -44,6 +47,5 @@ pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<bool, KvErr
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })?;
-    Ok(true)
+    })
 }

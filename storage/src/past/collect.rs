@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, U256};
 use engine::types::{AccountChange, Height, StateChanges};
 
-use super::entry;
+use super::entry::{self, Place};
 use crate::{
     tables::AccountRow,
     trie::{
@@ -20,8 +20,7 @@ use crate::{
 pub(crate) struct Was {
     /// Whose storage; `None` for accounts.
     owner: Option<Arc<Incarnation>>,
-    /// Without the storage id.
-    key: Vec<u8>,
+    place: Place,
     height: Height,
     value: Value,
 }
@@ -43,7 +42,8 @@ impl Was {
         if id == Some(0) {
             return None;
         }
-        let key = [&id.unwrap_or_default().to_be_bytes()[..], &self.key, &self.height.0.to_be_bytes()].concat();
+        let mut key = entry::key(id.unwrap_or_default(), &self.place);
+        key.extend_from_slice(&self.height.0.to_be_bytes());
         let value = match self.value {
             Value::Bytes(bytes) => bytes,
             Value::Account(leaf) => AccountRow::of(&leaf).encode(),
@@ -66,8 +66,8 @@ impl<V> Sink<B256, V> for Branches<'_> {
 
     fn node(&mut self, position: &[u8], old: Option<&Branch<B256, V>>, new: Option<&Branch<B256, V>>) {
         let (owner, height) = (self.owner.cloned(), self.height);
-        let key = entry::branch_key(0, position).split_off(size_of::<u64>());
-        self.found.push(Was { owner, key, height, value: Value::Bytes(entry::encode(old, new)) });
+        let place = entry::branch_place(position);
+        self.found.push(Was { owner, place, height, value: Value::Bytes(entry::encode(old, new)) });
     }
 }
 
@@ -99,9 +99,9 @@ pub(crate) fn replaced(
             diff(&old.storage.root, &new.storage.root, &rows, Scope::Branches, &mut sink)?;
             slots(owner, height, change, &mut found);
         }
-        let key = entry::leaf_key(0, &hashed).split_off(size_of::<u64>());
+        let place = entry::leaf_place(&hashed);
         let value = old.map_or_else(|| Value::Bytes(Vec::new()), |leaf| Value::Account(Box::new(leaf)));
-        found.push(Was { owner: None, key, height, value });
+        found.push(Was { owner: None, place, height, value });
     }
     Ok(found)
 }
@@ -111,8 +111,8 @@ fn slots(owner: &Arc<Incarnation>, height: Height, change: &AccountChange, found
     let changed = || change.slots.iter().filter(|(_, slot)| slot.before != slot.after);
     let keys: Vec<[u8; 32]> = changed().map(|(key, _)| U256::to_be_bytes(key)).collect();
     for (hashed, (_, slot)) in hash_all(keys.iter().map(<[u8; 32]>::as_slice)).into_iter().zip(changed()) {
-        let key = entry::leaf_key(0, &hashed).split_off(size_of::<u64>());
+        let place = entry::leaf_place(&hashed);
         let value = Value::Bytes(slot.before.to_be_bytes_trimmed_vec());
-        found.push(Was { owner: Some(Arc::clone(owner)), key, height, value });
+        found.push(Was { owner: Some(Arc::clone(owner)), place, height, value });
     }
 }

@@ -28,18 +28,25 @@ use crate::{
 /// Marks the key of a leaf.
 const LEAF: u8 = 255;
 
-/// The key of what stood at a position, without its height.
-pub(crate) fn branch_key(id: u64, position: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(32);
-    key.extend_from_slice(&id.to_be_bytes());
-    key.push(u8::try_from(position.len()).expect("a position has at most 64 nibbles"));
-    record::pack(position, &mut key);
-    key
+/// A place of a trie: the part of a key between storage id and height.
+pub(crate) type Place = Vec<u8>;
+
+/// The place of a branch.
+pub(crate) fn branch_place(position: &[u8]) -> Place {
+    let mut place = Vec::with_capacity(1 + position.len().div_ceil(2));
+    place.push(u8::try_from(position.len()).expect("a position has at most 64 nibbles"));
+    record::pack(position, &mut place);
+    place
 }
 
-/// The key of a leaf, without its height.
-pub(crate) fn leaf_key(id: u64, hashed: &B256) -> Vec<u8> {
-    [&id.to_be_bytes()[..], &[LEAF], hashed.as_slice()].concat()
+/// The place of a leaf.
+pub(crate) fn leaf_place(hashed: &B256) -> Place {
+    [&[LEAF], hashed.as_slice()].concat()
+}
+
+/// The key of a place, without its height.
+pub(crate) fn key(id: u64, place: &Place) -> Vec<u8> {
+    [&id.to_be_bytes()[..], place].concat()
 }
 
 /// The hashed key and the height in the key of a leaf, `None` for any other key.

@@ -32,7 +32,7 @@ const USED_AT: usize = CRC_AT - 2;
 const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 8 + 8 + 4 + 4 + 4 + 4;
 /// Bytes of pages written at a time.
 const WRITE_BYTES: usize = 1 << 20;
-/// Longest name of a file: two heights.
+/// How a file's name ends.
 pub(crate) const EXTENSION: &str = ".past";
 
 /// A key with its value.

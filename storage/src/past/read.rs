@@ -66,7 +66,7 @@ impl PastState {
     ) -> Result<Option<Branch<B256, V>>, TrieError> {
         let damaged = || Fault::corrupt(format!("the past of position {position:x?} of trie {id} contradicts itself"));
         let (mut partial, mut done) = (Partial::default(), None);
-        let entries = self.entries(&entry::branch_key(id, position), |value| {
+        let entries = self.entries(&entry::key(id, &entry::branch_place(position)), |value| {
             if let Told::Done(branch) = partial.entry(value).ok_or_else(damaged)? {
                 done = Some(branch);
             }
@@ -85,7 +85,7 @@ impl PastState {
     /// The row of a leaf at the height, `newest` being the one in the snapshot; `None` where there was none.
     fn leaf_row(&self, id: u64, hashed: &B256, newest: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Fault> {
         let mut found = None;
-        self.entries(&entry::leaf_key(id, hashed), |value| {
+        self.entries(&entry::key(id, &entry::leaf_place(hashed)), |value| {
             found = Some(value.to_vec());
             Ok(true)
         })?;
@@ -108,7 +108,7 @@ impl PastState {
             Some((hashed, Some(row.to_vec())))
         })?;
         let mut first = newest.flatten();
-        let from = entry::leaf_key(id, from);
+        let from = entry::key(id, &entry::leaf_place(from));
         for file in &self.files {
             let Some(row) = file.rows_from(&from).next() else { continue };
             let Some((hashed, _)) = entry::leaf_of(&row?.0, id) else { continue };
