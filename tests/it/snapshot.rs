@@ -58,11 +58,21 @@ fn height(rpc: &Rpc) -> u64 {
     quantity(&rpc.call("eth_blockNumber", json!([])))
 }
 
+/// Sends transfers, a block each, until the chain has a height.
 fn reaches(rpc: &Rpc, least: u64) {
-    until(&format!("height {least}"), PATIENCE, || (height(rpc) >= least).then_some(()));
+    let key = account(0);
+    let mut nonce = quantity(&rpc.call("eth_getTransactionCount", json!([key.address(), "latest"])));
+    while height(rpc) < least {
+        let raw = transfer(&key, nonce, Address::repeat_byte(0x40));
+        assert_eq!(rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]))["status"], "0x1");
+        nonce += 1;
+    }
 }
 
 /// A chain in its fourth epoch with a contract, its folder, and what is to be asked of it.
+///
+/// Blocks are made for transactions, and one empty block behind them. A sole validator may sign nothing else in a slot that it signed in, and a folder made of a
+/// snapshot lacks a block that was not final in time: so it must be at rest when it stops.
 struct Home {
     folder: tempfile::TempDir,
     contract: Address,
@@ -77,7 +87,7 @@ impl Home {
         let folder = tempfile::tempdir().expect("a folder");
         let chain = folder.path().join("genesis.json");
         genesis(&chain, |chain| {
-            chain["config"]["sluice"]["idle_interval_ms"] = json!(50);
+            chain["config"]["sluice"]["idle_interval_ms"] = json!(3_600_000);
             chain["config"]["sluice"]["slot_time_ms"] = json!(20);
             chain["config"]["sluice"]["epoch_slots"] = json!(EPOCH_HEIGHTS);
         });
@@ -87,12 +97,16 @@ impl Home {
             TxEip1559 { to: TxKind::Create, input: Bytes::from_static(&INITCODE), gas_limit: 200_000, ..template(0) };
         let receipt = node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&sign(&key, create))]));
         let contract = receipt["contractAddress"].as_str().expect("a contract").parse().expect("an address");
-        for nonce in 1..4 {
-            let raw = transfer(&key, nonce, Address::repeat_byte(0x40));
-            assert_eq!(node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]))["status"], "0x1");
-        }
         reaches(&node.rpc, 3 * EPOCH_HEIGHTS + 3);
         (Self { folder, contract }, node)
+    }
+
+    /// The height at which a node has nothing to do any more.
+    fn rest(rpc: &Rpc) -> u64 {
+        until("an empty block", PATIENCE, || {
+            let head = rpc.call("eth_getBlockByNumber", json!(["latest", false]));
+            (head["transactions"] == json!([])).then(|| quantity(&head["number"]))
+        })
     }
 
     /// What a node says of the state at a height.
@@ -116,12 +130,13 @@ impl Home {
 #[test]
 fn a_chain_goes_on_from_a_snapshot_of_its_state() {
     let (home, mut node) = Home::new();
+    let tip = Home::rest(&node.rpc);
     assert!(node.stop().success());
     drop(node);
     let [a, b, chain, to, history] = ["a", "b", "genesis.json", "snapshot", "history"].map(|name| home.path(name));
     let made = done(&["export", "--chunk-bytes", "1500"], &[("--datadir", &a), ("--chain", &chain), ("--to", &to)]);
     let (exported, chunks) = (made["height"].as_u64().expect("a height"), made["chunks"].as_u64().expect("chunks"));
-    assert!(chunks > 3 && exported > 3 * EPOCH_HEIGHTS, "{made}");
+    assert!(chunks > 3 && exported == tip, "{tip}: {made}");
     // What the chain says of that height itself, in a copy: the folder shall have signed nothing above.
     let copy = home.path("copy");
     assert!(Command::new("cp").arg("-r").args([&a, &copy]).status().expect("it runs").success());
@@ -161,12 +176,11 @@ fn a_chain_goes_on_from_a_snapshot_of_its_state() {
     assert!(old.message.contains("not available"), "{}", old.message);
     // It makes blocks, over the end of an epoch, also after a restart.
     reaches(&node.rpc, exported + EPOCH_HEIGHTS + 1);
-    let raw = transfer(&account(0), 4, Address::repeat_byte(0x49));
-    assert_eq!(node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]))["status"], "0x1");
+    let paid = quantity(&node.rpc.call("eth_getBalance", json!([Address::repeat_byte(0x40), "latest"])));
     assert!(node.stop().success());
     let mut node = start(&chain, &b).expect("it serves again");
+    assert_eq!(quantity(&node.rpc.call("eth_getBalance", json!([Address::repeat_byte(0x40), "latest"]))), paid);
     reaches(&node.rpc, exported + 2 * EPOCH_HEIGHTS + 2);
-    assert_eq!(quantity(&node.rpc.call("eth_getBalance", json!([Address::repeat_byte(0x49), "latest"]))), 1);
     assert!(node.stop().success());
     drop(node);
     // A snapshot of it leads back to the same validators.
