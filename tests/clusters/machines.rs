@@ -7,7 +7,7 @@ use tests::cluster::{
     watch::{Figures, Percentiles, Seen, ms},
 };
 
-use crate::{Scene, TOGETHER, skipped};
+use crate::{Scene, TOGETHER, skipped, throughput};
 
 /// The validator that something is wrong with; node 0 is looked at.
 const SICK: usize = 3;
@@ -68,6 +68,25 @@ fn one_slow_disk_slows_only_its_own_leader() {
     let (slow, base) = (slow.figures, base.figures);
     let (rate, before) = (slow.transactions_per_second, base.transactions_per_second);
     assert!(rate >= 0.7 * before, "{rate:.0} tx/s, before it were {before:.0}");
+}
+
+#[test]
+fn one_slow_disk_costs_a_network_at_its_limit_no_more_than_a_share() {
+    if skipped("slow disk at full load") {
+        return;
+    }
+    println!("syncs of validator {SICK} take 500 ms longer, the others get all that they take");
+    let mut scene = Scene::new(&Plan::validators(4));
+    let rate = |scene: &Scene, seed| throughput(&scene.cluster, &[0, 1, 2], seed);
+    let before = rate(&scene, 1);
+    scene.sicken(Ailment::SlowSyncs(Duration::from_millis(500)));
+    let slow = rate(&scene, 2);
+    scene.sicken(Ailment::None);
+    let after = rate(&scene, 3);
+    scene.finish();
+    let base = f64::midpoint(before, after);
+    println!("  {:.3} of what healthy disks allow", slow / base);
+    assert!(slow >= 0.7 * base, "{slow:.0} tx/s, with healthy disks {before:.0} and {after:.0}");
 }
 
 #[test]
