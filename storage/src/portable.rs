@@ -12,8 +12,11 @@
 
 mod blocks;
 mod chunk;
+mod cut;
 mod export;
+mod gaps;
 mod import;
+mod intake;
 mod manifest;
 mod nodes;
 #[cfg(test)]
@@ -32,8 +35,10 @@ use sha2::{Digest as _, Sha256};
 pub use blocks::{BlocksFile, Carried};
 pub use chunk::{Checked, Chunk, ChunkError};
 pub use export::export;
-pub(crate) use import::is_unfinished;
+pub use gaps::Gap;
 pub use import::{Foundation, Imported, fits, import};
+pub use intake::Intake;
+pub(crate) use intake::is_unfinished;
 pub use manifest::{ChunkEntry, FileEntry, MANIFEST, Manifest, Part};
 pub use verify::{Failure, verify};
 

@@ -3,11 +3,11 @@
 //! Memory is bounded by a chunk. Every node and row that is read is compared with what its parent names, so a store
 //! that is damaged gives an error and no snapshot.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use alloy_primitives::{B256, Bytes, KECCAK256_EMPTY};
+use alloy_primitives::B256;
 use engine::{
-    ports::{StateView, Store as _},
+    ports::Store as _,
     types::{CommittedBlock, Height},
 };
 use serde_json::Value;
@@ -16,7 +16,8 @@ use sha2::{Digest as _, Sha256};
 use super::{
     CHUNK_BYTES, PortableError, Progress,
     blocks::{BlocksFile, Carried, HEADERS_MAX},
-    chunk::{Accounts, Body, Chunk, Row, Slots, Storage, slot_size},
+    chunk::{Body, Chunk},
+    cut::Cutter,
     manifest::{BLOCKS, ChunkEntry, FileEntry, Head, MANIFEST, Manifest, Part, after, chunk_name},
 };
 use crate::{
@@ -24,12 +25,6 @@ use crate::{
     error::Fault,
     offline,
     store::{Database, Inner},
-    trie::{
-        node::{Source, Tree, Value as Leaf},
-        proof::prove,
-        range::{Range, edges, range, rows},
-        state::{AccountLeaf, AccountSource, StateTrie, StorageSource},
-    },
 };
 
 /// Writes a snapshot of the state after a block into a folder, which is empty or not there.
@@ -54,14 +49,15 @@ pub fn export(
     let (heights, finality): (Vec<Height>, Vec<Value>) = finality.into_iter().unzip();
     let blocks = heights.iter().map(|height| block(store, *height)).collect::<Result<Vec<_>, _>>()?;
     let newest = blocks.last().ok_or_else(|| PortableError::Setting("no block is named".to_owned()))?;
-    let trie = Arc::new(offline::rewind::state_at(inner, newest.height())?);
+    let trie = offline::rewind::state_at(inner, newest.height())?;
     RealDisk.create_dir(dir)?;
     if !RealDisk.list(dir)?.is_empty() {
         return Err(PortableError::NotEmpty(dir.to_owned()));
     }
     let view = store.view(inner.blocks.tip().height()).map_err(|error| PortableError::Store(error.to_string()))?;
     let progress = Progress { all: u64::from(u32::MAX), ..Progress::default() };
-    let exporter = Exporter { inner, view, trie, dir, chunk_bytes, chunks: Vec::new(), progress, told };
+    let cutter = Cutter { trie: &trie, source: &inner.snapshots, view: &*view, chunk_bytes };
+    let exporter = Exporter { inner, cutter, dir, chunks: Vec::new(), progress, told };
     let chunks = exporter.state()?;
     let blocks_file = write(dir, BLOCKS, &blocks_file(store, &blocks)?.encode())?;
     let head = Head {
@@ -113,23 +109,11 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<FileEntry, PortableErro
 
 struct Exporter<'a> {
     inner: &'a Inner,
-    view: Arc<dyn StateView>,
-    trie: Arc<StateTrie>,
+    cutter: Cutter<'a>,
     dir: &'a Path,
-    chunk_bytes: usize,
     chunks: Vec<ChunkEntry>,
     progress: Progress,
     told: &'a dyn Fn(Progress),
-}
-
-/// Whether a trie has nothing behind a key.
-fn ends<V: Leaf>(
-    tree: &Tree<B256, V>,
-    last: Option<B256>,
-    source: &dyn Source<B256, V>,
-) -> Result<bool, PortableError> {
-    let Some(next) = last.and_then(after) else { return Ok(true) };
-    Ok(rows(tree, next, source, |_, _| false)?.is_empty())
 }
 
 impl Exporter<'_> {
@@ -137,12 +121,9 @@ impl Exporter<'_> {
     fn state(mut self) -> Result<Vec<ChunkEntry>, PortableError> {
         let mut next = Some(B256::ZERO);
         while let Some(from) = next {
-            let accounts = self.accounts(from)?;
-            let last = accounts.rows.last().map(|row| row.key);
-            let ends = ends(&self.trie.root, last, &AccountSource(&self.inner.snapshots))?;
-            let apart: Vec<Row> =
-                accounts.rows.iter().filter(|row| matches!(row.storage, Storage::Apart(_))).cloned().collect();
+            let (accounts, ends) = self.cutter.accounts(from)?;
             let part = accounts.part(ends);
+            let (last, apart) = (part.last, part.apart.clone());
             self.chunk(Body::Accounts(accounts), part)?;
             for owner in apart {
                 self.slots(owner)?;
@@ -155,7 +136,7 @@ impl Exporter<'_> {
 
     fn chunk(&mut self, body: Body, part: Part) -> Result<(), PortableError> {
         let name = chunk_name(self.chunks.len());
-        let bytes = Chunk { root: self.trie.hash, body }.encode();
+        let bytes = Chunk { root: self.cutter.trie.hash, body }.encode();
         let FileEntry { file, bytes, sha256 } = write(self.dir, &name, &bytes)?;
         let progress = &mut self.progress;
         progress.rows = progress.rows.saturating_add(part.rows).saturating_add(part.slots);
@@ -168,68 +149,15 @@ impl Exporter<'_> {
         Ok(self.inner.fail.hit("export.chunk").map_err(Fault::Failed)?)
     }
 
-    fn accounts(&self, from: B256) -> Result<Accounts, PortableError> {
-        let source = AccountSource(&self.inner.snapshots);
-        let (mut taken, mut codes, mut bytes, mut failure) = (Vec::new(), BTreeMap::new(), 0_usize, None);
-        rows(&self.trie.root, from, &source, |key, leaf| {
-            match self.row(key, leaf, &mut codes, &mut bytes) {
-                Ok(row) => taken.push(row),
-                Err(error) => failure = Some(error),
-            }
-            failure.is_none() && bytes < self.chunk_bytes
-        })?;
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        let proof = edges(&self.trie.root, from, taken.last().map(|row| &row.key), &source)?;
-        Ok(Accounts { from, rows: taken, codes: codes.into_values().collect(), proof })
-    }
-
-    /// An account with what of it fits a chunk; adds its code.
-    fn row(
-        &self,
-        key: &B256,
-        leaf: &AccountLeaf,
-        codes: &mut BTreeMap<B256, Bytes>,
-        bytes: &mut usize,
-    ) -> Result<Row, PortableError> {
-        let source = StorageSource { source: &self.inner.snapshots, id: leaf.storage.id() };
-        let mut left = self.chunk_bytes / 4;
-        let slots = rows(&leaf.storage.root, B256::ZERO, &source, |key, value| {
-            left = left.saturating_sub(slot_size(&(*key, *value)));
-            left > 0
-        })?;
-        let storage = if left == 0 { Storage::Apart(leaf.storage.hash) } else { Storage::Here(slots) };
-        let row = Row { key: *key, account: leaf.account, storage };
-        *bytes = bytes.saturating_add(row.size());
-        let hash = leaf.account.code_hash;
-        if hash != KECCAK256_EMPTY && !codes.contains_key(&hash) {
-            let code = self.view.code(hash).map_err(|error| PortableError::Store(error.to_string()))?;
-            *bytes = bytes.saturating_add(code.len());
-            codes.insert(hash, code);
-        }
-        Ok(row)
-    }
-
     /// Writes the slots of an account.
-    fn slots(&mut self, owner: Row) -> Result<(), PortableError> {
-        let source = AccountSource(&self.inner.snapshots);
-        let (leaf, owner_proof) = prove(&self.trie.root, &owner.key, &source)?;
-        let storage = leaf.map(|leaf| leaf.storage).unwrap_or_default();
-        let source = StorageSource { source: &self.inner.snapshots, id: storage.id() };
+    fn slots(&mut self, owner: B256) -> Result<(), PortableError> {
         let mut next = Some(B256::ZERO);
         while let Some(from) = next {
-            let mut bytes = 0_usize;
-            let Range { rows, proof } = range(&storage.root, from, &source, |key, value| {
-                bytes = bytes.saturating_add(slot_size(&(*key, *value)));
-                bytes < self.chunk_bytes
-            })?;
-            let last = rows.last().map(|(last, _)| *last);
-            let ends = ends(&storage.root, last, &source)?;
-            let slots = Slots { owner: owner.clone(), owner_proof: owner_proof.clone(), from, rows, proof };
+            let gone = || PortableError::Store(format!("account {owner} is not there"));
+            let (slots, ends) = self.cutter.slots(owner, from)?.ok_or_else(gone)?;
             let part = slots.part(ends);
+            next = if ends { None } else { part.last.and_then(after) };
             self.chunk(Body::Slots(slots), part)?;
-            next = if ends { None } else { last.and_then(after) };
         }
         Ok(())
     }
