@@ -315,6 +315,18 @@ pub const RECORDS_MAX: usize = 1_024;
 /// Of those in one network.
 pub const RECORDS_PER_NETWORK_MAX: usize = 16;
 
+/// Heights from one block to the next whose states are given to others: some three minutes.
+pub const STATE_STEP_HEIGHTS: u64 = 1_024;
+
+/// Bytes of a part of a state that is given to others, as it is wished; the last account, a code and proofs come on top.
+pub const STATE_PART_BYTES: usize = 256 * 1024;
+
+/// Bytes of such a part at most, and of one piece of what shows that its block is final.
+pub const STATE_PIECE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of what shows that a block is final: three blocks with receipts, and handovers of some thousand epochs.
+pub const STATE_HEAD_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// Headers from a block up to the one whose certificate made it final.
 pub const FINALITY_HEADERS_MAX: usize = 4_096;
 

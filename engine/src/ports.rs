@@ -413,6 +413,20 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError>;
 
+    /// What shows that a block is final whose state this store gives in parts, to whoever trusts the set of an epoch;
+    /// and the block's hash. `None` is the newest such block.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `Unavailable` and `NoProof` for a block whose state is not given.
+    fn state_head(&self, block: Option<B256>, from: Epoch) -> Result<(B256, Bytes), StoreError>;
+
+    /// A chunk of the state after that block: accounts, or slots of `owner`, from the hashed key `from` on, proven
+    /// under the state root. Some [`crate::limits::STATE_PART_BYTES`].
+    ///
+    /// # Errors
+    /// As above.
+    fn state_part(&self, block: B256, owner: Option<B256>, from: B256) -> Result<Bytes, StoreError>;
+
     /// Proof of an account and some slots against the state root at `height`.
     ///
     /// # Errors

@@ -12,17 +12,19 @@ use std::{
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::{eip2930::AccessList, eip7702::SignedAuthorization};
 use alloy_primitives::{Address, B256, Bytes, Log, TxKind, U256};
+use parking_lot::Mutex;
 
 use crate::{
     admission::{Mempool, PoolStatus},
     execution::Pending,
     genesis::ChainSpec,
     light::{self, FinalityProof},
+    limits,
     ports::{AccountProof, CallError, Executor, StateError, StateView, Store, StoreError},
     standing::{Standing, StandingNow},
     types::{
-        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, Height, LogBlocks, LogFilter, PooledTransaction,
-        Slot, ValidatorSet,
+        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, HeadSlice, Height, LogBlocks, LogFilter,
+        PooledTransaction, Slot, StateWish, ValidatorSet,
     },
 };
 
@@ -173,6 +175,14 @@ pub struct Query {
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
     standing: Arc<Standing>,
+    head: Arc<Mutex<Option<KeptHead>>>,
+}
+
+/// What was asked for last of what shows that a block is final: the next piece of it is asked for soon.
+struct KeptHead {
+    from: Epoch,
+    block: B256,
+    bytes: Bytes,
 }
 
 impl std::fmt::Debug for Query {
@@ -191,7 +201,7 @@ impl Query {
         pending: Arc<Pending>,
         standing: Arc<Standing>,
     ) -> Self {
-        Self { store, executor, pool, pending, standing }
+        Self { store, executor, pool, pending, standing, head: Arc::default() }
     }
 
     /// Where ordering is: the epoch and the least slot that nothing has decided.
@@ -333,6 +343,27 @@ impl Query {
     /// [`StoreError::NoProof`] below the kept range, [`StoreError::Unavailable`] above it.
     pub fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {
         self.store.proof(height, address, slots)
+    }
+
+    /// What a node asks for that takes the state over; `None` if there is nothing to give.
+    #[must_use]
+    pub fn state(&self, wish: &StateWish) -> Option<Bytes> {
+        match *wish {
+            StateWish::Part { block, owner, from } => self.store.state_part(block, owner, from).ok(),
+            StateWish::Head { block, from, at } => {
+                let mut kept = self.head.lock();
+                let is_kept = |kept: &KeptHead| kept.from == from && Some(kept.block) == block;
+                if !kept.as_ref().is_some_and(is_kept) {
+                    let (block, bytes) = self.store.state_head(block, from).ok()?;
+                    *kept = Some(KeptHead { from, block, bytes });
+                }
+                let KeptHead { block, bytes, .. } = kept.as_ref()?;
+                let at = usize::try_from(at).ok().filter(|at| *at <= bytes.len())?;
+                let end = at.saturating_add(limits::STATE_PART_BYTES).min(bytes.len());
+                let total = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                Some(HeadSlice { block: *block, total, bytes: bytes.slice(at..end) }.encoded().into())
+            }
+        }
     }
 
     /// Base fee of the next block, in wei.

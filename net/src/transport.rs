@@ -58,7 +58,7 @@ use engine::{
     query::Query,
     types::{
         ConsensusHeader, Contact, Domain, Epoch, Incoming, Letter, Message, NamedList, PooledTransaction, PublicKey,
-        RawTransaction, Slot, Transaction, ValidatorSet, access_list::ListError, vote::Kind,
+        RawTransaction, Slot, StateWish, Transaction, ValidatorSet, access_list::ListError, vote::Kind,
     },
 };
 use parking_lot::Mutex;
@@ -260,29 +260,58 @@ impl Transport {
         Ok(Arc::new(Self { shared: Arc::new(shared), endpoint: OnceLock::new(), config: Mutex::new(Some(config)) }))
     }
 
-    /// Listens, dials, and lets peers in; to be called once, on the runtime that serves it. Gives the address.
+    /// Opens what peers reach in this node, on the runtime that serves it; listens if it does not yet. Gives the
+    /// address.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    pub fn start(&self, doors: Doors) -> Result<SocketAddr, TransportError> {
+        let address = self.listen()?;
+        let (offered, admitted) = mpsc::channel(OUTGOING_TRANSACTIONS_MAX);
+        doors.events.listen(self.shared.clone().forwarder(offered));
+        let _ = self.shared.doors.set(doors);
+        tokio::spawn(self.shared.clone().send_transactions(admitted));
+        // Some may be connected already.
+        self.shared.peers_changed();
+        Ok(address)
+    }
+
+    /// Listens, dials, and lets peers in, on the runtime that serves it. Until [`Self::start`] they get nothing from
+    /// this node, and what they say is lost; it may ask them for a state. Gives the address.
     ///
     /// # Errors
     /// [`TransportError::Key`] and [`TransportError::Listen`].
-    pub fn start(&self, doors: Doors) -> Result<SocketAddr, TransportError> {
+    pub fn listen(&self) -> Result<SocketAddr, TransportError> {
         let Some(config) = self.config.lock().take() else {
-            return Err(TransportError::Key(rustls::Error::General("the transport runs already".to_owned())));
+            let address = self.endpoint.get().and_then(|endpoint| endpoint.local_addr().ok());
+            let gone = || TransportError::Key(rustls::Error::General("the transport did not start".to_owned()));
+            return address.ok_or_else(gone);
         };
         let (server, client) = handshake::configs(&config.key)?;
         let address = config.listen;
         let endpoint = dial::endpoint(address, server, client);
         let failed = |error| TransportError::Listen { address, error };
         let endpoint = endpoint.map_err(failed)?;
-        let (offered, admitted) = mpsc::channel(OUTGOING_TRANSACTIONS_MAX);
-        doors.events.listen(self.shared.clone().forwarder(offered));
-        let _ = self.shared.doors.set(doors);
         tokio::spawn(dial::accept(endpoint.clone(), self.shared.clone()));
         tokio::spawn(dial::dial(endpoint.clone(), self.shared.clone()));
-        tokio::spawn(self.shared.clone().send_transactions(admitted));
         tokio::spawn(relay::spread(self.shared.clone()));
         let address = endpoint.local_addr().map_err(failed)?;
         let _ = self.endpoint.set(endpoint);
         Ok(address)
+    }
+
+    /// Asks a peer for a piece of a state; `None` where it has none, or none now, or is gone. What it says wrongly in
+    /// form is held against it.
+    pub async fn ask_state(&self, peer: u64, wish: &StateWish) -> Option<Bytes> {
+        let peer = self.shared.peers.lock().get(peer).cloned()?;
+        match link::ask_state(&peer.connection, wish).await {
+            Ok(piece) => piece,
+            Err(FrameError::Gone | FrameError::Slow | FrameError::Cut) => None,
+            Err(error) => {
+                self.shared.punish(&peer, &error.to_string());
+                None
+            }
+        }
     }
 
     /// Says goodbye to every peer and waits until that is on its way.
@@ -614,22 +643,40 @@ impl Shared {
         doors.admission.submit(RawTransaction(raw), answer);
     }
 
+    /// The frame that answers a wish for a piece of a state.
+    async fn answer_wish(self: &Arc<Self>, peer: &Peer, wish: StateWish) -> Vec<u8> {
+        let look_up =
+            move |doors: &Doors| doors.query.state(&wish).map(|piece| (frame::Kind::StatePiece, piece.into()));
+        self.looked_up(peer, look_up).await
+    }
+
+    /// The frame with what is looked up where nobody else waits for it, if there is a place.
+    async fn looked_up(
+        self: &Arc<Self>,
+        peer: &Peer,
+        look_up: impl FnOnce(&Doors) -> Option<(frame::Kind, Vec<u8>)> + Send + 'static,
+    ) -> Vec<u8> {
+        let places = if peer.is_reserved { &self.answering } else { &self.answering_others };
+        let Ok(_permit) = places.try_acquire() else {
+            ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "requests").increment(1);
+            return frame::frame(frame::Kind::Busy, &[]);
+        };
+        let shared = self.clone();
+        let found = tokio::task::spawn_blocking(move || look_up(shared.doors.get()?));
+        let (kind, payload) = found.await.ok().flatten().unwrap_or((frame::Kind::Nothing, Vec::new()));
+        frame::frame(kind, &[&payload])
+    }
+
     /// The frame that answers a request.
     async fn answer(self: &Arc<Self>, peer: &Peer, request: Message) -> Result<Vec<u8>, FrameError> {
         if !matches!(request, Message::Fetch(_) | Message::Range(_)) {
             return Err(FrameError::Kind(request.tag()));
         }
-        let places = if peer.is_reserved { &self.answering } else { &self.answering_others };
-        let Ok(_permit) = places.try_acquire() else {
-            ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "requests").increment(1);
-            return Ok(frame::frame(frame::Kind::Busy, &[]));
+        let look_up = move |doors: &Doors| {
+            let letter = doors.inbox.answer(&request)?;
+            Some((frame::Kind::Letter, frame::encode_letter(&letter, true)))
         };
-        let shared = self.clone();
-        let looked_up = tokio::task::spawn_blocking(move || {
-            let letter = shared.doors.get()?.inbox.answer(&request)?;
-            Some(frame::frame(frame::Kind::Letter, &[&frame::encode_letter(&letter, true)]))
-        });
-        Ok(looked_up.await.ok().flatten().unwrap_or_else(|| frame::frame(frame::Kind::Nothing, &[])))
+        Ok(self.looked_up(peer, look_up).await)
     }
 
     /// Hands admitted transactions of this node's own clients on to be sent to peers.

@@ -15,10 +15,12 @@ mod chunk;
 mod cut;
 mod export;
 mod gaps;
+mod head;
 mod import;
 mod intake;
 mod manifest;
 mod nodes;
+pub(crate) mod serve;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, clippy::print_stdout, reason = "small random numbers; seeds are printed")]
 mod tests;
@@ -36,9 +38,10 @@ pub use blocks::{BlocksFile, Carried};
 pub use chunk::{Checked, Chunk, ChunkError};
 pub use export::export;
 pub use gaps::Gap;
+pub use head::{Head, carried};
 pub use import::{Foundation, Imported, fits, import};
-pub use intake::Intake;
 pub(crate) use intake::is_unfinished;
+pub use intake::{Held, Intake};
 pub use manifest::{ChunkEntry, FileEntry, MANIFEST, Manifest, Part};
 pub use verify::{Failure, verify};
 

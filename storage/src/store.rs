@@ -17,6 +17,7 @@ use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256, map::B256Map};
 use engine::{
     genesis::ChainSpec,
+    limits,
     ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
     types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, LogBlocks, LogFilter, SignedHeader},
 };
@@ -40,7 +41,7 @@ use crate::{
     overlay::Overlay,
     past::Past,
     place::Place,
-    rebuild,
+    portable, rebuild,
     scrub::{self, Scrubbed},
     segment::{Appender, Segments},
     snapshot::Snapshots,
@@ -419,6 +420,14 @@ impl Store for Database {
             return Err(StoreError::Unavailable(*heights.start()));
         }
         Ok(self.inner.index.blocks_with_logs(filter, &(*heights.start()..=end))?)
+    }
+
+    fn state_head(&self, block: Option<B256>, from: Epoch) -> Result<(B256, Bytes), StoreError> {
+        portable::serve::head(self, block, from)
+    }
+
+    fn state_part(&self, block: B256, owner: Option<B256>, from: B256) -> Result<Bytes, StoreError> {
+        portable::serve::part(self, block, (owner, from), limits::STATE_PART_BYTES)
     }
 
     fn proof(&self, height: Height, address: Address, slots: &[U256]) -> Result<AccountProof, StoreError> {

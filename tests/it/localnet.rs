@@ -41,6 +41,11 @@ impl Localnet {
         net
     }
 
+    /// Sends mixed load to all nodes.
+    pub(super) fn load(&self, flags: &[&str]) {
+        load(&self.nodes, self.folder.path(), flags);
+    }
+
     fn file(&self) -> PathBuf {
         self.path("net/localnet.json")
     }

@@ -254,6 +254,48 @@ fn a_snapshot_that_was_tampered_with_is_refused_and_says_where() {
     done(&["import"], &into);
 }
 
+/// A follower and a validator that have nothing begin with the state that the others give.
+#[test]
+fn nodes_made_of_nothing_join_a_running_network_by_its_state() {
+    if std::env::var_os("SLUICE_SNAPSHOT").is_none() {
+        println!("skipped: a network and a snapshot need the machine for themselves, SLUICE_SNAPSHOT=1 runs it");
+        return;
+    }
+    let net = Localnet::start(&["--validators", "4", "--followers", "1", "--epoch-slots", "6"]);
+    net.load(&["--txs", "2000", "--senders", "50"]);
+    net.reach(&[0, 1, 2, 3, 4], 20);
+    net.play(&["stop", "3", "4"]);
+    let joined: Vec<Node> = [3, 4]
+        .map(|node| {
+            let described = &net.described()[node];
+            let folder = PathBuf::from(described["datadir"].as_str().expect("a path"));
+            for part in ["chain", "state", "segments", "log", "past"] {
+                std::fs::remove_dir_all(folder.join(part)).expect("it is there");
+            }
+            let words =
+                described["arguments"].as_array().expect("words").iter().map(|word| word.as_str().expect("text"));
+            let mut command = Command::new(binary());
+            command.args(words).arg("--snapshot-sync");
+            Node::spawn(command, &folder.with_extension("log")).expect("it joins")
+        })
+        .into_iter()
+        .collect();
+    let now = net.height(0).expect("it answers");
+    net.reach(&[3, 4], now + 8);
+    for node in [3, 4] {
+        let old = net.nodes[node].refusal("eth_getBlockByNumber", json!(["0x1", false]));
+        assert!(old.message.contains("not available"), "{}", old.message);
+    }
+    net.agree(now);
+    // Without one of the others, nothing is final unless the validator votes.
+    net.play(&["stop", "0"]);
+    let now = net.height(1).expect("it answers");
+    net.reach(&[1, 2, 3, 4], now + 4);
+    for mut node in joined {
+        assert!(node.stop().success());
+    }
+}
+
 /// A follower that knows no block below the snapshot, and a validator that lost its folder.
 #[test]
 fn nodes_made_of_a_snapshot_follow_a_running_network_and_vote_in_it() {

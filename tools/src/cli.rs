@@ -93,6 +93,9 @@ pub(crate) struct NodeArgs {
     /// For how many blocks back `eth_getProof` is answered; what blocks replace is kept on disk for so long.
     #[arg(long = "rpc.proof-window", default_value_t = 10_000, value_name = "BLOCKS")]
     pub(crate) proof_window: u64,
+    /// Begin a chain that is not here yet with a state that other nodes give and prove, instead of with block 0.
+    #[arg(long, requires = "chain")]
+    pub(crate) snapshot_sync: bool,
     /// Serve Prometheus metrics on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,

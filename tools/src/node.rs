@@ -58,23 +58,29 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     let role = keys::role(&args.validator, &chain)?;
     raise_file_limit();
     let folder = folder(args)?;
-    let store = Arc::new(open(folder.path(), &chain, args)?);
+    let config = store_config(folder.path(), args);
     let node_key = match chain.ordering.validators.as_slice() {
         [] => None,
         _ => Some(keys::identity(folder.path())?),
     };
     let peers = Peers::new(&args.peers, node_key, &chain, role.identity.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("net")
+        .build()
+        .wrap_err("cannot start the network threads")?;
+    if args.snapshot_sync {
+        runtime.block_on(peers.join(&chain, &config))?;
+    }
+    let store = Database::open(config, chain.clone());
+    let store = store.wrap_err_with(|| format!("cannot open data folder {}", folder.path().display()))?;
+    let store = Arc::new(store);
     let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
     let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
     let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: peers.network() };
     let mut lines = vec![role.line.clone()];
     let node = Arc::new(Node::start(pipeline_config(args, &chain, role), ports, store.take_recovered())?);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("net")
-        .build()
-        .wrap_err("cannot start the network threads")?;
     let failure = runtime.block_on(async {
         if let Some(address) = args.metrics {
             telemetry::metrics(address)?;
@@ -163,7 +169,7 @@ fn folder(args: &NodeArgs) -> eyre::Result<Folder> {
     }
 }
 
-fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Database> {
+fn store_config(path: &Path, args: &NodeArgs) -> storage::Config {
     let mut config = if args.dev { storage::Config::dev(path) } else { storage::Config::new(path) };
     config.proof_window = args.proof_window;
     config.segment_bytes = args.segment_bytes.or(args.disk_segment_bytes).unwrap_or(config.segment_bytes);
@@ -172,7 +178,7 @@ fn open(path: &Path, chain: &Arc<ChainSpec>, args: &NodeArgs) -> eyre::Result<Da
     }
     config.allow_remote_disk = args.disk_allow_remote;
     config.fail_point.clone_from(&args.fail_point);
-    Database::open(config, chain.clone()).wrap_err_with(|| format!("cannot open data folder {}", path.display()))
+    config
 }
 
 fn pipeline_config(args: &NodeArgs, chain: &ChainSpec, role: Role) -> Config {

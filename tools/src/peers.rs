@@ -7,11 +7,13 @@ use std::{
 
 use clap::Args;
 use engine::{genesis::ChainSpec, ordering::event::Identity, pipeline::Node, ports::Network};
-use eyre::{WrapErr as _, eyre};
+use eyre::{WrapErr as _, bail, eyre};
 use net::{
     identity::NodeKey,
     transport::{Doors, PeerAddress, Transport, TransportConfig},
 };
+
+use crate::snapshot::joining;
 
 /// Where other nodes are, and where this one is for them. A chain whose genesis file names no validators has none.
 #[derive(Debug, Args)]
@@ -88,6 +90,15 @@ impl Peers {
             Self::None => None,
             Self::Quic(transport) => Some(transport.clone()),
         }
+    }
+
+    /// Takes a state over from others into a folder that holds no chain. Inside the runtime.
+    pub(crate) async fn join(&self, chain: &ChainSpec, config: &storage::Config) -> eyre::Result<()> {
+        let Self::Quic(transport) = self else {
+            bail!("nobody else takes part in this chain who could give its state");
+        };
+        transport.listen().map_err(|error| eyre!("cannot start the network: {error}"))?;
+        joining::join(transport.clone(), chain, config, joining::by_first_set).await
     }
 
     /// Listens and dials; gives lines about it for a person who reads. Inside the runtime.

@@ -3,6 +3,7 @@
 //! The block whose state is exported is the newest that the folder can show to be final: every block is kept with its
 //! certificate, so no end of an epoch has to be waited for.
 
+pub(crate) mod joining;
 mod judge;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
@@ -103,7 +104,7 @@ impl SourceArgs {
             None => chain.validator_set()?.hash(),
         };
         let source = Source::open(&self.from).wrap_err_with(|| format!("{} is no snapshot", self.from.display()))?;
-        let foundation = judge::judge(&chain, &source.manifest, &source.blocks()?, trusted);
+        let foundation = judge::judge(&chain, &source.manifest, source.blocks()?, trusted);
         let foundation = foundation.wrap_err("the snapshot does not show that its block is final")?;
         portable::fits(&chain, &source.manifest, &foundation)?;
         Ok((chain, source, foundation))

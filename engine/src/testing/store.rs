@@ -10,7 +10,7 @@ use std::{
 };
 
 use alloy_consensus::{Header, Sealed};
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use parking_lot::RwLock;
 
 use super::MapState;
@@ -153,6 +153,14 @@ impl Store for MemoryStore {
             }
         }
         Ok(found)
+    }
+
+    fn state_head(&self, _block: Option<B256>, _from: Epoch) -> Result<(B256, Bytes), StoreError> {
+        Err(StoreError::Unavailable(Height::GENESIS))
+    }
+
+    fn state_part(&self, _block: B256, _owner: Option<B256>, _from: B256) -> Result<Bytes, StoreError> {
+        Err(StoreError::Unavailable(Height::GENESIS))
     }
 
     fn proof(&self, height: Height, _address: Address, _slots: &[U256]) -> Result<AccountProof, StoreError> {

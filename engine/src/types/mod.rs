@@ -21,6 +21,7 @@ mod tests;
 pub mod transaction;
 pub mod validator;
 pub mod vote;
+pub mod wish;
 
 pub use access_list::{AccessList, NamedList};
 pub use block::{
@@ -36,3 +37,4 @@ pub use receipt::Receipt;
 pub use transaction::{Envelope, PooledTransaction, RawTransaction, Transaction};
 pub use validator::{EpochStart, PublicKey, Validator, ValidatorSet};
 pub use vote::{Certificate, Domain, Signature, Signers, Statement, Vote};
+pub use wish::{HeadSlice, StateWish};

@@ -11,6 +11,8 @@
 //! list notice  notice
 //! transactions (u32 length | transaction)*
 //! records      record, record, ..
+//! state wish   RLP of a wish for a piece of a state, a request
+//! state piece  what was wished for: a chunk of the state, or a slice of what shows that its block is final
 //! ```
 //!
 //! A message is encoded as `engine::types::Message` says, a body as `engine::types::codec` says; `place` is that of its
@@ -26,7 +28,7 @@ use engine::{
     dissemination::{ListNotice, Share},
     limits,
     types::{
-        Block, ConsensusHeader, Letter, Message, Transaction,
+        Block, ConsensusHeader, Letter, Message, StateWish, Transaction,
         access_list::ListError,
         codec::{self, BodyError},
     },
@@ -81,6 +83,10 @@ pub(crate) enum Kind {
     ListShare = 8,
     /// What the shares of an access list come to.
     ListNotice = 9,
+    /// A request for a piece of a state.
+    StateWish = 10,
+    /// The answer to it.
+    StatePiece = 11,
 }
 
 impl Kind {
@@ -95,6 +101,8 @@ impl Kind {
             7 => Some(Self::Busy),
             8 => Some(Self::ListShare),
             9 => Some(Self::ListNotice),
+            10 => Some(Self::StateWish),
+            11 => Some(Self::StatePiece),
             _ => None,
         }
     }
@@ -133,6 +141,9 @@ impl Lane {
 
 /// Longest answer to a request: bodies of as many bytes as a letter may bring, and one more that began below that.
 pub(crate) const ANSWER_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX + 2 * limits::BODY_BYTES_MAX + 1_024;
+
+/// Longest piece of a state.
+pub(crate) const PIECE_FRAME_BYTES_MAX: usize = limits::STATE_PIECE_BYTES_MAX + 64;
 
 /// Longest request.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_024;
@@ -469,6 +480,14 @@ pub(crate) fn notice_frame(notice: &ListNotice) -> Vec<u8> {
 /// # Errors
 /// [`FrameError::Content`].
 pub fn decode_notice(payload: &[u8]) -> Result<ListNotice, FrameError> {
+    Ok(alloy_rlp::decode_exact(payload)?)
+}
+
+/// What is wished for of a state.
+///
+/// # Errors
+/// [`FrameError::Content`].
+pub fn decode_wish(payload: &[u8]) -> Result<StateWish, FrameError> {
     Ok(alloy_rlp::decode_exact(payload)?)
 }
 

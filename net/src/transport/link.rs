@@ -15,7 +15,10 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::Bytes;
-use engine::{limits, types::Message};
+use engine::{
+    limits,
+    types::{Message, StateWish},
+};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
@@ -204,6 +207,27 @@ async fn write_requests(link: Arc<Link>) {
     }
 }
 
+/// Asks for a piece of a state; `None` where the peer has none, or none now.
+pub(super) async fn ask_state(connection: &Connection, wish: &StateWish) -> Result<Option<Bytes>, FrameError> {
+    let asked = async {
+        let (mut send, mut receive) = connection.open_bi().await.map_err(|_| FrameError::Gone)?;
+        let _ = send.set_priority(REQUEST_PRIORITY);
+        let frame = frame::frame(Kind::StateWish, &[&alloy_rlp::encode(wish)]);
+        send.write_chunk(Bytes::from(frame).0).await.map_err(|_| FrameError::Gone)?;
+        let _ = send.finish();
+        // Who asks decides how many pieces are on their way.
+        let max = frame::PIECE_FRAME_BYTES_MAX;
+        let room = Arc::new(Semaphore::new(max.div_ceil(frame::ROOM_UNIT_BYTES)));
+        let frame = frame::read_frame(&mut receive, max, &room).await?.ok_or(FrameError::Cut)?;
+        match frame.kind {
+            Kind::StatePiece => Ok(Some(frame.payload)),
+            Kind::Nothing | Kind::Busy => Ok(None),
+            kind => Err(FrameError::Kind(kind as u8)),
+        }
+    };
+    timeout(ANSWER_TIME_MAX, asked).await.unwrap_or(Err(FrameError::Slow))
+}
+
 /// Asks and hands the answer on.
 async fn ask(link: &Arc<Link>, request: &Message) -> Result<(), FrameError> {
     let (mut send, mut receive) = link.connection().open_bi().await.map_err(|_| FrameError::Gone)?;
@@ -340,12 +364,12 @@ async fn read_requests(link: Arc<Link>) {
 async fn answer(link: &Arc<Link>, send: &mut SendStream, receive: &mut RecvStream) -> Result<(), FrameError> {
     let frame = frame::read_frame(receive, frame::REQUEST_BYTES_MAX, &link.room).await?;
     let frame = frame.ok_or(FrameError::Cut)?;
-    if frame.kind != Kind::Letter {
-        return Err(FrameError::Kind(frame.kind as u8));
-    }
-    let request = frame::SealedLetter::decode(&frame.payload)?.message;
     let _ = send.set_priority(REQUEST_PRIORITY);
-    let frame = link.shared.answer(&link.peer, request).await?;
+    let frame = match frame.kind {
+        Kind::Letter => link.shared.answer(&link.peer, frame::SealedLetter::decode(&frame.payload)?.message).await?,
+        Kind::StateWish => link.shared.answer_wish(&link.peer, frame::decode_wish(&frame.payload)?).await,
+        kind => return Err(FrameError::Kind(kind as u8)),
+    };
     // A peer that went away needs no answer.
     let _ = send.write_chunk(frame.into()).await;
     Ok(())

@@ -84,7 +84,7 @@ fn block(store: &Database, height: Height) -> Result<Arc<CommittedBlock>, Portab
     found.ok_or_else(|| PortableError::Setting(format!("there is no block {height}")))
 }
 
-fn blocks_file(store: &Database, blocks: &[Arc<CommittedBlock>]) -> Result<BlocksFile, PortableError> {
+pub(super) fn blocks_file(store: &Database, blocks: &[Arc<CommittedBlock>]) -> Result<BlocksFile, PortableError> {
     let carried = blocks.iter().map(|block| {
         let carried = Carried::of(block);
         carried.ok_or_else(|| PortableError::Setting(format!("block {} is final by itself", block.height())))

@@ -63,9 +63,11 @@ impl Gaps {
     pub(super) fn meets(&self, part: &Part) -> bool {
         let (owner, to) = (part.owner, end_of(part));
         self.has(owner, part.from)
-            || self.0.range((owner, part.from)..).next().is_some_and(|((found, from), _)| {
-                *found == owner && to.is_none_or(|to| *from < to)
-            })
+            || self
+                .0
+                .range((owner, part.from)..)
+                .next()
+                .is_some_and(|((found, from), _)| *found == owner && to.is_none_or(|to| *from < to))
     }
 
     /// Takes away what a part covers, and adds the slots of those of its accounts that have them apart.

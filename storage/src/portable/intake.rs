@@ -63,6 +63,17 @@ impl Reached {
     }
 }
 
+/// What a folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Neither a chain nor a part of a state.
+    Nothing,
+    /// A part of the state with this name.
+    Part(B256),
+    /// A chain.
+    Chain,
+}
+
 /// A folder that takes a state over.
 pub struct Intake {
     state: Env,
@@ -87,12 +98,7 @@ impl Intake {
         Self::open_with(config, chain, id, Order::Any)
     }
 
-    pub(super) fn open_with(
-        config: &Config,
-        chain: &ChainSpec,
-        id: B256,
-        order: Order,
-    ) -> Result<Self, PortableError> {
+    pub(super) fn open_with(config: &Config, chain: &ChainSpec, id: B256, order: Order) -> Result<Self, PortableError> {
         let dir = &config.dir;
         RealDisk.create_dir(dir)?;
         let _lock = FolderLock::take(dir)?.ok_or_else(|| OpenError::Locked(dir.clone()))?;
@@ -111,16 +117,34 @@ impl Intake {
         Ok(Self { state, chain_env, reached, order, _lock })
     }
 
-    /// The name of the state that a folder holds a part of.
+    /// What a folder holds.
     ///
     /// # Errors
     /// [`PortableError`].
-    pub fn begun(config: &Config) -> Result<Option<B256>, PortableError> {
+    pub fn held(config: &Config) -> Result<Held, PortableError> {
         if !config.dir.join("state").is_dir() {
-            return Ok(None);
+            return Ok(Held::Nothing);
         }
         let state = open::environment(&config.dir, "state", tables::STATE_TABLES, config.map_bytes_max)?;
-        Ok(begun(&state)?.map(|reached| reached.id))
+        if open::read_applied(&state)?.is_some() {
+            return Ok(Held::Chain);
+        }
+        Ok(begun(&state)?.map_or(Held::Nothing, |reached| Held::Part(reached.id)))
+    }
+
+    /// Lets go of a part of a state that nobody gives any more, if the folder holds one.
+    ///
+    /// # Errors
+    /// [`PortableError`].
+    pub fn discard(config: &Config) -> Result<(), PortableError> {
+        if let Held::Part(_) = Self::held(config)? {
+            let _lock = FolderLock::take(&config.dir)?.ok_or_else(|| OpenError::Locked(config.dir.clone()))?;
+            let state = open::environment(&config.dir, "state", tables::STATE_TABLES, config.map_bytes_max)?;
+            let mut txn = state.write()?;
+            txn.delete(tables::STATE_META, meta::IMPORT)?;
+            txn.commit()?;
+        }
+        Ok(())
     }
 
     /// Ranges of keys that are missing, the slots of accounts that are here first: so many, or more, if ranges can be

@@ -6,8 +6,7 @@
 //!                                     -> set of epoch e       the block whose state it is
 //! ```
 //!
-//! The blocks that epochs began on carry the seeds of leaders' schedules. A node that goes on from here needs those of
-//! its own epoch and the next: from the blocks that the epoch before it and its own began on.
+//! Which blocks those are says `storage::portable::carried`.
 
 use std::collections::BTreeMap;
 
@@ -17,69 +16,65 @@ use engine::{
     genesis::ChainSpec,
     light::{Handover, Trust},
     ports::{Store, StoreError},
-    types::{CommittedBlock, EpochStart, Height, Signature, SignedHeader},
+    types::{CommittedBlock, EpochStart, Height, Signature, SignedHeader, ValidatorSet},
 };
 use eyre::{WrapErr, ensure, eyre};
-use storage::portable::{BlocksFile, Foundation, Manifest};
+use storage::portable::{self, BlocksFile, Foundation, Head, Manifest};
 
 use crate::finality::File;
-
-/// Heights of the blocks that are carried for a block of this epoch, itself last.
-fn heights(height: u64, epoch: u64, epoch_heights: u64) -> Vec<u64> {
-    let bases = [epoch.saturating_sub(1), epoch].map(|epoch| epoch.saturating_mul(epoch_heights));
-    let mut heights: Vec<u64> = bases.into_iter().filter(|base| (1..height).contains(base)).collect();
-    heights.dedup();
-    heights.push(height);
-    heights
-}
 
 /// The blocks that an export carries, each with the epoch from whose set on it is shown to be final.
 pub(super) fn carried(store: &dyn Store, height: Height, from_epoch: u64) -> eyre::Result<Vec<(Height, u64)>> {
     let block = store.block(height)?.ok_or(StoreError::Unavailable(height))?;
     let (epoch, epoch_heights) = (block.block.consensus.epoch, store.chain().ordering.epoch_slots);
-    let bases = heights(height.0, epoch, epoch_heights);
+    let bases = portable::carried(height.0, epoch, epoch_heights);
     let oldest = bases[0].saturating_sub(1) / epoch_heights.max(1);
     ensure!(from_epoch <= oldest, "block {} of epoch {oldest} is carried, before epoch {from_epoch}", bases[0]);
     let own = |at: u64| if at == height.0 { from_epoch } else { at.saturating_sub(1) / epoch_heights.max(1) };
     Ok(bases.into_iter().map(|at| (Height(at), own(at))).collect())
 }
 
-/// Judges a snapshot; what it gives is final.
+/// Judges a snapshot in files; what it gives is final.
 pub(super) fn judge(
     chain: &ChainSpec,
     manifest: &Manifest,
-    blocks: &BlocksFile,
+    blocks: BlocksFile,
     trusted: B256,
 ) -> eyre::Result<Foundation> {
-    let domain = chain.domain();
     let files: Vec<File> = manifest
         .finality
         .iter()
         .map(|file| serde_json::from_value(file.clone()).wrap_err("what shows finality does not decode"))
         .collect::<eyre::Result<_>>()?;
-    files.iter().try_for_each(|file| file.check_chain(&domain))?;
-    ensure!(
-        files.len() == blocks.blocks.len(),
-        "{} blocks, {} are shown to be final",
-        blocks.blocks.len(),
-        files.len()
-    );
+    files.iter().try_for_each(|file| file.check_chain(&chain.domain()))?;
     let newest = files.last().ok_or_else(|| eyre!("nothing shows that its block is final"))?;
     let set = newest.set()?;
     let found = set.hash();
     ensure!(found == trusted, "the set of epoch {} has hash {found}; trusted is {trusted}", set.epoch());
-    // Of which epochs the sets are needed: those of the blocks.
     let proofs = files.iter().map(File::proof).collect::<eyre::Result<Vec<_>>>()?;
-    let mut trust = Trust::new(domain, set, &BlsScheme);
-    let (mut sets, mut handovers) = (BTreeMap::new(), newest.handovers()?.into_iter());
+    judge_head(chain, set, Head { handovers: newest.handovers()?, proofs, blocks })
+}
+
+/// Judges what is said of a block and of those before it, to whoever trusts a set; what it gives is final.
+pub(super) fn judge_head(chain: &ChainSpec, trusted: ValidatorSet, head: Head) -> eyre::Result<Foundation> {
+    let Head { handovers, proofs, blocks } = head;
+    ensure!(
+        proofs.len() == blocks.blocks.len(),
+        "{} blocks, {} are shown to be final",
+        blocks.blocks.len(),
+        proofs.len()
+    );
+    // Of which epochs the sets are needed: those of the blocks.
+    let mut trust = Trust::new(chain.domain(), trusted, &BlsScheme);
+    let (mut sets, mut steps) = (BTreeMap::new(), handovers.iter());
     loop {
         let epoch = trust.set().epoch();
         if proofs.iter().any(|proof| proof.certificate.epoch == epoch) {
             sets.insert(epoch, trust.clone());
         }
-        let Some(handover) = handovers.next() else { break };
+        let Some(handover) = steps.next() else { break };
         let next = handover.next.epoch();
-        trust.hand_over(&handover).wrap_err_with(|| format!("handover from epoch {epoch} to {next}"))?;
+        trust.hand_over(handover).wrap_err_with(|| format!("handover from epoch {epoch} to {next}"))?;
     }
     let mut judged = Vec::new();
     for (proof, carried) in proofs.iter().zip(&blocks.blocks) {
@@ -95,13 +90,13 @@ pub(super) fn judge(
     let newest_block = judged.last().ok_or_else(|| eyre!("there is no block"))?;
     let (height, epoch) = (newest_block.height().0, newest_block.block.consensus.epoch);
     let (expected, found) = (
-        heights(height, epoch, chain.ordering.epoch_slots),
+        portable::carried(height, epoch, chain.ordering.epoch_slots),
         judged.iter().map(|block| block.height().0).collect::<Vec<_>>(),
     );
     ensure!(expected == found, "it carries blocks {found:?}, not {expected:?}");
     blocks.check_headers(newest_block, chain.genesis_hash()).map_err(|reason| eyre!(reason))?;
-    let epochs = newest.handovers()?.into_iter().map(|handover| began(handover, &judged)).collect();
-    Ok(Foundation { headers: blocks.headers.clone(), blocks: judged, epochs })
+    let epochs = handovers.into_iter().map(|handover| began(handover, &judged)).collect();
+    Ok(Foundation { headers: blocks.headers, blocks: judged, epochs })
 }
 
 /// How an epoch began, as far as a handover tells: of its tail headers there is the one that is certified, and nobody's
