@@ -71,7 +71,9 @@ pub enum OpenError {
         accounts: B256,
     },
     /// The import of a snapshot into the folder did not end.
-    #[error("{0} holds a part of a snapshot: import it again, which goes on where it stopped, or remove the folder")]
+    #[error(
+        "{0} holds a part of a snapshot: import it again or start with --snapshot-sync, whichever began it, or remove the folder"
+    )]
     Unfinished(PathBuf),
     /// A setting cannot work.
     #[error("storage setting {0}")]

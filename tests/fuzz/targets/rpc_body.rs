@@ -13,8 +13,8 @@ use std::{
 
 use engine::{
     admission::PoolLimits,
-    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
     crypto::bls::{BlsScheme, SecretKey},
+    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
     ordering::event::Identity,
     pipeline::{Config, Node, Ports},
     ports::Recovered,
@@ -68,7 +68,8 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         transport: None,
         dev: Some(DevAccounts::well_known()),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("it starts");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("it starts");
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = RpcConfig { http: Some(address), txpool: true, ..RpcConfig::default() };
     let server = runtime.block_on(net::rpc::serve(config, rpc_node)).expect("it serves");
@@ -90,7 +91,10 @@ fn post(body: &[u8]) -> Option<Vec<u8>> {
             *socket = Some(BufReader::new(fresh));
         }
         let stream = socket.as_mut()?;
-        let head = format!("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let answer = (|| {
             stream.get_mut().write_all(&[head.as_bytes(), body].concat()).ok()?;
             let mut length = 0;

@@ -1,10 +1,10 @@
-//! Files of a snapshot that anybody may have made: no bytes make a decoder or a check panic, and what decodes has one
+//! Files of a snapshot, and heads and parts of peers, that anybody may have made: no bytes make a decoder or a check panic, and what decodes has one
 //! encoding.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use storage::portable::{BlocksFile, Chunk, Manifest};
+use storage::portable::{BlocksFile, Chunk, Head, Manifest};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(chunk) = Chunk::decode(data) {
@@ -16,6 +16,9 @@ fuzz_target!(|data: &[u8]| {
         for carried in &file.blocks {
             let _ = carried.block(Default::default(), engine::testing::finality(&Default::default()).certificate);
         }
+    }
+    if let Ok(head) = Head::decode(data) {
+        assert_eq!(Head::decode(&head.encode()), Ok(head));
     }
     if let Ok(manifest) = Manifest::parse(data) {
         assert_eq!(Manifest::parse(manifest.to_json().as_bytes()), Ok(manifest));

@@ -3,10 +3,10 @@
 #![no_main]
 
 use alloy_primitives::{Bytes, keccak256};
-use engine::types::{AccessList, NamedList, access_list::unpack};
+use engine::types::{AccessList, HeadSlice, NamedList, access_list::unpack};
 use libfuzzer_sys::fuzz_target;
 use net::transport::{
-    frame::{SealedLetter, decode_batch, decode_notice, decode_records, decode_share, read_datagram},
+    frame::{SealedLetter, decode_batch, decode_notice, decode_records, decode_share, decode_wish, read_datagram},
     record::NodeRecord,
 };
 
@@ -15,7 +15,7 @@ const ITEMS: u64 = 1_000;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((lane, rest)) = bytes.split_first() else { return };
-    match lane % 8 {
+    match lane % 9 {
         0 => {
             if let Ok(vote) = read_datagram(rest) {
                 assert_eq!(&vote.encoded(), &rest[2..], "one encoding");
@@ -50,6 +50,14 @@ fuzz_target!(|bytes: &[u8]| {
         6 => {
             if let Ok(notice) = decode_notice(rest) {
                 assert_eq!(alloy_rlp::encode(notice), rest, "one encoding");
+            }
+        }
+        7 => {
+            if let Ok(wish) = decode_wish(rest) {
+                assert_eq!(alloy_rlp::encode(wish), rest, "one encoding");
+            }
+            if let Some(slice) = HeadSlice::decode(rest) {
+                assert_eq!(slice.encoded(), rest, "one encoding");
             }
         }
         _ => {
