@@ -41,6 +41,28 @@ impl Counter {
     }
 }
 
+/// A level that is exported under its name.
+#[derive(Debug)]
+pub struct Level(Counter);
+
+impl Level {
+    /// Declares a level.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(Counter::new(name))
+    }
+
+    /// It is this much now.
+    pub fn set(&self, value: u64) {
+        self.0.value.store(value, Ordering::Relaxed);
+    }
+
+    /// Hands the level to the installed recorder.
+    pub fn export(&self) {
+        metrics::gauge!(self.0.name).set(level(self.0.value()));
+    }
+}
+
 /// Elliptic-curve recoveries of a transaction's sender.
 pub static SIGNATURE_RECOVERED: Counter = Counter::new("engine_signature_recovered_total");
 /// Transactions that entered the pool.

@@ -306,9 +306,17 @@ pub enum StoreError {
         /// Height of the tip.
         tip: Height,
     },
-    /// What was at this height is not kept.
+    /// There is nothing at this height, or nothing yet.
     #[error("height {0} is not available")]
     Unavailable(Height),
+    /// What was at this height is kept no longer.
+    #[error("height {height} is not kept: the lowest kept height is {lowest}")]
+    NotKept {
+        /// Height asked for.
+        height: Height,
+        /// Lowest height of which it is kept.
+        lowest: Height,
+    },
     /// What proves the state at this height is not kept.
     #[error("no proof of the state at height {height}: proofs go back to height {lowest}")]
     NoProof {
@@ -370,19 +378,19 @@ pub trait Store: Send + Sync {
     /// [`crate::limits::STATE_WINDOW_HEIGHTS`].
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] outside the kept range.
+    /// [`StoreError::NotKept`] below the kept range, [`StoreError::Unavailable`] above it.
     fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError>;
 
     /// The block at `height` with its receipts.
     ///
     /// # Errors
-    /// [`StoreError`]; an unknown height is `Ok(None)`.
+    /// [`StoreError`], [`StoreError::NotKept`] below the kept range; an unknown height is `Ok(None)`.
     fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, StoreError>;
 
     /// The header at `height`.
     ///
     /// # Errors
-    /// [`StoreError`]; an unknown height is `Ok(None)`.
+    /// [`StoreError`], [`StoreError::NotKept`] below the kept range; an unknown height is `Ok(None)`.
     fn header(&self, height: Height) -> Result<Option<Sealed<Header>>, StoreError>;
 
     /// Height of the block with this hash.
@@ -410,7 +418,7 @@ pub trait Store: Send + Sync {
     /// where to go on: above the first height.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`], [`StoreError::NotKept`] for a range that begins below the kept one.
     fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError>;
 
     /// What shows that a block is final whose state this store gives in parts, to whoever trusts the set of an epoch;

@@ -284,7 +284,7 @@ impl Query {
     /// The state after the block at `height`.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] outside the kept range.
+    /// [`StoreError::NotKept`] below the kept range, [`StoreError::Unavailable`] above it.
     pub fn view(&self, height: Height) -> Result<Arc<dyn StateView>, StoreError> {
         self.store.view(height)
     }

@@ -222,18 +222,21 @@ impl Blocks {
             if let Some((position, _)) = recent.unindexed.get(&height) {
                 return Ok(Some(*position));
             }
-            recent.is_committed(height) && height >= self.segments.lowest()
+            recent.is_committed(height)
         };
         let row = self.rows().get(tables::CANONICAL, &height.0.to_be_bytes(), Position::decode)?;
         match row {
             Some(None) => Err(Fault::corrupt(format!("canonical row {height} does not decode"))),
             Some(found) => Ok(found),
-            None if is_committed => Err(Fault::corrupt(format!("there is no canonical row {height}"))),
+            None if is_committed && height >= self.segments.lowest() => {
+                Err(Fault::corrupt(format!("there is no canonical row {height}")))
+            }
             None => Ok(None),
         }
     }
 
-    /// Reads the records of a block back and decodes them; `None` for block 0 and unknown heights.
+    /// Reads the records of a block back and decodes them; `None` for block 0, unknown heights, and what is kept no
+    /// longer.
     fn read<R>(
         &self,
         height: Height,
@@ -242,7 +245,10 @@ impl Blocks {
     ) -> Result<Option<R>, Fault> {
         let Some(position) = self.position(height)?.filter(|position| position.length > 0) else { return Ok(None) };
         let length = usize::try_from(position.length).expect("a length of 32 bits fits");
-        let segment = self.segments.get(position.segment)?;
+        let segment = match self.segments.get(position.segment) {
+            Err(_) if height <= self.segments.lowest() => return Ok(None),
+            segment => segment?,
+        };
         let found = decode(&segment.read(position.offset, length)?, segment.salt)?;
         let hash = block(&found).hash();
         if hash != position.hash {
@@ -251,7 +257,7 @@ impl Blocks {
         Ok(Some(found))
     }
 
-    /// Reads a block and its changes back from its segment; `None` for block 0 and unknown heights.
+    /// Reads a block and its changes back from its segment; `None` if it is in none.
     pub(crate) fn stored(&self, height: Height) -> Result<Option<Stored>, Fault> {
         self.read(height, |bytes, salt| decode(bytes, height, salt), |stored| &stored.block)
     }
@@ -279,7 +285,7 @@ impl Blocks {
         Err(damaged())
     }
 
-    /// The block at `height`; of those below the base only landmarks are there.
+    /// The block at `height`; of those below the lowest segment only landmarks are there.
     pub(crate) fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, Fault> {
         if let Some(block) = self.recent_block(height) {
             return Ok(Some(block));
@@ -290,17 +296,17 @@ impl Blocks {
         if height > self.tip().height() {
             return Ok(None);
         }
-        let position = self.position(height)?;
-        if position.is_some_and(|position| position.length == 0) {
-            let found = landmark(&self.rows(), height)?;
-            return match found.as_ref().map(|block| block.hash()) {
-                Some(hash) if position.is_none_or(|position| position.hash != hash) => {
-                    Err(Fault::corrupt(format!("landmark {height} has hash {hash}, its canonical row another")))
-                }
-                _ => Ok(found),
-            };
+        let held = self.read(height, |bytes, salt| Ok(decode_block(bytes, height, salt)?.0), |block| block)?;
+        if held.is_some() || height > self.segments.lowest() {
+            return Ok(held);
         }
-        self.read(height, |bytes, salt| Ok(decode_block(bytes, height, salt)?.0), |block| block)
+        let (found, position) = (landmark(&self.rows(), height)?, self.position(height)?);
+        match found.as_ref().map(|block| block.hash()) {
+            Some(hash) if position.is_none_or(|position| position.hash != hash) => {
+                Err(Fault::corrupt(format!("landmark {height} has hash {hash}, its canonical row another")))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// The header at `height`.
@@ -313,13 +319,17 @@ impl Blocks {
             if let Some((_, header)) = recent.unindexed.get(&height) {
                 return Ok(Some(header.clone()));
             }
-            recent.is_committed(height) && height >= self.segments.lowest()
+            recent.is_committed(height)
         };
         let row = self.rows().get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
         match row {
             Some(Ok(header)) => {
                 let header = header.seal_slow();
                 let named = self.position(height)?.map(|position| position.hash);
+                if named.is_none() && height < self.segments.lowest() {
+                    // It has just gone.
+                    return Ok(None);
+                }
                 if named != Some(header.seal()) {
                     let text =
                         format!("header row {height} has hash {}, its canonical row names {named:?}", header.seal());
@@ -328,7 +338,9 @@ impl Blocks {
                 Ok(Some(header))
             }
             Some(Err(_)) => Err(Fault::corrupt(format!("header row {height} does not decode"))),
-            None if is_committed => Err(Fault::corrupt(format!("there is no header row {height}"))),
+            None if is_committed && height >= self.segments.lowest() => {
+                Err(Fault::corrupt(format!("there is no header row {height}")))
+            }
             None => Ok(None),
         }
     }
@@ -364,6 +376,7 @@ impl Blocks {
         match self.position(height)? {
             Some(position) if is_it(&position) => Ok(Some(height)),
             Some(position) if [position.hash, position.id].contains(&key) => Ok(None),
+            None if height < self.segments.lowest() => Ok(None),
             _ => Err(Fault::corrupt(format!("height_by_hash row {key} names {height}, where another block is"))),
         }
     }
@@ -382,9 +395,24 @@ impl Blocks {
         Ok(())
     }
 
+    /// Reads rows as they are now.
+    pub(crate) fn refresh(&self, env: &Env) -> Result<(), Fault> {
+        // The lock comes first, so that no older rows take the place of newer ones.
+        let mut rows = self.rows.write();
+        *rows = Arc::new(env.snapshot()?);
+        Ok(())
+    }
+
+    /// Height up to which blocks have rows.
+    pub(crate) fn indexed(&self) -> Height {
+        let recent = self.recent.read();
+        let lowest = recent.unindexed.first_key_value().and_then(|(lowest, _)| lowest.previous());
+        lowest.or_else(|| recent.blocks.back().map(|(tip, _)| tip.height())).unwrap_or_default()
+    }
+
     /// Takes over the rows that [`Self::write_rows`] made durable.
     pub(crate) fn rows_written(&self, env: &Env, height: Height) -> Result<(), Fault> {
-        *self.rows.write() = Arc::new(env.snapshot()?);
+        self.refresh(env)?;
         let mut recent = self.recent.write();
         let kept = recent.unindexed.split_off(&height.next());
         for (position, _) in std::mem::replace(&mut recent.unindexed, kept).into_values() {
@@ -393,6 +421,16 @@ impl Blocks {
         }
         Ok(())
     }
+}
+
+/// Deletes the chain rows of the block at a key, whose canonical row is this.
+pub(crate) fn forget_rows(txn: &mut WriteTxn<'_>, key: &[u8], row: &[u8]) -> Result<(), Fault> {
+    // A row that does not decode says of no other rows where they are; nothing leads to those any more.
+    for name in Position::decode(row).into_iter().flat_map(|position| [position.hash, position.id]) {
+        txn.delete(tables::HEIGHT_BY_HASH, name.as_slice())?;
+    }
+    txn.delete(tables::HEADER, key)?;
+    Ok(txn.delete(tables::CANONICAL, key)?)
 }
 
 /// Writes the chain rows of one block.

@@ -19,7 +19,7 @@ use engine::types::Height;
 use crate::{
     error::Fault,
     kv::{Table, WriteTxn},
-    metrics, prefetch,
+    metrics, prefetch, prune,
     snapshot::StateSnapshot,
     store::Inner,
     tables::{self, AccountRow, Applied, meta, storage_key},
@@ -169,11 +169,15 @@ pub(crate) fn write_rows(txn: &mut WriteTxn<'_>, table: Table, rows: &[Row]) -> 
 }
 
 /// Writes a checkpoint of everything durable; a failure poisons the store. On a full disk nothing is written.
-pub(crate) fn run(inner: &Inner) -> Result<(), Fault> {
+pub(crate) fn run(inner: &Arc<Inner>) -> Result<(), Fault> {
     let mut checkpointed = inner.checkpointed.lock();
     inner.check()?;
     inner.place.check(0)?;
-    write(inner, &mut checkpointed).map_err(|fault| inner.poison(fault))
+    write(inner, &mut checkpointed).map_err(|fault| inner.poison(fault))?;
+    drop(checkpointed);
+    let own = Arc::clone(inner);
+    inner.housekeeper.submit(Box::new(move || prune::run(&own)));
+    Ok(())
 }
 
 fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
@@ -251,6 +255,7 @@ fn collect_garbage(inner: &Inner, txn: &mut WriteTxn<'_>) -> Result<(), Fault> {
 fn write_chain(inner: &Inner, height: Height) -> Result<(), Fault> {
     let mut txn = inner.chain_env.write()?;
     inner.blocks.write_rows(&mut txn, height)?;
+    prune::sweep(inner, &mut txn)?;
     for segment in inner.segments.all().iter().rev().take(2) {
         let open = inner.segments.all().last().is_some_and(|last| last.number == segment.number);
         let row = [&segment.first_height.0.to_be_bytes()[..], &[u8::from(!open)]].concat();
@@ -300,7 +305,7 @@ fn wait_for_room(inner: &Inner, interval: Duration) {
     dirty.asked |= !dirty.stop;
 }
 
-fn work(inner: &Inner) {
+fn work(inner: &Arc<Inner>) {
     let policy = inner.config.checkpoint;
     loop {
         let due = Instant::now() + policy.interval;

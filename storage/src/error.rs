@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use alloy_primitives::B256;
-use engine::ports::{StateError, StoreError};
+use engine::{
+    ports::{StateError, StoreError},
+    types::Height,
+};
 
 use crate::{disk::DiskError, kv::KvError, trie::node::TrieError};
 
@@ -75,6 +78,16 @@ pub enum OpenError {
         "{0} holds a part of a snapshot: import it again or start with --snapshot-sync, whichever began it, or remove the folder"
     )]
     Unfinished(PathBuf),
+    /// All blocks are to be kept, and some are gone.
+    #[error(
+        "{dir} keeps blocks from height {lowest} on and so is no archive: run it as a validator, or begin a new folder"
+    )]
+    Pruned {
+        /// The folder.
+        dir: PathBuf,
+        /// Height of the lowest block that is kept.
+        lowest: Height,
+    },
     /// A setting cannot work.
     #[error("storage setting {0}")]
     Config(String),

@@ -51,6 +51,9 @@ pub const LOG_FAIL_POINTS: [&str; 14] = [
     "log.spare",
 ];
 
+/// Every fail point of taking old blocks away.
+pub const PRUNE_FAIL_POINTS: [&str; 4] = ["prune.before_mark", "prune.marked", "prune.removed", "prune.done"];
+
 /// Every fail point of what is done to a folder that no node uses.
 pub const OFFLINE_FAIL_POINTS: [&str; 16] = [
     "compact.copied",
@@ -83,7 +86,8 @@ pub const PORTABLE_FAIL_POINTS: [&str; 7] = [
 ];
 
 fn known() -> Vec<&'static str> {
-    [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &OFFLINE_FAIL_POINTS, &PORTABLE_FAIL_POINTS].concat()
+    let points = [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &PRUNE_FAIL_POINTS, &OFFLINE_FAIL_POINTS, &PORTABLE_FAIL_POINTS];
+    points.concat()
 }
 
 /// What happens at an armed point.

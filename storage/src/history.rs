@@ -79,6 +79,11 @@ fn change_at(inner: &Inner, height: Height, address: Address, key: Option<U256>)
     change.ok_or_else(|| Fault::corrupt(format!("block {height} did not change {address}, as its index says")))
 }
 
+/// An answer about the state at `height`, unless blocks that lead back to it were let go meanwhile.
+fn kept<T, E: Into<StateError>>(inner: &Inner, height: Height, answer: Result<T, E>) -> Result<T, StateError> {
+    if height < inner.index.lowest() { Err(StateError::Unavailable(height)) } else { answer.map_err(Into::into) }
+}
+
 /// The account at `height`, `None` if no block above it and up to `top` changed it.
 fn account(inner: &Inner, address: Address, height: Height, top: Height) -> Result<Option<Option<Account>>, Fault> {
     let key = inner.index.keys().account(&address);
@@ -88,6 +93,16 @@ fn account(inner: &Inner, address: Address, height: Height, top: Height) -> Resu
 
 /// The value of a slot at `height`, `None` if no block above it and up to `top` touched it.
 pub(crate) fn slot(
+    inner: &Inner,
+    address: Address,
+    key: U256,
+    height: Height,
+    top: Height,
+) -> Result<Option<U256>, StateError> {
+    kept(inner, height, found_slot(inner, address, key, height, top))
+}
+
+fn found_slot(
     inner: &Inner,
     address: Address,
     key: U256,
@@ -137,9 +152,12 @@ impl History {
     /// Opens the state at `height`, below that of the tip.
     pub(crate) fn open(inner: &Arc<Inner>, height: Height) -> Result<Self, StoreError> {
         let unavailable = |_| StoreError::Unavailable(height);
-        let tip = inner.blocks.tip().height();
-        if height > tip || height < inner.index.lowest() {
+        let (tip, lowest) = (inner.blocks.tip().height(), inner.index.lowest());
+        if height > tip {
             return Err(StoreError::Unavailable(height));
+        }
+        if height < lowest {
+            return Err(StoreError::NotKept { height, lowest });
         }
         Ok(Self { inner: Arc::clone(inner), height, top: View::open(inner, tip).map_err(unavailable)? })
     }
@@ -152,7 +170,7 @@ impl History {
 
 impl StateView for History {
     fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
-        match account(&self.inner, address, self.height, self.top.height())? {
+        match kept(&self.inner, self.height, account(&self.inner, address, self.height, self.top.height()))? {
             Some(account) => Ok(account),
             None => self.top.account(address).map_err(|error| self.told(error)),
         }
@@ -170,7 +188,11 @@ impl StateView for History {
     }
 
     fn block_hash(&self, height: Height) -> Result<Option<B256>, StateError> {
-        if height > self.height { Ok(None) } else { self.top.block_hash(height) }
+        if height > self.height {
+            Ok(None)
+        } else {
+            kept(&self.inner, self.height, self.top.block_hash(height)).map_err(|error| self.told(error))
+        }
     }
 
     /// No trie leads on from here: blocks are made on the tip.

@@ -184,6 +184,18 @@ impl Index {
         next
     }
 
+    /// Whether a segment's index is a file.
+    pub(crate) fn is_sealed(&self, segment: u32) -> bool {
+        self.parts().iter().any(|part| part.segment == segment && !part.is_table())
+    }
+
+    /// Lets go of what segments below a number have; `unlink` is called while nobody writes a file.
+    pub(crate) fn let_go(&self, first: u32, unlink: impl FnOnce(&Files) -> Result<(), Fault>) -> Result<(), Fault> {
+        let _one = self.building.lock();
+        Arc::make_mut(&mut self.parts.write()).retain(|part| part.segment >= first);
+        unlink(&self.files)
+    }
+
     /// Asks a part; builds its file again if that is damaged.
     fn ask<R>(&self, part: &Part, question: impl Fn(&Content) -> Result<R, String>) -> Result<R, Fault> {
         if let Ok(answer) = part.ask(&question) {

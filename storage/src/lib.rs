@@ -6,13 +6,14 @@
 //! checkpoint      -> state/, chain/          every few seconds, many blocks in one MDBX transaction
 //! view(height)    -> overlay, else snapshot  frozen, shared by threads; of old heights: index, then the records
 //! checkpoint      -> past/FIRST-LAST.past    what it replaces, for proofs of old heights
+//! checkpoint      -> prune                   what is older than the settings keep, whole segments at a time
 //! open            -> recovery                replays the records above the checkpoint
 //! journal()       -> log/NNNNNNNN.log        what was signed here, synced before it is sent
 //! ```
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`,
-//! `snapshot`, [`trie`], `tables`, `scrub`, `kv`, `load`, [`portable`], `disk`, `place`, [`offline`].
+//! `snapshot`, [`trie`], `tables`, `prune`, `scrub`, `kv`, `load`, [`portable`], `disk`, `place`, [`offline`].
 
 pub mod store;
 
@@ -39,6 +40,7 @@ mod past;
 mod place;
 pub mod portable;
 mod prefetch;
+mod prune;
 mod rebuild;
 mod record;
 mod recovery;
@@ -56,5 +58,6 @@ mod view;
 mod tests;
 
 pub use error::OpenError;
+pub use prune::Keep;
 pub use scrub::{Finding, Scrubbed};
 pub use store::{CheckpointPolicy, Config, Database};

@@ -1,6 +1,6 @@
 //! Names of this room's metrics, and the counters that tests and benches read.
 
-use engine::metrics::Counter;
+use engine::metrics::{Counter, Level};
 
 /// Calls of fdatasync and fsync on segments, indices, the log and their folders; MDBX's own are not in it.
 pub static FSYNC: Counter = Counter::new("storage_fsync_total");
@@ -40,11 +40,16 @@ pub static CHECKPOINT: Counter = Counter::new("storage_checkpoint_total");
 pub static SCRUB_ROWS: Counter = Counter::new("storage_scrub_row_total");
 /// Places that were found damaged.
 pub static SCRUB_FOUND: Counter = Counter::new("storage_scrub_found_total");
+/// Segments that were taken away.
+pub static SEGMENT_PRUNED: Counter = Counter::new("storage_segment_pruned_total");
+/// Height of the lowest block that is kept.
+pub static LOWEST: Level = Level::new("storage_lowest_height");
 /// Nanoseconds spent computing state roots.
 pub static ROOT_BUSY: Counter = Counter::new("storage_root_busy_nanoseconds_total");
 
-/// Exports every counter of this room.
+/// Exports every counter of this room, and its levels.
 pub fn export() {
+    LOWEST.export();
     for counter in [
         &FSYNC,
         &SEGMENT_BYTES,
@@ -66,6 +71,7 @@ pub fn export() {
         &ROOT_BUSY,
         &SCRUB_ROWS,
         &SCRUB_FOUND,
+        &SEGMENT_PRUNED,
     ] {
         counter.export();
     }

@@ -26,11 +26,11 @@ use crate::{
     index::{Files, Index},
     kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
-    offline,
+    metrics, offline,
     overlay::Overlay,
     past::Past,
     place::Place,
-    portable, recovery, scrub,
+    portable, prune, recovery, scrub,
     segment::{self, Appender, FIRST_OFFSET, Identity, SegmentFile, Segments},
     snapshot::{Snapshots, StateSnapshot},
     store::{Codes, Config, Database, Dirty, Inner},
@@ -83,8 +83,10 @@ pub(crate) fn open(
             read_applied(&state)?.ok_or_else(|| Fault::corrupt("the genesis state has no height"))?
         }
     };
+    let mark = prune::enter(&chain_env, &config.dir, config.keep)?;
+    prune::finish((&*disk, &segments_dir), mark)?;
     offline::rewind::finish(&chain_env, (&*disk, &segments_dir), identity, &fail)?;
-    let first = read_base(&chain_env)?.next();
+    let first = read_base(&chain_env)?.max(mark.height).next();
     let appender = open_segments((disk, &fail, &place), &segments_dir, &config, identity, first)?;
     build(config, chain, fail, (state, chain_env), applied, appender, (place, lock))
 }
@@ -197,12 +199,18 @@ fn open_segments(
 ) -> Result<Appender, Fault> {
     let spare = dir.join("spare.seg");
     disk.remove(&spare)?;
-    let mut segments = Segments::open(&*disk, dir, identity)?;
+    let mut segments = Segments::open(&*disk, dir, identity, 0)?;
     if segments.all().is_empty() {
         let file = segment::create_zeroed(&*disk, &spare, config.segment_bytes)?;
         segment::begin((&*disk, dir, fail), identity, (0, first, config.segment_bytes), file)?;
-        segments = Segments::open(&*disk, dir, identity)?;
+        segments = Segments::open(&*disk, dir, identity, 0)?;
     }
+    let found = segments.lowest().next();
+    if found != first {
+        let text = format!("segments in {} begin with height {found}, not with {first}", dir.display());
+        return Err(Fault::corrupt(text));
+    }
+    metrics::LOWEST.set(first.0);
     let housekeeper = Housekeeper::start(
         (Arc::clone(&disk), dir.to_owned(), Arc::clone(place)),
         config.segment_bytes,
@@ -273,6 +281,7 @@ fn build(
         appender: Mutex::new(appender),
         checkpointed: Mutex::new(Checkpointed { applied, trie, next_storage_id }),
         past,
+        pruning: Mutex::default(),
         dirty: Mutex::new(Dirty::default()),
         dirty_changed: parking_lot::Condvar::new(),
         failed: std::sync::OnceLock::new(),

@@ -34,6 +34,7 @@ use std::{
 use alloy_primitives::B256;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use blocks::HEADERS_MAX;
 pub use blocks::{BlocksFile, Carried};
 pub use chunk::{Checked, Chunk, ChunkError};
 pub use export::export;

@@ -170,11 +170,12 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// Opens every segment of a folder; removes what no segment can be.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result<Self, Fault> {
+    /// Opens the segments of a folder from a number on; those below are being taken away.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, identity: Identity, first: u32) -> Result<Self, Fault> {
         let mut files = BTreeMap::new();
         for name in disk.list(dir)? {
-            let Some(number) = name.strip_suffix(".seg").and_then(|stem| stem.parse().ok()) else { continue };
+            let number = name.strip_suffix(".seg").and_then(|stem| stem.parse().ok());
+            let Some(number) = number.filter(|number| *number >= first) else { continue };
             let path = path(dir, number, "seg");
             files.insert(number, Arc::new(SegmentFile::open(disk, &path, number, identity)?));
         }
@@ -191,7 +192,7 @@ impl Segments {
         found.ok_or_else(|| Fault::corrupt(format!("segment {number} is missing")))
     }
 
-    /// Below the first height that a segment holds: the chain's beginning, or the base.
+    /// Below the first height that a segment holds: the chain's beginning, the base, or what blocks were kept up to.
     pub(crate) fn lowest(&self) -> Height {
         let files = self.files.read();
         files.values().next().and_then(|first| first.first_height.previous()).unwrap_or(Height::GENESIS)
@@ -200,6 +201,13 @@ impl Segments {
     /// All segments, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<SegmentFile>> {
         self.files.read().values().cloned().collect()
+    }
+
+    /// Lets go of the segments below a number; whoever reads in one has it open.
+    pub(crate) fn let_go(&self, first: u32) {
+        let mut files = self.files.write();
+        let kept = files.split_off(&first);
+        *files = kept;
     }
 
     fn add(&self, file: &Arc<SegmentFile>) {

@@ -41,7 +41,9 @@ use crate::{
     overlay::Overlay,
     past::Past,
     place::Place,
-    portable, rebuild,
+    portable,
+    prune::Keep,
+    rebuild,
     scrub::{self, Scrubbed},
     segment::{Appender, Segments},
     snapshot::Snapshots,
@@ -104,6 +106,8 @@ pub struct Config {
     pub scrub_interval: Option<Duration>,
     /// How many blocks back the state is proven.
     pub proof_window: u64,
+    /// What is kept of the past; `None` leaves that as the folder has it, and takes nothing away.
+    pub keep: Option<Keep>,
     /// For crash tests: `name:count` of a place where the process aborts, see [`crate::failpoint`].
     pub fail_point: Option<String>,
 }
@@ -127,6 +131,7 @@ impl Config {
             allow_remote_disk: false,
             scrub_interval: Some(Duration::from_secs(60)),
             proof_window: 10_000,
+            keep: None,
             fail_point: None,
         }
     }
@@ -188,6 +193,8 @@ pub(crate) struct Inner {
     pub(crate) appender: Mutex<Appender>,
     pub(crate) checkpointed: Mutex<Checkpointed>,
     pub(crate) past: Past,
+    /// Held by whoever takes old blocks away.
+    pub(crate) pruning: Mutex<()>,
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) dirty_changed: Condvar,
     pub(crate) failed: OnceLock<Fault>,
@@ -326,8 +333,9 @@ impl Database {
 
     /// What was found at a height; what is not kept of the chain is no unknown block.
     fn known<T>(&self, height: Height, found: Option<T>) -> Result<Option<T>, StoreError> {
-        if found.is_none() && height <= self.inner.segments.lowest() {
-            return Err(StoreError::Unavailable(height));
+        let lowest = self.inner.segments.lowest();
+        if found.is_none() && height <= lowest {
+            return Err(StoreError::NotKept { height, lowest: lowest.next() });
         }
         Ok(found)
     }
@@ -415,11 +423,14 @@ impl Store for Database {
     }
 
     fn blocks_with_logs(&self, filter: &LogFilter, heights: RangeInclusive<Height>) -> Result<LogBlocks, StoreError> {
-        let (end, lowest) = (self.inner.blocks.tip().height().min(*heights.end()), self.inner.segments.lowest());
-        if *heights.start() <= lowest && lowest != Height::GENESIS {
-            return Err(StoreError::Unavailable(*heights.start()));
+        let (start, end) = (*heights.start(), self.inner.blocks.tip().height().min(*heights.end()));
+        let found = self.inner.index.blocks_with_logs(filter, &(start..=end));
+        // Asked for afterwards: some of it may have been let go meanwhile.
+        let lowest = self.inner.index.lowest();
+        if start <= lowest && lowest != Height::GENESIS {
+            return Err(StoreError::NotKept { height: start, lowest: lowest.next() });
         }
-        Ok(self.inner.index.blocks_with_logs(filter, &(*heights.start()..=end))?)
+        Ok(found?)
     }
 
     fn state_head(&self, block: Option<B256>, from: Epoch) -> Result<(B256, Bytes), StoreError> {

@@ -2,9 +2,9 @@
 //!
 //! | env, table | key | value | pruned by |
 //! |---|---|---|---|
-//! | chain `canonical` | height u64 | [`Position`]: block hash 32, id 32, segment u32, offset u64, length u32, first transaction u64, count u32 | never |
-//! | chain `height_by_hash` | block hash 32, or id of the consensus header 32 | height u64 | never |
-//! | chain `header` | height u64 | RLP header | never |
+//! | chain `canonical` | height u64 | [`Position`]: block hash 32, id 32, segment u32, offset u64, length u32, first transaction u64, count u32 | `prune` |
+//! | chain `height_by_hash` | block hash 32, or id of the consensus header 32 | height u64 | `prune` |
+//! | chain `header` | height u64 | RLP header | `prune` |
 //! | chain `epoch` | epoch u64, or id of a tail header 32 | RLP [`engine::types::EpochStart`], or [`engine::types::SignedHeader`]; CRC32C u32 of key and that | never |
 //! | chain `landmark` | height u64 | records of a block that no segment holds, as in one ([`crate::record`]), but for what it changed | never |
 //! | chain `segment` | number u32 | first height u64, state u8 (0 open, 1 sealed) | with its file |
@@ -25,7 +25,10 @@
 //! height u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was
 //! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away),
 //! `base` (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there
-//! are some headers and landmarks; absent for the chain's own beginning).
+//! are some headers and landmarks; absent for the chain's own beginning), `mode` (how a node last ran here: `archive`
+//! or `validator`), `pruned` (height u64 up to which blocks were taken away, segment u32 that is the first one since;
+//! of the blocks below there are headers that `BLOCKHASH` reaches, and as landmarks those that epochs began on; absent
+//! if none was), `swept` (height u64 up to which, itself not, the rows of such blocks are gone).
 //! `meta` of `state`: `applied` (height u64, block hash 32, state root 32; absent until the genesis state is complete),
 //! `next_storage_id` u64, `import` (how far the import of a snapshot has come, see [`crate::portable`]; absent
 //! otherwise).
@@ -94,6 +97,9 @@ pub(crate) mod meta {
     pub(crate) const LOG: &[u8] = b"log";
     pub(crate) const REWIND: &[u8] = b"rewind";
     pub(crate) const BASE: &[u8] = b"base";
+    pub(crate) const MODE: &[u8] = b"mode";
+    pub(crate) const PRUNED: &[u8] = b"pruned";
+    pub(crate) const SWEPT: &[u8] = b"swept";
     pub(crate) const IMPORT: &[u8] = b"import";
 }
 
@@ -210,7 +216,7 @@ pub(crate) struct Position {
     pub(crate) segment: u32,
     /// Byte offset of the first record.
     pub(crate) offset: u64,
-    /// Bytes of all records together; 0 for blocks that no segment holds: block 0, and those up to the base.
+    /// Bytes of all records together; 0 for blocks that no segment ever held: block 0, and those up to the base.
     pub(crate) length: u32,
     /// Transactions in all blocks before this one.
     pub(crate) first_transaction: u64,

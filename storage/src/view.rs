@@ -169,7 +169,9 @@ impl StateView for View {
         if height > self.height {
             return Ok(None);
         }
-        Ok(self.inner.blocks.hash(height)?)
+        let hash = self.inner.blocks.hash(height)?;
+        self.check()?;
+        Ok(hash)
     }
 
     fn root_after(

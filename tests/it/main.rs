@@ -12,6 +12,7 @@ mod localnet;
 mod log;
 mod planted;
 mod power;
+mod prune;
 mod rpc;
 mod simulation;
 mod snapshot;

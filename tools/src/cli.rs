@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use alloy_primitives::{Address, B256};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Sluice: a settlement chain for DeFi, from one binary.
 ///
@@ -100,6 +100,8 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+    #[command(flatten)]
     pub(crate) validator: crate::keys::ValidatorArgs,
     #[command(flatten)]
     pub(crate) peers: crate::peers::PeerArgs,
@@ -145,6 +147,31 @@ pub(crate) struct NodeArgs {
     /// Kill the process at a named point of the write path, as NAME or NAME:COUNT; for crash tests.
     #[arg(long, hide = true, value_name = "NAME[:COUNT]")]
     pub(crate) fail_point: Option<String>,
+}
+
+/// What a node does with the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Keeps what others need to catch up, and as much more as --keep.time and --keep.bytes say.
+    Validator,
+    /// Keeps every block, receipt and log, and the state at every height.
+    Archive,
+}
+
+/// What a node keeps of the past.
+#[derive(Debug, Args)]
+pub(crate) struct KeepArgs {
+    /// What is kept of the past. Default is validator, with --dev archive. A folder that has let go of blocks is no
+    /// archive any more.
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) mode: Option<Mode>,
+    /// In mode validator: keep blocks, receipts, logs and the state of so long, by the timestamps of blocks. Two epochs
+    /// and --rpc.proof-window are kept in any case.
+    #[arg(long = "keep.time", value_parser = duration, default_value = "72h", value_name = "TIME")]
+    pub(crate) time: Duration,
+    /// In mode validator: let go of them earlier where files of blocks take more than so many bytes together.
+    #[arg(long = "keep.bytes", default_value_t = 64 << 30, value_name = "BYTES")]
+    pub(crate) bytes: u64,
 }
 
 /// What a development chain is made of.
@@ -224,7 +251,7 @@ pub(crate) struct ChangeArgs {
 pub(crate) struct RewindArgs {
     #[command(flatten)]
     pub(crate) folder: ChangeArgs,
-    /// Height of the block that the chain ends with then.
+    /// Height of the block that the chain ends with then, one that is kept.
     #[arg(long, value_name = "HEIGHT")]
     pub(crate) to: u64,
     /// Take away blocks that are final, as every block in a data folder is.

@@ -152,7 +152,7 @@ impl File {
     /// What a store shows of a block, to whoever trusts the set of an epoch; `None` if it does not hold all of it.
     pub(crate) fn of(store: &dyn Store, height: Height, from_epoch: u64) -> eyre::Result<Option<Self>> {
         let proof = match light::proof_of(store, height) {
-            Err(StoreError::Unavailable(_)) => return Ok(None),
+            Err(StoreError::Unavailable(_) | StoreError::NotKept { .. }) => return Ok(None),
             proof => proof?.ok_or_else(|| eyre!("block 0 is final by itself: whoever knows the chain knows it"))?,
         };
         let epoch = |number: u64| {

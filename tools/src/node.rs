@@ -18,11 +18,11 @@ use engine::{
 };
 use eyre::WrapErr;
 use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
-use storage::Database;
+use storage::{Database, Keep};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::{GenesisArgs, InitArgs, NodeArgs},
+    cli::{GenesisArgs, InitArgs, Mode, NodeArgs},
     genesis,
     keys::{self, Role},
     peers::Peers,
@@ -172,6 +172,10 @@ fn folder(args: &NodeArgs) -> eyre::Result<Folder> {
 fn store_config(path: &Path, args: &NodeArgs) -> storage::Config {
     let mut config = if args.dev { storage::Config::dev(path) } else { storage::Config::new(path) };
     config.proof_window = args.proof_window;
+    config.keep = Some(match args.keep.mode.unwrap_or(if args.dev { Mode::Archive } else { Mode::Validator }) {
+        Mode::Validator => Keep::Window { time: args.keep.time, bytes: args.keep.bytes },
+        Mode::Archive => Keep::All,
+    });
     config.segment_bytes = args.segment_bytes.or(args.disk_segment_bytes).unwrap_or(config.segment_bytes);
     if let Some(bytes) = args.disk_free_min {
         (config.free_bytes_min, config.free_bytes_low) = (bytes, bytes.saturating_mul(4));

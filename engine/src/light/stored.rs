@@ -11,8 +11,8 @@ use crate::{
 /// What shows that a durable block is final; `None` for block 0, which is so by itself.
 ///
 /// # Errors
-/// [`StoreError`]; `Unavailable` for a height that is not durable, and where the certified header is not in the store
-/// or lies more than [`limits::FINALITY_HEADERS_MAX`] above the block.
+/// [`StoreError`]; `NotKept` where the block or those above it are kept no longer, `Unavailable` for a height that is
+/// not durable, and where the certified header lies more than [`limits::FINALITY_HEADERS_MAX`] above the block.
 pub fn proof_of(store: &dyn Store, height: Height) -> Result<Option<FinalityProof>, StoreError> {
     let block = store.block(height)?.ok_or(StoreError::Unavailable(height))?;
     let Some(Finality { certificate, .. }) = block.finality else { return Ok(None) };

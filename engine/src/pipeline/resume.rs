@@ -145,7 +145,7 @@ impl Chain<'_> {
         for next in epoch.saturating_sub(kept).saturating_add(1)..=epoch {
             // A chain that began with a snapshot of its state has few of the blocks before.
             let last = match self.store.block(Height(next.saturating_mul(self.epoch_heights))) {
-                Err(StoreError::Unavailable(_)) => None,
+                Err(StoreError::NotKept { .. }) => None,
                 found => found.map_err(failed)?,
             };
             handovers.extend(last.and_then(|last| last.finality).map(|finality| finality.certificate));

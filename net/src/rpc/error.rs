@@ -105,7 +105,9 @@ pub(super) fn not_in_time(hash: B256, waited_ms: u128) -> Refusal {
 /// The store could not answer.
 pub(super) fn store(error: StoreError) -> Refusal {
     match error {
-        StoreError::Unavailable(_) | StoreError::NoProof { .. } => refused(error.to_string()),
+        StoreError::Unavailable(_) | StoreError::NotKept { .. } | StoreError::NoProof { .. } => {
+            refused(error.to_string())
+        }
         _ => internal(&error),
     }
 }
@@ -185,6 +187,9 @@ mod tests {
     fn a_missing_state_is_named() {
         let refusal = store(StoreError::Unavailable(Height(7)));
         assert_eq!(code_and_words(&refusal), (-32000, "height 7 is not available"));
+        let refusal = store(StoreError::NotKept { height: Height(7), lowest: Height(9) });
+        let words = "height 7 is not kept: the lowest kept height is 9";
+        assert_eq!(code_and_words(&refusal), (-32000, words));
         let refusal = store(StoreError::NoProof { height: Height(7), lowest: Height(9) });
         let words = "no proof of the state at height 7: proofs go back to height 9";
         assert_eq!(code_and_words(&refusal), (-32000, words));

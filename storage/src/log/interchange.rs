@@ -42,7 +42,7 @@ use crate::{
     failpoint::FailPoints,
     kv::Env,
     open::{note_log_made, stored_identity, was_log_made},
-    recovery,
+    prune, recovery,
     segment::Segments,
     tables::{CANONICAL, CHAIN_TABLES, Position},
 };
@@ -107,7 +107,8 @@ impl Chain {
         let Some(genesis) = genesis.map_err(Fault::from)?.flatten() else { return Ok(None) };
         let identity =
             Identity { chain_id: stored.chain_id, chain_digest: stored.chain_digest, genesis_hash: genesis.hash };
-        let segments = Segments::open(disk, &dir.join("segments"), stored)?;
+        let first = prune::Mark::read(&env)?.segment;
+        let segments = Segments::open(disk, &dir.join("segments"), stored, first)?;
         let (was_made, tip) = (was_log_made(&env)?, recovery::newest(&env, &segments)?);
         Ok(Some(Self { env, identity, was_made, tip }))
     }

@@ -30,7 +30,7 @@ use serde::Serialize;
 
 use super::{Listener, Progress, ensure_store};
 use crate::{
-    Config, Database,
+    Config, Database, blocks,
     checkpoint::{Batch, Checkpointed, write_state},
     disk::{Disk, RealDisk},
     error::{Fault, OpenError},
@@ -40,7 +40,7 @@ use crate::{
     segment::{self, Identity, SegmentFile, zero_tail},
     snapshot::StateSnapshot,
     store::Inner,
-    tables::{self, Applied, Fields, Position, meta},
+    tables::{self, Applied, Fields, meta},
     trie::state::StateTrie,
 };
 
@@ -75,6 +75,14 @@ pub enum RewindError {
         to: Height,
         /// Where the chain ends.
         tip: Height,
+    },
+    /// What leads back so far is not kept.
+    #[error("height {to} is not kept: the lowest kept height is {lowest}")]
+    Below {
+        /// The height asked for.
+        to: Height,
+        /// The lowest height that is kept.
+        lowest: Height,
     },
 }
 
@@ -119,6 +127,12 @@ pub(crate) fn rewind_on(
     if to > tip {
         return Err(RewindError::Above { to, tip });
     }
+    let (inner, lowest) = (&store.inner, store.inner.segments.lowest());
+    // Where a chain ends there must be a segment to end.
+    let is_kept = to >= lowest && inner.segments.get(recovery::canonical(&inner.chain_env, to)?.segment).is_ok();
+    if !is_kept {
+        return Err(RewindError::Below { to, lowest: lowest.next() });
+    }
     let header = store.header(to)?.ok_or_else(|| Fault::corrupt(format!("there is no header {to}")))?;
     let rewound = Rewound { from: tip.0, to: to.0, hash: header.seal(), root: header.state_root };
     if to == tip {
@@ -126,7 +140,6 @@ pub(crate) fn rewind_on(
     }
     // Now state, rows and chain end with the same block.
     store.checkpoint()?;
-    let inner = &store.inner;
     state(inner, to, listen)?;
     mark(&inner.chain_env, to, &inner.fail)?;
     let appender = inner.appender.lock();
@@ -247,12 +260,7 @@ fn forget_blocks(env: &Env, to: Height) -> Result<(), Fault> {
         }
         let mut txn = env.write()?;
         for (key, row) in rows {
-            // A row that does not decode says of no other rows where they are; nothing leads to those any more.
-            for name in Position::decode(&row).into_iter().flat_map(|position| [position.hash, position.id]) {
-                txn.delete(tables::HEIGHT_BY_HASH, name.as_slice())?;
-            }
-            txn.delete(tables::HEADER, &key)?;
-            txn.delete(tables::CANONICAL, &key)?;
+            blocks::forget_rows(&mut txn, &key, &row)?;
         }
         txn.commit()?;
     }

@@ -13,6 +13,7 @@ use crate::{
     kv::{Env, EnvSize},
     log,
     place::free_bytes,
+    prune::{self, Mark},
     record::HEADER_BYTES,
     recovery,
     segment::{self, FIRST_OFFSET, SegmentFile, Segments},
@@ -36,6 +37,10 @@ pub struct Stats {
     pub indexed: u64,
     /// Heights of the blocks that can be read, first and last.
     pub blocks: (u64, u64),
+    /// How a node last ran here: `archive` or `validator`; `None` if none did.
+    pub mode: Option<String>,
+    /// Height up to which blocks were taken away, 0 if none was.
+    pub pruned: u64,
     /// Bytes of the disk that are free.
     pub free_bytes: u64,
     /// Bytes of all files that are told of here.
@@ -102,7 +107,8 @@ pub fn stats(dir: &Path, chain: &ChainSpec, listen: Listener<'_>) -> Result<Stat
     let environments = closed.environments().map(|(name, env)| Ok::<_, Fault>(Environment { name, size: size(env)? }));
     let environments = environments.into_iter().collect::<Result<Vec<_>, _>>()?;
     let segments_dir = dir.join("segments");
-    let found = Segments::open(&RealDisk, &segments_dir, closed.identity)?;
+    let mark = Mark::read(&closed.chain)?;
+    let found = Segments::open(&RealDisk, &segments_dir, closed.identity, mark.segment)?;
     let tip = recovery::newest(&closed.chain, &found)?.height;
     let segments = segments(&closed, &found, &segments_dir, listen)?;
     let log = files(&log::folder_in(dir), "log")?;
@@ -118,6 +124,8 @@ pub fn stats(dir: &Path, chain: &ChainSpec, listen: Listener<'_>) -> Result<Stat
         applied: applied.map_or(0, |applied| applied.height.0),
         indexed,
         blocks: if tip.0 < first { (0, 0) } else { (first, tip.0) },
+        mode: prune::mode(&closed.chain)?,
+        pruned: mark.height.0,
         free_bytes: free_bytes(dir).map_err(Fault::from)?,
         bytes,
         environments,

@@ -23,7 +23,7 @@ use crate::tables::Fields;
 const MAGIC: &[u8; 8] = b"SLUICSNB";
 const VERSION: (u16, u16) = (1, 0);
 /// Headers that are carried: `BLOCKHASH` reaches 256 blocks back from the next one.
-pub(super) const HEADERS_MAX: u64 = 255;
+pub(crate) const HEADERS_MAX: u64 = 255;
 /// Blocks that are carried: the newest, and those that this epoch and the one before began on.
 const BLOCKS_MAX: u16 = 3;
 

@@ -214,7 +214,7 @@ fn check_below(store: &Database, expected: &[B256]) {
         assert_eq!(view.block_hash(height), Ok(Some(*hash)));
         assert_eq!(store.height_of(*hash).expect("kept"), Some(height));
         let refused = |outcome: Result<(), StoreError>| {
-            assert!(matches!(outcome, Err(StoreError::Unavailable(at)) if at == height), "{outcome:?}");
+            assert!(matches!(outcome, Err(StoreError::NotKept { height: at, .. }) if at == height), "{outcome:?}");
         };
         refused(store.block(height).map(drop));
         refused(store.view(height).map(drop));
@@ -254,7 +254,7 @@ fn an_old_chain_keeps_as_many_headers_as_blocks_can_ask_for() {
         assert_eq!(hash, expected, "block {height}");
     }
     let refused = imported.header(Height(44));
-    assert!(matches!(refused, Err(StoreError::Unavailable(Height(44)))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::NotKept { height: Height(44), lowest: Height(301) })), "{refused:?}");
 }
 
 /// The newest state that can be shown is not always the tip's.

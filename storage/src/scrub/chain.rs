@@ -84,7 +84,11 @@ fn expected(inner: &Inner, snapshot: &Snapshot, height: Height, found: &Position
     if height <= inner.segments.lowest() {
         return at_base(snapshot, height, found);
     }
-    let segment = inner.segments.get(found.segment)?;
+    let segment = match inner.segments.get(found.segment) {
+        // It was let go just now.
+        Err(_) if height <= inner.segments.lowest() => return at_base(snapshot, height, found),
+        segment => segment?,
+    };
     let length = usize::try_from(found.length).expect("a length of 32 bits fits");
     let bytes = segment.read(found.offset, length)?;
     let block = blocks::decode(&bytes, height, segment.salt)?.block;
@@ -101,7 +105,8 @@ fn expected(inner: &Inner, snapshot: &Snapshot, height: Height, found: &Position
     })
 }
 
-/// The row of a block that came with an imported state: of most of them there is only the header.
+/// The row of a block that came with an imported state, or whose segment is gone: of most of them there is only the
+/// header. Where it was in its segment, and how many transactions there were, nothing tells any more.
 fn at_base(snapshot: &Snapshot, height: Height, found: &Position) -> Result<Position, Fault> {
     let header =
         |height: Height| snapshot.get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row));
@@ -116,6 +121,9 @@ fn at_base(snapshot: &Snapshot, height: Height, found: &Position) -> Result<Posi
         (None, Some(Ok(header))) => header.seal_slow().seal(),
         (None, _) => found.hash,
     };
+    if found.length > 0 {
+        return Ok(Position { hash, id, ..*found });
+    }
     let transactions = whole.map_or(0, |block| u32::try_from(block.block.body.transactions.len()).unwrap_or(u32::MAX));
     Ok(Position { hash, id, segment: 0, offset: FIRST_OFFSET, length: 0, first_transaction: 0, transactions })
 }

@@ -454,7 +454,8 @@ impl World {
         found.note(|| "position of no transaction".to_owned(), store.transaction_position(unknown), &None);
     }
 
-    fn compare_state(&self, store: &Database, height: Height, found: &mut Differences) {
+    /// Compares the state at a height with the model, collecting differences.
+    pub fn compare_state(&self, store: &Database, height: Height, found: &mut Differences) {
         let view = match store.view(height) {
             Ok(view) => view,
             Err(error) => return found.errors.push(format!("state at {height}: {error}")),

@@ -9,5 +9,6 @@ mod logs;
 pub(crate) mod model;
 mod offline;
 mod opening;
+mod prune;
 mod room;
 mod scrub;

@@ -16,6 +16,7 @@ use crate::{
     index::{Files, table_of},
     kv::Snapshot,
     place::Place,
+    prune::Mark,
     record::{self, HEADER_BYTES, Kind},
     segment::{self, Entry, FIRST_OFFSET, SegmentFile},
     tables::{self, Applied, Fields, Position, meta},
@@ -37,7 +38,8 @@ pub(super) fn all(
     let dir_of_segments = dir.join("segments");
     let name = |name: &String| name.strip_suffix(".seg").and_then(|stem| stem.parse::<u32>().ok());
     let names = RealDisk.list(&dir_of_segments).map_err(Fault::from)?;
-    let mut numbers: Vec<u32> = names.iter().filter_map(name).collect();
+    let mark = Mark::read(&closed.chain)?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(name).filter(|number| *number >= mark.segment).collect();
     numbers.sort_unstable();
     if numbers.windows(2).any(|pair| pair[1] != pair[0].saturating_add(1)) {
         found.note("segments", None, format!("there is a gap in {numbers:?}"));
