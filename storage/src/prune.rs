@@ -83,7 +83,10 @@ impl Mark {
     /// The mark of a folder.
     pub(crate) fn read(env: &Env) -> Result<Self, Fault> {
         let row = env.snapshot()?.get(tables::CHAIN_META, meta::PRUNED, Self::decode)?;
-        row.map_or(Ok(Self::default()), |mark| mark.ok_or_else(|| Fault::corrupt("the pruned row does not decode")))
+        row.map_or_else(
+            || Ok(Self::default()),
+            |mark| mark.ok_or_else(|| Fault::corrupt("the pruned row does not decode")),
+        )
     }
 }
 
