@@ -171,9 +171,9 @@ fn a_chain_goes_on_from_a_snapshot_of_its_state() {
     let mut node = start(&chain, &b).expect("it serves");
     assert_eq!(home.state(&node.rpc, exported), expected);
     let old = node.rpc.refusal("eth_getBlockByNumber", json!(["0x1", false]));
-    assert!(old.message.contains("not available"), "{}", old.message);
+    assert!(old.message.contains("is not kept"), "{}", old.message);
     let old = node.rpc.refusal("eth_getLogs", json!([{"fromBlock": "0x1"}]));
-    assert!(old.message.contains("not available"), "{}", old.message);
+    assert!(old.message.contains("is not kept"), "{}", old.message);
     // It makes blocks, over the end of an epoch, also after a restart.
     reaches(&node.rpc, exported + EPOCH_HEIGHTS + 1);
     let paid = quantity(&node.rpc.call("eth_getBalance", json!([Address::repeat_byte(0x40), "latest"])));
@@ -284,7 +284,7 @@ fn nodes_made_of_nothing_join_a_running_network_by_its_state() {
     net.reach(&[3, 4], now + 8);
     for node in [3, 4] {
         let old = net.nodes[node].refusal("eth_getBlockByNumber", json!(["0x1", false]));
-        assert!(old.message.contains("not available"), "{}", old.message);
+        assert!(old.message.contains("is not kept"), "{}", old.message);
     }
     net.agree(now);
     // Without one of the others, nothing is final unless the validator votes.
@@ -322,7 +322,7 @@ fn nodes_made_of_a_snapshot_follow_a_running_network_and_vote_in_it() {
     net.agree(exported);
     for node in [3, 4] {
         let old = net.nodes[node].refusal("eth_getBlockByNumber", json!(["0x1", false]));
-        assert!(old.message.contains("not available"), "{}", old.message);
+        assert!(old.message.contains("is not kept"), "{}", old.message);
     }
     // A validator that proposes knows again what it may sign.
     let genesis: Value = serde_json::from_slice(&std::fs::read(&chain).expect("readable")).expect("JSON");
