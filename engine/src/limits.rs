@@ -15,6 +15,8 @@
 //! | final blocks that are being fetched | [`FINALS_MAX`] | the newest but one leaves |
 //! | ranges asked for or not executed yet | [`SYNC_RANGES_MAX`], of [`RANGE_BLOCKS_MAX`] and [`LETTER_BYTES_MAX`] each | nothing more is asked for |
 //! | peers that may be asked | [`PEERS_MAX`] | further ones are not asked |
+//! | parts of a state on their way to a node that takes it over | 16, of [`STATE_PIECE_BYTES_MAX`] | nothing more is asked for |
+//! | what shows that a block is final, kept for whoever asks for the next piece | one, [`STATE_HEAD_BYTES_MAX`] | the newest stays |
 //! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
 //! | tail headers that others may ask for | [`TAIL_HEADERS_MAX`] | the oldest leaves |
 //! | access lists whose blocks are not executed yet | [`LISTS_MAX`] | later ones are not taken |

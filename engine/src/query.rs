@@ -355,6 +355,9 @@ impl Query {
                 let is_kept = |kept: &KeptHead| kept.from == from && Some(kept.block) == block;
                 if !kept.as_ref().is_some_and(is_kept) {
                     let (block, bytes) = self.store.state_head(block, from).ok()?;
+                    if u64::try_from(bytes.len()).map_or(true, |length| length > limits::STATE_HEAD_BYTES_MAX) {
+                        return None;
+                    }
                     *kept = Some(KeptHead { from, block, bytes });
                 }
                 let KeptHead { block, bytes, .. } = kept.as_ref()?;

@@ -38,6 +38,9 @@ const VERSION: (u16, u16) = (1, 0);
 /// Bytes of the smallest row.
 const ROW_BYTES_MIN: usize = 33;
 
+/// Accounts of one chunk whose slots do not fit: each takes a quarter of it.
+pub(super) const APART_MAX: usize = 4;
+
 /// Why a chunk is not what it has to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
@@ -61,6 +64,9 @@ pub enum ChunkError {
     /// A code is missing.
     #[error("code {0} of an account is missing")]
     NoCode(B256),
+    /// It puts off the slots of more accounts than it need.
+    #[error("it has the slots of {0} accounts apart, at most {APART_MAX} need that")]
+    Apart(usize),
     /// A code that no account names.
     #[error("code {0} is no account's")]
     StrayCode(B256),

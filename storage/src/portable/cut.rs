@@ -75,8 +75,10 @@ impl Cutter<'_> {
             left > 0
         })?;
         let storage = if left == 0 { Storage::Apart(leaf.storage.hash) } else { Storage::Here(slots) };
+        // Slots that were read and do not fit were read as well: a chunk ends with its fourth such account.
+        let read = if left == 0 { self.chunk_bytes.div_ceil(4) } else { 0 };
         let row = Row { key: *key, account: leaf.account, storage };
-        *bytes = bytes.saturating_add(row.size());
+        *bytes = bytes.saturating_add(row.size()).saturating_add(read);
         let hash = leaf.account.code_hash;
         if hash != KECCAK256_EMPTY && !codes.contains_key(&hash) {
             let code = self.view.code(hash).map_err(|error| PortableError::Store(error.to_string()))?;

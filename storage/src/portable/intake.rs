@@ -17,7 +17,7 @@ use engine::{
 
 use super::{
     ChunkError, Foundation, PortableError, Progress,
-    chunk::{Accounts, Body, Checked, Chunk, Slots, Storage},
+    chunk::{APART_MAX, Accounts, Body, Checked, Chunk, Slots, Storage},
     gaps::{Gap, Gaps},
     manifest::Part,
     nodes,
@@ -169,12 +169,16 @@ impl Intake {
     /// [`PortableError::Store`]; inside, the reason why it is none.
     pub fn take(&mut self, root: B256, bytes: &[u8]) -> Result<Result<Part, ChunkError>, PortableError> {
         let chunk = Chunk::decode(bytes);
-        let checked = match chunk.and_then(|chunk| chunk.check(root).map(|checked| (chunk, checked))) {
+        let (chunk, checked) = match chunk.and_then(|chunk| chunk.check(root).map(|checked| (chunk, checked))) {
             Ok(checked) => checked,
             Err(error) => return Ok(Err(error)),
         };
-        self.write(&checked.0, &checked.1)?;
-        Ok(Ok(checked.1.part))
+        // What is missing must not grow by what somebody makes up.
+        if checked.part.apart.len() > APART_MAX {
+            return Ok(Err(ChunkError::Apart(checked.part.apart.len())));
+        }
+        self.write(&chunk, &checked)?;
+        Ok(Ok(checked.part))
     }
 
     /// Writes the rows of a chunk that are missing, with what is missing then.

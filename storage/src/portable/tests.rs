@@ -343,7 +343,7 @@ fn encodings_are_pinned() {
     assert_eq!(Manifest::parse(manifest.as_bytes()).map(|manifest| manifest.to_json()), Ok(manifest.clone()));
     let pinned = [
         "8a9fe3d06dd75c887438b88af432644c92b2ec46cfa296af1bfb9bf60c7dd31f",
-        "50a746d393f7632fae617c806b6f53ce8e74a0ea39626b8215c32d7c1721cfa3",
+        "0903b8944bebdd424ad66f3f8f9096c6acc3edd2baf27ceca61f9d72c6df33d8",
     ];
     assert_eq!([digest(&blocks), digest(manifest.as_bytes())], pinned, "{manifest}");
 }

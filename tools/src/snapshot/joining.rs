@@ -29,7 +29,10 @@ use storage::{
     Config,
     portable::{Foundation, Gap, Head, Held, Intake, Part},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use super::judge::judge_head;
 
@@ -41,6 +44,8 @@ const PARTS_PER_PEER_MAX: usize = 2;
 const REST: Duration = Duration::from_millis(500);
 /// How long nobody may give anything of a state before another one is looked for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a peer may take for all that shows its block to be final.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a person is told.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
@@ -127,10 +132,10 @@ async fn found<G: Givers>(
         named.sort_by_key(|(_, peers)| std::cmp::Reverse(peers.len()));
         for (block, peers) in named {
             for peer in peers {
-                match head_of(givers, peer, block, judge).await {
-                    Ok(Some(foundation)) => return Some((block, foundation)),
-                    Ok(None) => {}
-                    Err(error) => {
+                match timeout(HEAD_TIME_MAX, head_of(givers, peer, block, judge)).await {
+                    Ok(Ok(Some(foundation))) => return Some((block, foundation)),
+                    Ok(Ok(None)) | Err(_) => {}
+                    Ok(Err(error)) => {
                         tracing::warn!(peer, %error, "a peer's word on the state is refused");
                         givers.refuse(peer, "it does not show that the block is final whose state it gives");
                     }
@@ -180,10 +185,11 @@ async fn head_of<G: Givers>(
         ensure!(slice.block == block, "a slice of the head of {}, not of {block}", slice.block);
         let total = slice.total;
         ensure!(total <= limits::STATE_HEAD_BYTES_MAX, "a head of {total} bytes");
+        let due = total.saturating_sub(at).min(u64::try_from(limits::STATE_PART_BYTES)?);
+        let found = slice.bytes.len();
+        ensure!(u64::try_from(found)? == due, "{found} bytes from {at} on of a head of {total}, not {due}");
         bytes.extend_from_slice(&slice.bytes);
-        let length = u64::try_from(bytes.len())?;
-        ensure!(length <= total && (length == total || !slice.bytes.is_empty()), "{length} bytes of a head of {total}");
-        if length == total {
+        if u64::try_from(bytes.len())? == total {
             break;
         }
     }

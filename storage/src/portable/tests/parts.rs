@@ -3,7 +3,7 @@
 use engine::{genesis::OrderingParams, types::Epoch};
 
 use super::*;
-use crate::portable::{Gap, Head, Held, Intake, serve::part};
+use crate::portable::{ChunkError, Gap, Head, Held, Intake, serve::part};
 
 const STEP: u64 = 4;
 
@@ -100,6 +100,33 @@ fn a_state_is_taken_over_in_any_order_while_its_chain_goes_on() {
         advance(&made, &mut state);
         check_state(&made, &state);
     }
+}
+
+/// That an account has slots is shown by their root alone, however few there are.
+#[test]
+fn a_part_that_puts_off_slots_that_fit_is_refused() {
+    let home = tempfile::tempdir().expect("a folder");
+    let chain = stepping(26);
+    let (store, ..) = giver(&home.path().join("a"), &chain);
+    let (block, root) = {
+        let header = store.header(Height(STEP)).expect("kept").expect("a header");
+        (header.seal(), header.state_root)
+    };
+    let mut part = Chunk::decode(&store.state_part(block, None, B256::ZERO).expect("a part")).expect("it decodes");
+    let roots = part.check(root).expect("it is right").roots;
+    let Body::Accounts(accounts) = &mut part.body else { panic!("accounts") };
+    let mut put_off = 0;
+    for (row, root) in accounts.rows.iter_mut().zip(roots) {
+        if row.storage != Storage::Here(Vec::new()) {
+            row.storage = Storage::Apart(root);
+            put_off += 1;
+        }
+    }
+    assert!(put_off > 4, "{put_off}");
+    part.check(root).expect("nothing of it is wrong");
+    let mut intake = Intake::open(&config(&home.path().join("b")), &chain, block).expect("it is empty");
+    let refused = intake.take(root, &part.encode()).expect("the store works");
+    assert_eq!(refused, Err(ChunkError::Apart(put_off)));
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Peers {
         let manner = self.manners[usize::try_from(peer).unwrap()];
         let slice = |block: B256, bytes: Bytes, at: u64| {
             let at = usize::try_from(at).unwrap();
-            let end = (at + 1_000).min(bytes.len());
+            let end = (at + limits::STATE_PART_BYTES).min(bytes.len());
             let total = bytes.len() as u64;
             HeadSlice { block, total, bytes: bytes.slice(at..end) }.encoded().into()
         };
