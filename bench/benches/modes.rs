@@ -18,7 +18,7 @@ mod lab;
 
 use std::time::{Duration, Instant};
 
-use bench::{Contention, ceiling::makespan};
+use bench::{Contention, ceiling::makespan, spread::spread};
 use engine::{
     ports::Store as _,
     types::{AccessList, Block},
@@ -215,12 +215,6 @@ impl Case {
         let sum: f64 = times.iter().sum();
         (sum / makespan(&times, &dependencies, 2), sum / makespan(&times, &independent, 2))
     }
-}
-
-/// Median, least and most.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_unstable_by(f64::total_cmp);
-    (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
 fn seconds(spans: &[Duration]) -> Vec<f64> {

@@ -4,6 +4,7 @@
 //! changes, one after the other, and both must give the same.
 #![expect(missing_docs, clippy::print_stdout, reason = "criterion_group makes a public function; ratios are printed")]
 
+mod durable;
 #[path = "walker/mod.rs"]
 mod walker;
 

@@ -41,6 +41,8 @@ pub mod rng;
 
 pub mod ceiling;
 
+pub mod spread;
+
 pub mod worst;
 
 pub use accounts::{AccountId, Accounts};

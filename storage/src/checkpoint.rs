@@ -18,7 +18,7 @@ use engine::types::Height;
 
 use crate::{
     error::Fault,
-    kv::{Table, WriteTxn},
+    kv::{Env, KvError, Table, WriteTxn},
     metrics, prefetch, prune,
     snapshot::StateSnapshot,
     store::Inner,
@@ -48,6 +48,9 @@ pub(crate) struct Checkpointed {
 
 /// A key with its value, `None` to delete it.
 pub(crate) type Row = (Vec<u8>, Option<Vec<u8>>);
+
+/// Reads the pages of rows before they are written.
+pub(crate) type Ahead = fn(&Env, &[(Table, &[Row])]) -> Result<(), KvError>;
 
 /// Rows that lead from one trie to another, by table.
 pub(crate) struct Batch<'a> {
@@ -170,17 +173,22 @@ pub(crate) fn write_rows(txn: &mut WriteTxn<'_>, table: Table, rows: &[Row]) -> 
 
 /// Writes a checkpoint of everything durable; a failure poisons the store. On a full disk nothing is written.
 pub(crate) fn run(inner: &Arc<Inner>) -> Result<(), Fault> {
+    run_with(inner, prefetch::pages)
+}
+
+/// The same, with what reads pages ahead of the writer.
+pub(crate) fn run_with(inner: &Arc<Inner>, ahead: Ahead) -> Result<(), Fault> {
     let mut checkpointed = inner.checkpointed.lock();
     inner.check()?;
     inner.place.check(0)?;
-    write(inner, &mut checkpointed).map_err(|fault| inner.poison(fault))?;
+    write(inner, &mut checkpointed, ahead).map_err(|fault| inner.poison(fault))?;
     drop(checkpointed);
     let own = Arc::clone(inner);
     inner.housekeeper.submit(Box::new(move || prune::run(&own)));
     Ok(())
 }
 
-fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
+fn write(inner: &Inner, checkpointed: &mut Checkpointed, ahead: Ahead) -> Result<(), Fault> {
     let start = Instant::now();
     let (height, trie) = inner.blocks.newest_trie();
     inner.past.absorb(&inner.snapshots);
@@ -190,7 +198,7 @@ fn write(inner: &Inner, checkpointed: &mut Checkpointed) -> Result<(), Fault> {
         let batch = Batch::collect(&checkpointed.trie, &trie, &inner.snapshots, checkpointed.next_storage_id)?;
         let applied = Applied { height, hash, root: trie.hash };
         inner.past.seal(height)?;
-        prefetch::pages(&inner.state, &batch.tables())?;
+        ahead(&inner.state, &batch.tables())?;
         write_state(inner, &batch, applied)?;
         let rows = inner.state.snapshot()?;
         inner.snapshots.replace(StateSnapshot::new(rows, height));

@@ -11,6 +11,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
 };
 
 use mdbx::{
@@ -347,6 +348,9 @@ impl WriteTxn<'_> {
     pub(crate) fn commit(self) -> Result<(), KvError> {
         metrics::CHECKPOINT_BYTES.add(self.bytes);
         metrics::CHECKPOINT_ROWS.add(self.rows);
-        self.txn.commit().map_err(|error| KvError::new("committing", "transaction", error))
+        let start = Instant::now();
+        self.txn.commit().map_err(|error| KvError::new("committing", "transaction", error))?;
+        metrics::elapsed(&metrics::CHECKPOINT_COMMIT_BUSY, start);
+        Ok(())
     }
 }

@@ -18,6 +18,8 @@ pub static LOG_BYTES: Counter = Counter::new("storage_log_bytes_total");
 pub static CHECKPOINT_BYTES: Counter = Counter::new("storage_checkpoint_bytes_total");
 /// Rows written or deleted by checkpoints.
 pub static CHECKPOINT_ROWS: Counter = Counter::new("storage_checkpoint_row_total");
+/// Rows whose pages were read ahead of a checkpoint, as they were not in memory.
+pub static PREFETCHED: Counter = Counter::new("storage_prefetch_row_total");
 /// Accounts and slots that were found in the cache above MDBX.
 pub static CACHE_HIT: Counter = Counter::new("storage_cache_hit_total");
 /// Rows read from MDBX.
@@ -34,6 +36,8 @@ pub static SYNC_BUSY: Counter = Counter::new("storage_sync_busy_nanoseconds_tota
 pub static COMMIT_STALLED: Counter = Counter::new("storage_commit_stalled_nanoseconds_total");
 /// Nanoseconds the checkpoint thread worked.
 pub static CHECKPOINT_BUSY: Counter = Counter::new("storage_checkpoint_busy_nanoseconds_total");
+/// Nanoseconds of them in which MDBX made rows durable.
+pub static CHECKPOINT_COMMIT_BUSY: Counter = Counter::new("storage_checkpoint_commit_busy_nanoseconds_total");
 /// Checkpoints written.
 pub static CHECKPOINT: Counter = Counter::new("storage_checkpoint_total");
 /// Rows that were compared with what they must be.
@@ -59,6 +63,7 @@ pub fn export() {
         &INDEX_BUSY,
         &CHECKPOINT_BYTES,
         &CHECKPOINT_ROWS,
+        &PREFETCHED,
         &CACHE_HIT,
         &READ,
         &KECCAK,
@@ -67,6 +72,7 @@ pub fn export() {
         &SYNC_BUSY,
         &COMMIT_STALLED,
         &CHECKPOINT_BUSY,
+        &CHECKPOINT_COMMIT_BUSY,
         &CHECKPOINT,
         &ROOT_BUSY,
         &SCRUB_ROWS,

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     checkpoint::Row,
     kv::{Env, KvError, Table},
+    metrics,
 };
 
 /// Rows that tell where the others are.
@@ -40,6 +41,7 @@ pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<(), KvError
     if begun.elapsed() < COLD.saturating_mul(u32::try_from(samples).unwrap_or(u32::MAX)) {
         return Ok(());
     }
+    metrics::PREFETCHED.add(u64::try_from(rows.len()).unwrap_or(u64::MAX));
     let part = rows.len().div_ceil(THREADS).max(ROWS_MIN);
     let touch = |part: &[(Table, &[u8])]| part.iter().try_for_each(|(table, key)| snapshot.touch(*table, key));
     thread::scope(|scope| {

@@ -7,13 +7,14 @@ pub mod world;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use engine::genesis::ChainSpec;
+use engine::{genesis::ChainSpec, ports::StoreError};
 
 use crate::{
-    Config, Database, OpenError,
+    Config, Database, OpenError, checkpoint,
     disk::{Disk, faulty::FaultyDisk},
     failpoint::{Action, FailPoints},
     store::CheckpointPolicy,
+    trie::evict,
 };
 
 /// The disk of such a machine.
@@ -63,4 +64,18 @@ impl TornDisk {
 pub fn crash(store: Database) {
     store.stop_threads();
     drop(store);
+}
+
+/// Bytes of the nodes that the trie of the newest checkpoint has in memory.
+#[must_use]
+pub fn trie_bytes(store: &Database) -> usize {
+    evict::resident_bytes(&store.inner.checkpointed.lock().trie)
+}
+
+/// Writes a checkpoint as [`Database::checkpoint`] does, but reads nothing ahead of its one writer.
+///
+/// # Errors
+/// As [`Database::checkpoint`].
+pub fn checkpoint_serially(store: &Database) -> Result<(), StoreError> {
+    Ok(checkpoint::run_with(&store.inner, |_, _| Ok(()))?)
 }

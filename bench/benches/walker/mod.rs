@@ -7,9 +7,9 @@ use std::{borrow::Cow, ops::ControlFlow, path::Path};
 
 use alloy_primitives::{B256, U256};
 use alloy_trie::{BranchNodeCompact, HashBuilder, Nibbles, TrieMask};
-use mdbx::{
-    Database as Dbi, DatabaseFlags, Environment, EnvironmentFlags, Geometry, Mode, Ro, SyncMode, TxUnsync, WriteFlags,
-};
+use mdbx::{Database as Dbi, Environment, Ro, TxUnsync, WriteFlags};
+
+use crate::durable;
 
 /// Rows in one transaction while loading.
 const CHUNK_ROWS: usize = 500_000;
@@ -27,20 +27,7 @@ pub(crate) struct Walker {
 impl Walker {
     /// Stores a trie with these leaves, in order of key; gives its root as well.
     pub(crate) fn load(folder: &Path, leaves: &[(B256, U256)]) -> (Self, B256) {
-        let env = Environment::builder()
-            .set_max_dbs(2)
-            .set_geometry(Geometry { size: Some(0..64 << 30), growth_step: Some(64 << 20), ..Geometry::default() })
-            .set_flags(EnvironmentFlags {
-                mode: Mode::ReadWrite { sync_mode: SyncMode::Durable },
-                no_rdahead: true,
-                ..EnvironmentFlags::default()
-            })
-            .open(folder)
-            .expect("a new folder can be opened");
-        let txn = env.begin_rw_unsync().expect("nobody else writes");
-        let create = |name| txn.create_db(Some(name), DatabaseFlags::empty()).expect("a new table");
-        let (nodes, slots) = (create("nodes"), create("slots"));
-        txn.commit().expect("the disk takes it");
+        let (env, [nodes, slots]) = durable::open(folder, ["nodes", "slots"]);
         let walker = Self { env, nodes, slots };
         let mut builder = HashBuilder::default().with_updates(true);
         for chunk in leaves.chunks(CHUNK_ROWS) {

@@ -100,7 +100,7 @@ impl Sweep {
 }
 
 /// Bytes of the trie's nodes in memory.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn resident_bytes(trie: &StateTrie) -> usize {
     Sweep { excess: 0, force: false, drops_leaves: false, resident: 0 }.run(trie)
 }
