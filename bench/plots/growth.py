@@ -28,22 +28,26 @@ def read():
     return dict(sorted(rounds.items()))
 
 
-def main():
-    rounds = read()
+def draw(axes, rounds, parts, name):
+    """Medians of the sum of some parts, with least and most, and the line a * log10(n) with the least squares."""
     sizes = list(rounds)
-    totals = {entries: [sum(parts) for parts in rounds[entries]] for entries in sizes}
-    medians = [statistics.median(totals[entries]) for entries in sizes]
-    # The one line through the origin with the least squares: a * log10(n).
+    sums = [[sum(costs[PARTS.index(part)] for part in parts) for costs in rounds[entries]] for entries in sizes]
+    medians = [statistics.median(values) for values in sums]
+    below = [median - min(values) for median, values in zip(medians, sums)]
+    above = [max(values) - median for median, values in zip(medians, sums)]
+    points = axes.errorbar(sizes, medians, yerr=[below, above], fmt="o", capsize=4, label=name)
     logs = [math.log10(entries) for entries in sizes]
     a = sum(x * y for x, y in zip(logs, medians)) / sum(x * x for x in logs)
+    line = [a * x for x in logs]
+    axes.plot(sizes, line, "--", color=points[0].get_color(), label=f"{a:.1f} ms * log10(entries)")
+
+
+def main():
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    below = [median - min(totals[entries]) for entries, median in zip(sizes, medians)]
-    above = [max(totals[entries]) - median for entries, median in zip(sizes, medians)]
-    axes.errorbar(sizes, medians, yerr=[below, above], fmt="o", capsize=4, label="a block: median, least and most")
-    axes.plot(sizes, [a * x for x in logs], "--", label=f"{a:.2f} ms * log10(entries)")
-    for index, part in enumerate(PARTS):
-        values = [statistics.median(parts[index] for parts in rounds[entries]) for entries in sizes]
-        axes.plot(sizes, values, ".-", linewidth=1, alpha=0.6, label=part)
+    rounds = read()
+    draw(axes, rounds, PARTS, "a block and its part of a checkpoint")
+    draw(axes, rounds, ["root", "commit"], "root and commit alone")
+    draw(axes, rounds, ["commit"], "commit alone")
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("entries of the state")

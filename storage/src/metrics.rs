@@ -20,6 +20,8 @@ pub static CHECKPOINT_BYTES: Counter = Counter::new("storage_checkpoint_bytes_to
 pub static CHECKPOINT_ROWS: Counter = Counter::new("storage_checkpoint_row_total");
 /// Rows whose pages were read ahead of a checkpoint, as they were not in memory.
 pub static PREFETCHED: Counter = Counter::new("storage_prefetch_row_total");
+/// Nanoseconds in which they were.
+pub static PREFETCH_BUSY: Counter = Counter::new("storage_prefetch_busy_nanoseconds_total");
 /// Accounts and slots that were found in the cache above MDBX.
 pub static CACHE_HIT: Counter = Counter::new("storage_cache_hit_total");
 /// Rows read from MDBX.
@@ -64,6 +66,7 @@ pub fn export() {
         &CHECKPOINT_BYTES,
         &CHECKPOINT_ROWS,
         &PREFETCHED,
+        &PREFETCH_BUSY,
         &CACHE_HIT,
         &READ,
         &KECCAK,

@@ -49,5 +49,7 @@ pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<(), KvError
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+    })?;
+    metrics::elapsed(&metrics::PREFETCH_BUSY, begun);
+    Ok(())
 }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use bench::rng::Rng;
-
 use storage::{metrics, testing};
 
 use crate::{
@@ -29,19 +28,33 @@ const PAGE_BYTES: u64 = 4_096;
 /// Threads that read at once, as many as read ahead of a checkpoint.
 const THREADS: u64 = 32;
 
-/// What a checkpoint took.
+/// How a checkpoint is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By its one writer alone, from the disk.
+    Alone,
+    /// With pages read ahead of the writer.
+    Ahead,
+    /// By its one writer alone, with all pages in memory: what it takes to read nothing.
+    Warm,
+}
+
+const WAYS: [Way; 3] = [Way::Alone, Way::Ahead, Way::Warm];
+
+/// What a checkpoint took, in seconds and counts.
 struct Taken {
-    seconds: f64,
-    /// Of them until MDBX had all rows and began to make them durable.
+    all: f64,
+    /// Until MDBX had all rows and began to make them durable.
     applied: f64,
+    /// Of that reading ahead.
+    ahead: f64,
     rows: u64,
-    read_ahead: u64,
     /// Pages waited for.
     faults: u64,
 }
 
 /// Commits blocks, takes the state out of memory and writes the checkpoint.
-fn checkpoint(world: &mut World, scale: &Scale, serially: bool) -> Taken {
+fn checkpoint(world: &mut World, scale: &Scale, way: Way) -> Taken {
     for _ in 0..BLOCKS {
         let entries = world.random(0..world.slots, scale.changed);
         let changes = world.changes(entries);
@@ -49,63 +62,63 @@ fn checkpoint(world: &mut World, scale: &Scale, serially: bool) -> Taken {
         world.commit(block);
     }
     drop_pages(&world.file());
-    let counts = || (metrics::CHECKPOINT_ROWS.value(), metrics::PREFETCHED.value(), major_faults());
-    let (rows, read_ahead, faults) = counts();
-    let committing = metrics::CHECKPOINT_COMMIT_BUSY.value();
-    let begun = Instant::now();
-    if serially {
-        testing::checkpoint_serially(&world.store).expect("the disk takes a checkpoint");
-    } else {
-        world.store.checkpoint().expect("the disk takes a checkpoint");
+    if way == Way::Warm {
+        world.read_pages();
     }
-    let (seconds, now) = (begun.elapsed().as_secs_f64(), counts());
-    let committing = Duration::from_nanos(metrics::CHECKPOINT_COMMIT_BUSY.value() - committing);
-    let applied = seconds - committing.as_secs_f64();
-    Taken { seconds, applied, rows: now.0 - rows, read_ahead: now.1 - read_ahead, faults: now.2 - faults }
+    let (rows, faults, read_ahead) = (metrics::CHECKPOINT_ROWS.value(), major_faults(), metrics::PREFETCHED.value());
+    let (ahead, committing) = (metrics::PREFETCH_BUSY.value(), metrics::CHECKPOINT_COMMIT_BUSY.value());
+    let begun = Instant::now();
+    let outcome = if way == Way::Ahead { world.store.checkpoint() } else { testing::checkpoint_serially(&world.store) };
+    outcome.expect("the disk takes a checkpoint");
+    let all = begun.elapsed().as_secs_f64();
+    let seconds = |now: u64, before: u64| Duration::from_nanos(now - before).as_secs_f64();
+    let (rows, faults) = (metrics::CHECKPOINT_ROWS.value() - rows, major_faults() - faults);
+    if scale.measures {
+        let pages_min = u64::try_from(scale.changed).expect("a small number") / 2;
+        assert_eq!(faults >= pages_min, way != Way::Warm, "{faults} pages were not in memory: no figure");
+        assert_eq!(metrics::PREFETCHED.value() - read_ahead >= pages_min, way == Way::Ahead, "rows are read ahead");
+    }
+    Taken {
+        all,
+        applied: all - seconds(metrics::CHECKPOINT_COMMIT_BUSY.value(), committing),
+        ahead: seconds(metrics::PREFETCH_BUSY.value(), ahead),
+        rows,
+        faults,
+    }
 }
 
-/// Measures both, one after the other.
+/// Measures all ways, one after the other.
 #[expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 pub(crate) fn run(world: &mut World, scale: &Scale) {
-    let [mut ahead, mut serial] = [Vec::new(), Vec::new()];
-    let mut disk = Vec::new();
-    // The first two bring the trie into memory.
+    let (mut rounds, mut disk) = (Vec::new(), Vec::new());
+    // The first one brings the trie into memory.
     for round in 0..=scale.rounds {
-        let taken = [false, true].map(|serially| checkpoint(world, scale, serially));
-        let [with, without] = &taken;
-        assert_eq!(without.read_ahead, 0, "the serial writer reads nothing ahead");
-        if scale.measures {
-            assert!(with.read_ahead > 0, "pages are read ahead: they are not in memory");
-            let pages_min = u64::try_from(scale.changed).expect("a small number") / 2;
-            let faults = [with.faults, without.faults];
-            assert!(
-                faults.iter().all(|faults| *faults >= pages_min),
-                "no figure of pages in memory: {faults:?} faults"
-            );
-        }
+        let taken = WAYS.map(|way| checkpoint(world, scale, way));
         if round > 0 {
-            let [with, without] = taken;
-            ahead.push(with);
-            serial.push(without);
+            rounds.push(taken);
             let pages = if scale.measures { 10_000 } else { 64 };
             let [one, many] = [1, THREADS].map(|threads| disk_time(&world.file(), threads, pages));
             disk.push(one / many);
         }
     }
-    let told_of = |side: &[Taken]| {
-        let (rows, faults) = (side.iter().map(|taken| taken.rows as f64), side.iter().map(|taken| taken.faults as f64));
-        let (seconds, applied) = (side.iter().map(|taken| taken.seconds), side.iter().map(|taken| taken.applied));
-        let (seconds, applied) = (told(seconds, 2), told(applied, 2));
-        format!("{applied} s, {seconds} s until durable; {} rows, {} pages waited for", told(rows, 0), told(faults, 0))
-    };
-    let faster =
-        |of: fn(&Taken) -> f64| told(serial.iter().zip(&ahead).map(|(serial, ahead)| of(serial) / of(ahead)), 1);
-    println!("cold: a checkpoint of {BLOCKS} blocks of {} of {} slots", scale.changed, world.slots);
-    println!("  one writer alone       {}", told_of(&serial));
-    println!("  pages read ahead       {}", told_of(&ahead));
-    println!("  reading ahead is       {} times as fast", faster(|taken| taken.applied));
-    println!("    until it is durable  {}", faster(|taken| taken.seconds));
-    println!("  the disk reads         {} times as fast by {THREADS} threads", told(disk, 1));
+    println!("cold: a checkpoint of {BLOCKS} blocks of {} of {} slots, in s", scale.changed, world.slots);
+    for (way, name) in ["one writer alone", "pages read ahead", "pages in memory"].into_iter().enumerate() {
+        let of = |part: fn(&Taken) -> f64, digits| told(rounds.iter().map(|taken| part(&taken[way])), digits);
+        println!(
+            "  {name:<18} {}, of that reading ahead {}; until durable {}; {} rows, {} pages waited for",
+            of(|taken| taken.applied, 2),
+            of(|taken| taken.ahead, 2),
+            of(|taken| taken.all, 2),
+            of(|taken| taken.rows as f64, 0),
+            of(|taken| taken.faults as f64, 0),
+        );
+    }
+    let times = |of: fn(&[Taken; 3]) -> f64| told(rounds.iter().map(of), 1);
+    println!("  reading ahead is   {} times as fast", times(|[alone, ahead, _]| alone.applied / ahead.applied));
+    println!("    until durable    {}", times(|[alone, ahead, _]| alone.all / ahead.all));
+    let reading = |[alone, ahead, warm]: &[Taken; 3]| (alone.applied - warm.applied) / (ahead.applied - warm.applied);
+    println!("    reading alone    {}", times(reading));
+    println!("  the disk reads     {} times as fast by {THREADS} threads", told(disk, 1));
 }
 
 /// Seconds in which so many threads read pages of a file that is not in memory, at random, a number of them in all.

@@ -25,6 +25,8 @@ struct Figures {
     ours: Vec<f64>,
     theirs: Vec<f64>,
     /// Of ours until the block was durable.
+    durable: Vec<f64>,
+    /// Of that inside fdatasync.
     synced: Vec<f64>,
     checkpoints: Vec<f64>,
     bytes: Vec<f64>,
@@ -42,9 +44,10 @@ impl Figures {
             let changes = world.changes(entries);
             let rows = rows(&changes);
             let (block, _) = world.block(changes);
-            let busy = metrics::COMMIT_BUSY.value();
+            let (busy, syncing) = (metrics::COMMIT_BUSY.value(), metrics::SYNC_BUSY.value());
             self.ours.push(world.commit(block).as_secs_f64());
-            self.synced.push(Duration::from_nanos(metrics::COMMIT_BUSY.value() - busy).as_secs_f64());
+            self.durable.push(Duration::from_nanos(metrics::COMMIT_BUSY.value() - busy).as_secs_f64());
+            self.synced.push(Duration::from_nanos(metrics::SYNC_BUSY.value() - syncing).as_secs_f64());
             let (bytes, start) = (written("thread-self"), Instant::now());
             flat.commit(&rows);
             self.theirs.push(start.elapsed().as_secs_f64());
@@ -68,14 +71,18 @@ pub(crate) fn run(world: &mut World, flat: &Flat, scale: &Scale) {
         figures.round(world, flat, scale);
     }
     let milliseconds = |seconds: &[f64]| told(seconds.iter().map(|seconds| seconds * 1e3), 2);
-    let times = |theirs: &[f64], ours: &[f64]| theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours).collect();
+    let times = |theirs: &[f64], ours: &[f64]| -> Vec<f64> {
+        theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours).collect()
+    };
     let Figures { ours, theirs, .. } = &figures;
-    let (faster, fewer): (Vec<f64>, Vec<f64>) = (times(theirs, ours), times(&figures.their_bytes, &figures.bytes));
+    let (faster, fewer) = (times(theirs, ours), times(&figures.their_bytes, &figures.bytes));
     println!("durable: blocks of {} of {} slots, {} for a checkpoint", scale.changed, world.slots, scale.blocks);
     println!("  a block acknowledged by the store  {} ms", milliseconds(ours));
-    println!("    of that until it is durable      {} ms", milliseconds(&figures.synced));
+    println!("    of that until it is durable      {} ms", milliseconds(&figures.durable));
+    println!("      of that inside fdatasync       {} ms", milliseconds(&figures.synced));
     println!("  a block committed by MDBX          {} ms", milliseconds(theirs));
     println!("  the store is faster                {} times", told(faster, 1));
+    println!("    until it is durable              {}", told(times(theirs, &figures.durable), 1));
     println!("  a checkpoint, beside these         {} s", told(figures.checkpoints.iter().copied(), 2));
     println!("  bytes a slot, the store            {}", told(figures.bytes.iter().copied(), 0));
     println!("    of that in checkpoints           {}", told(figures.checkpoint_bytes.iter().copied(), 0));

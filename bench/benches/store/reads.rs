@@ -50,7 +50,7 @@ pub(crate) fn run(world: &World, flat: &Flat, scale: &Scale) {
         let waited = major_faults() - faults;
         assert!(!scale.measures || waited >= few / 2, "no figure of pages in memory: {waited} faults");
         // Into memory in order, then into this process's map.
-        black_box(std::fs::read(world.file()).expect("the file is readable"));
+        world.read_pages();
         read(world, fresh(many));
         let slots = fresh(many);
         let (hits, reads) = (metrics::CACHE_HIT.value(), metrics::READ.value());

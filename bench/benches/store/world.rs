@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hint::black_box,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -65,6 +66,11 @@ impl World {
     /// The file that holds its state.
     pub(crate) fn file(&self) -> PathBuf {
         self.home.path().join("store/state/mdbx.dat")
+    }
+
+    /// Brings the file with its state into memory.
+    pub(crate) fn read_pages(&self) {
+        black_box(std::fs::read(self.file()).expect("the file is readable"));
     }
 
     /// A new folder on the same disk.
