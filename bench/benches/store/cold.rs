@@ -1,7 +1,7 @@
 //! A checkpoint of rows whose pages are on the disk: with pages read ahead, and by its one writer alone.
 //!
-//! How much reading ahead can win is the disk's: what it reads at once, of what it reads one by one. That is measured in
-//! the same run, on the same file.
+//! How much reading ahead can win is the disk's: what it reads at once, of what it reads one by one. That is measured
+//! in the same run, on the same file.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use crate::{
 const BLOCKS: usize = 2;
 
 /// What is read at once.
-const PAGE_BYTES: u64 = 4_096;
+const PAGE_BYTES: usize = 4_096;
 
 /// Threads that read at once, as many as read ahead of a checkpoint.
 const THREADS: u64 = 32;
@@ -126,12 +126,13 @@ fn disk_time(path: &Path, threads: u64, pages: u64) -> f64 {
     drop_pages(path);
     let file = File::open(path).expect("the file can be read");
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).expect("the system takes the advice");
-    let all = file.metadata().expect("the file is there").len() / PAGE_BYTES;
+    let page_bytes = PAGE_BYTES as u64;
+    let all = file.metadata().expect("the file is there").len() / page_bytes;
     let read = |thread: u64| {
         let mut random = Rng::new(thread + 1);
-        let mut page = [0; PAGE_BYTES as usize];
+        let mut page = [0; PAGE_BYTES];
         for _ in 0..pages / threads {
-            file.read_exact_at(&mut page, random.below(all) * PAGE_BYTES).expect("the page is there");
+            file.read_exact_at(&mut page, random.below(all) * page_bytes).expect("the page is there");
         }
     };
     let begun = Instant::now();
