@@ -33,7 +33,7 @@ impl Flat {
     fn write(&self, rows: &[Row], flags: WriteFlags) {
         let txn = self.env.begin_rw_unsync().expect("nobody else writes");
         for (key, value) in rows {
-            txn.put(self.table, key.as_slice(), &value.to_be_bytes_trimmed_vec(), flags).expect("the row fits");
+            txn.put(self.table, key.as_slice(), value.to_be_bytes_trimmed_vec(), flags).expect("the row fits");
         }
         txn.commit().expect("the disk takes it");
     }
