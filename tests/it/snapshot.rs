@@ -71,8 +71,9 @@ fn reaches(rpc: &Rpc, least: u64) {
 
 /// A chain in its fourth epoch with a contract, its folder, and what is to be asked of it.
 ///
-/// Blocks are made for transactions, and one empty block behind them. A sole validator may sign nothing else in a slot that it signed in, and a folder made of a
-/// snapshot lacks a block that was not final in time: so it must be at rest when it stops.
+/// Blocks are made for transactions, and one empty block behind them. A sole validator may sign nothing else in a slot
+/// that it signed in, and a folder made of a snapshot lacks a block that was not final in time: so it must be at rest
+/// when it stops.
 struct Home {
     folder: tempfile::TempDir,
     contract: Address,
