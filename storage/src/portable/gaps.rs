@@ -164,10 +164,10 @@ mod tests {
             let (mut random, mut gaps) = (seed, Gaps::default());
             let mut missing: BTreeSet<(bool, u64)> = (0..256).map(|byte| (false, byte)).collect();
             for _ in 0..60 {
-                if next(&mut random) % 3 == 0 {
+                if next(&mut random).is_multiple_of(3) {
                     gaps.split();
                 }
-                let is_slots = next(&mut random) % 2 == 0;
+                let is_slots = next(&mut random).is_multiple_of(2);
                 let (first, length) = (next(&mut random) % 256, next(&mut random) % 40);
                 let last = (first + length).min(255);
                 let covered = |byte: u64| (first..=last).contains(&byte);
