@@ -320,7 +320,8 @@ pub const RECORDS_PER_NETWORK_MAX: usize = 16;
 /// Heights from one block to the next whose states are given to others: some three minutes.
 pub const STATE_STEP_HEIGHTS: u64 = 1_024;
 
-/// Bytes of a part of a state that is given to others, as it is wished; the last account, a code and proofs come on top.
+/// Bytes of a part of a state that is given to others, as it is wished; the last account, a code and proofs come on
+/// top.
 pub const STATE_PART_BYTES: usize = 256 * 1024;
 
 /// Bytes of such a part at most, and of one piece of what shows that its block is final.

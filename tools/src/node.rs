@@ -19,7 +19,10 @@ use engine::{
 use eyre::WrapErr;
 use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
 use storage::{Database, Keep};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use crate::{
     cli::{GenesisArgs, InitArgs, Mode, NodeArgs},
@@ -59,22 +62,20 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     raise_file_limit();
     let folder = folder(args)?;
     let config = store_config(folder.path(), args);
-    let node_key = match chain.ordering.validators.as_slice() {
-        [] => None,
-        _ => Some(keys::identity(folder.path())?),
-    };
-    let peers = Peers::new(&args.peers, node_key, &chain, role.identity.as_ref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("net")
         .build()
         .wrap_err("cannot start the network threads")?;
-    if args.snapshot_sync {
-        runtime.block_on(peers.join(&chain, &config))?;
-    }
+    let peers = || {
+        let key = if chain.ordering.validators.is_empty() { None } else { Some(keys::identity(folder.path())?) };
+        Peers::new(&args.peers, key, &chain, role.identity.as_ref())
+    };
+    let joined = if args.snapshot_sync { Some(join(&runtime, peers, &chain, &config)?) } else { None };
     let store = Database::open(config, chain.clone());
     let store = store.wrap_err_with(|| format!("cannot open data folder {}", folder.path().display()))?;
     let store = Arc::new(store);
+    let peers = joined.map_or_else(peers, Ok)?;
     let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
     let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
     let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: peers.network() };
@@ -113,6 +114,20 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(node);
     finish(store, failure)
+}
+
+/// Takes a state over from peers into a folder that holds no chain; gives the network, which goes on.
+fn join(
+    runtime: &Runtime,
+    peers: impl FnOnce() -> eyre::Result<Peers>,
+    chain: &ChainSpec,
+    config: &storage::Config,
+) -> eyre::Result<Peers> {
+    let dir = &config.dir;
+    std::fs::create_dir_all(dir).wrap_err_with(|| format!("cannot create data folder {}", dir.display()))?;
+    let peers = peers()?;
+    runtime.block_on(peers.join(chain, config))?;
+    Ok(peers)
 }
 
 /// Segments and sockets each take a descriptor, and the usual soft limit of 1,024 is for programs of another
