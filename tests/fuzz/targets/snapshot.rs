@@ -1,5 +1,5 @@
-//! Files of a snapshot, and heads and parts of peers, that anybody may have made: no bytes make a decoder or a check panic, and what decodes has one
-//! encoding.
+//! Files of a snapshot, and heads and parts of peers, that anybody may have made: no bytes make a decoder or a check
+//! panic, and what decodes has one encoding.
 
 #![no_main]
 
