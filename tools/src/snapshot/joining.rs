@@ -6,8 +6,8 @@
 //! chain   begins with that block; the rest is caught up block by block
 //! ```
 //!
-//! A peer that gives what does not hold is refused. One that gives nothing is asked again later; if none gives the state
-//! any more, it is let go of and the newest is taken from its beginning. What is here stays over a restart.
+//! A peer that gives what does not hold is refused. One that gives nothing is asked again later; if none gives the
+//! state any more, it is let go of and the newest is taken from its beginning. What is here stays over a restart.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
