@@ -70,23 +70,32 @@ fn one_slow_disk_slows_only_its_own_leader() {
     assert!(rate >= 0.7 * before, "{rate:.0} tx/s, before it were {before:.0}");
 }
 
+/// What a network takes at its limit is not the same twice, so this looks at the middle of three pairs.
 #[test]
 fn one_slow_disk_costs_a_network_at_its_limit_no_more_than_a_share() {
     if skipped("slow disk at full load") {
         return;
     }
+    if std::env::var_os("SLUICE_CLUSTERS_FULL").is_none() {
+        println!("skipped: it takes minutes, SLUICE_CLUSTERS_FULL=1 runs it");
+        return;
+    }
     println!("syncs of validator {SICK} take 500 ms longer, the others get all that they take");
     let mut scene = Scene::new(&Plan::validators(4));
     let rate = |scene: &Scene, seed| throughput(&scene.cluster, &[0, 1, 2], seed);
-    let before = rate(&scene, 1);
-    scene.sicken(Ailment::SlowSyncs(Duration::from_millis(500)));
-    let slow = rate(&scene, 2);
-    scene.sicken(Ailment::None);
-    let after = rate(&scene, 3);
+    let (mut before, mut ratios) = (rate(&scene, 0), Vec::new());
+    for seed in [1, 3, 5] {
+        scene.sicken(Ailment::SlowSyncs(Duration::from_millis(500)));
+        let slow = rate(&scene, seed);
+        scene.sicken(Ailment::None);
+        let after = rate(&scene, seed + 1);
+        ratios.push(slow / f64::midpoint(before, after));
+        before = after;
+    }
     scene.finish();
-    let base = f64::midpoint(before, after);
-    println!("  {:.3} of what healthy disks allow", slow / base);
-    assert!(slow >= 0.7 * base, "{slow:.0} tx/s, with healthy disks {before:.0} and {after:.0}");
+    println!("  of what healthy disks allow: {ratios:.3?}");
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[1] >= 0.7, "{ratios:?}");
 }
 
 #[test]
