@@ -53,7 +53,7 @@ pub(crate) fn head(store: &Database, block: Option<B256>, from: Epoch) -> Result
     if height == Height::GENESIS {
         return Err(StoreError::Unavailable(height));
     }
-    // Whoever is told of it has time to ask for it all.
+    // Of a block whose parts are refused nothing is shown either.
     let lowest = store.inner.past.lowest(store.checkpointed());
     if height < lowest {
         return Err(StoreError::NoProof { height, lowest });
