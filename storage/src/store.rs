@@ -446,6 +446,11 @@ impl Store for Database {
         if height > inner.blocks.tip().height() {
             return Err(StoreError::Unavailable(height));
         }
+        let lowest = inner.past.lowest(inner.snapshots.current().applied);
+        let refused = StoreError::NoProof { height, lowest };
+        if height < lowest {
+            return Err(refused);
+        }
         if let Some(trie) = inner.blocks.trie(height) {
             match prove_account(&trie, &inner.snapshots, address, slots) {
                 // A checkpoint has replaced nodes that the trie shared with its successors.
@@ -453,9 +458,7 @@ impl Store for Database {
                 outcome => return outcome.map_err(|error| Fault::from(error).into()),
             }
         }
-        let lowest = inner.past.lowest(inner.snapshots.current().applied);
-        let refused = StoreError::NoProof { height, lowest };
-        let past = inner.past.at(height, &inner.snapshots).filter(|_| height >= lowest).ok_or(refused)?;
+        let past = inner.past.at(height, &inner.snapshots).ok_or(refused)?;
         let header = inner.blocks.header(height)?.ok_or(StoreError::Unavailable(height))?;
         match prove_account(&StateTrie::stored(header.state_root), &past, address, slots) {
             // Storage that was wiped since leaves nothing behind, as it could before Cancun.

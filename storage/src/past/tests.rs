@@ -106,8 +106,10 @@ fn the_window_ends_where_it_is_set_and_files_behind_it_are_unlinked() {
         store.checkpoint().unwrap();
     }
     (160..=200).for_each(|height| world.check_proofs(&store, Height(height)));
-    // Tries of the newest heights are in memory anyway.
-    assert_eq!([refusal(&store, 60), refusal(&store, 0)], [no_proof(60, 160), no_proof(0, 160)]);
+    // Of some of them the tries are in memory still.
+    for height in [159, 100, 60, 0] {
+        assert_eq!(refusal(&store, height), no_proof(height, 160));
+    }
     assert!(past_files(&disk).len() < 40);
     store.close().unwrap();
     // Without a window nothing stays, and a window that is opened again begins there.
