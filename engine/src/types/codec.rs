@@ -196,8 +196,8 @@ pub fn encode_changes(changes: &StateChanges) -> Vec<u8> {
         encode_account(change.before.as_ref(), &mut one);
         encode_account(change.after.as_ref(), &mut one);
         change.wiped.encode(&mut one);
-        let mut slots: Vec<_> = change.slots.iter().collect();
-        slots.sort_unstable_by_key(|(key, _)| **key);
+        let mut slots: Vec<_> = change.slots.iter().map(|(key, slot)| (*key, slot)).collect();
+        slots.sort_unstable_by_key(|(key, _)| *key);
         for (key, slot) in slots {
             slot_one.clear();
             key.encode(&mut slot_one);
