@@ -25,6 +25,7 @@ use crate::{
     tables::{self, AccountRow, Applied, meta, storage_key},
     trie::{
         diff::{Scope, Sink, diff},
+        encode::hash_all,
         evict,
         node::{Branch, TrieError},
         record,
@@ -49,8 +50,8 @@ pub(crate) struct Checkpointed {
 /// A key with its value, `None` to delete it.
 pub(crate) type Row = (Vec<u8>, Option<Vec<u8>>);
 
-/// Reads the pages of rows before they are written.
-pub(crate) type Ahead = fn(&Env, &[(Table, &[Row])]) -> Result<(), KvError>;
+/// Reads the pages of rows before somebody reads or writes these one by one.
+pub(crate) type Ahead = fn(&Env, &[(Table, &[u8])]) -> Result<(), KvError>;
 
 /// Rows that lead from one trie to another, by table.
 pub(crate) struct Batch<'a> {
@@ -97,6 +98,12 @@ impl<'a> Batch<'a> {
             (tables::ACCOUNT_NODE, &self.account_nodes),
             (tables::STORAGE_NODE, &self.storage_nodes),
         ]
+    }
+
+    /// Keys of the branches.
+    fn branches(&self) -> Vec<(Table, &[u8])> {
+        let rows = self.tables().into_iter().skip(2);
+        rows.flat_map(|(table, rows)| rows.iter().map(move |(key, _)| (table, &key[..]))).collect()
     }
 
     fn storage(&mut self, old: Option<&StorageTrie>, new: &StorageTrie) -> Result<(), TrieError> {
@@ -191,6 +198,9 @@ pub(crate) fn run_with(inner: &Arc<Inner>, ahead: Ahead) -> Result<(), Fault> {
 fn write(inner: &Inner, checkpointed: &mut Checkpointed, ahead: Ahead) -> Result<(), Fault> {
     let start = Instant::now();
     let (height, trie) = inner.blocks.newest_trie();
+    let leaves = leaves_above(inner, checkpointed.applied.height, &trie)?;
+    ahead(&inner.state, &leaves.iter().map(|(table, key)| (*table, &key[..])).collect::<Vec<_>>())?;
+    drop(leaves);
     inner.past.absorb(&inner.snapshots);
     inner.fail.hit("checkpoint.start").map_err(Fault::Failed)?;
     if height > checkpointed.applied.height {
@@ -198,7 +208,7 @@ fn write(inner: &Inner, checkpointed: &mut Checkpointed, ahead: Ahead) -> Result
         let batch = Batch::collect(&checkpointed.trie, &trie, &inner.snapshots, checkpointed.next_storage_id)?;
         let applied = Applied { height, hash, root: trie.hash };
         inner.past.seal(height)?;
-        ahead(&inner.state, &batch.tables())?;
+        ahead(&inner.state, &batch.branches())?;
         write_state(inner, &batch, applied)?;
         let rows = inner.state.snapshot()?;
         inner.snapshots.replace(StateSnapshot::new(rows, height));
@@ -213,6 +223,27 @@ fn write(inner: &Inner, checkpointed: &mut Checkpointed, ahead: Ahead) -> Result
     metrics::CHECKPOINT.increment();
     metrics::elapsed(&metrics::CHECKPOINT_BUSY, start);
     Ok(())
+}
+
+/// Keys of the leaves that blocks above a height changed, in order: what stood there is compared and replaced.
+fn leaves_above(inner: &Inner, height: Height, trie: &StateTrie) -> Result<Vec<(Table, Vec<u8>)>, Fault> {
+    let mut leaves = Vec::new();
+    for (_, changes) in inner.overlay.changes_above(height) {
+        let accounts = hash_all(changes.accounts.keys().map(|address| address.as_slice()));
+        for (account, change) in accounts.into_iter().zip(changes.accounts.values()) {
+            leaves.push((tables::ACCOUNT, account.to_vec()));
+            if change.slots.is_empty() {
+                continue;
+            }
+            let id = trie.leaf(&account, &inner.snapshots)?.map_or(0, |leaf| leaf.storage.id());
+            let slots: Vec<[u8; 32]> = change.slots.keys().map(U256::to_be_bytes).collect();
+            let slots = hash_all(slots.iter().filter(|_| id != 0).map(<[u8; 32]>::as_slice));
+            leaves.extend(slots.iter().map(|slot| (tables::STORAGE, storage_key(id, slot).to_vec())));
+        }
+    }
+    leaves.sort_unstable();
+    leaves.dedup();
+    Ok(leaves)
 }
 
 /// Writes rows of the `state` environment, and up to where it is then.

@@ -61,7 +61,7 @@ fn in_words(reason: String) -> String {
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 /// A table of an environment: its place in the list the environment was opened with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Table(pub(crate) usize);
 
 /// How much room an environment takes.

@@ -1,6 +1,6 @@
-//! Pages that a checkpoint is about to change, read by many threads before its one writer needs them.
+//! Pages that a checkpoint is about to read and change, read by many threads before its one thread needs them.
 //!
-//! A writer that meets pages on the disk waits for them one by one, and a disk gives many at once as fast as one. Rows
+//! A thread that meets pages on the disk waits for them one by one, and a disk gives many at once as fast as one. Rows
 //! that are in memory anyway are not read twice: a sample of them tells.
 
 use std::{
@@ -9,7 +9,6 @@ use std::{
 };
 
 use crate::{
-    checkpoint::Row,
     kv::{Env, KvError, Table},
     metrics,
 };
@@ -23,13 +22,11 @@ const THREADS: usize = 32;
 /// Rows of one thread, at least.
 const ROWS_MIN: usize = 64;
 
-/// Reads the pages of all these rows, if they are not in memory; a few rows are left to the writer.
+/// Reads the pages of all these rows, if they are not in memory; a few rows are left to who needs them.
 ///
 /// # Errors
 /// [`KvError`].
-pub(crate) fn pages(env: &Env, tables: &[(Table, &[Row])]) -> Result<(), KvError> {
-    let rows: Vec<(Table, &[u8])> =
-        tables.iter().flat_map(|(table, rows)| rows.iter().map(|(key, _)| (*table, &key[..]))).collect();
+pub(crate) fn pages(env: &Env, rows: &[(Table, &[u8])]) -> Result<(), KvError> {
     if rows.len() < SAMPLES {
         return Ok(());
     }
