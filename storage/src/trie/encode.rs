@@ -24,9 +24,6 @@ pub(crate) struct NodeRef {
 }
 
 impl NodeRef {
-    /// A reference to no node.
-    pub(crate) const NOTHING: Self = Self { bytes: [0; 32], length: 0 };
-
     /// The reference to a node of which only the hash is known.
     pub(crate) const fn hash(hash: B256) -> Self {
         Self { bytes: hash.0, length: 32 }

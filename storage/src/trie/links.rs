@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 /// Most children that a branch holds apart from a table that it shares.
 const APART_MAX: u32 = 4;
@@ -32,8 +33,12 @@ const fn bit(nibble: u8) -> u16 {
 }
 
 /// The nibbles of a mask, in order.
-pub(crate) fn nibbles(mask: u16) -> impl Iterator<Item = u8> {
-    (0..16).filter(move |nibble| mask & bit(*nibble) != 0)
+pub(crate) fn nibbles(mut mask: u16) -> impl Iterator<Item = u8> {
+    std::iter::from_fn(move || {
+        let nibble = u8::try_from(mask.trailing_zeros()).ok().filter(|nibble| *nibble < 16)?;
+        mask &= mask - 1;
+        Some(nibble)
+    })
 }
 
 impl<T> Few<T> {
@@ -149,36 +154,45 @@ impl<N> Links<N> {
 
     /// All nodes.
     pub(crate) fn all(&self) -> Vec<(u8, Arc<N>)> {
-        let shared = self.shared.as_ref().map(|shared| shared.read());
-        let both = (0..16).filter_map(|nibble| {
-            let node = match shared.as_ref().filter(|_| self.apart & bit(nibble) == 0) {
-                Some(shared) => shared.get(nibble),
-                None => self.own.get(nibble),
-            };
-            Some((nibble, Arc::clone(node?)))
-        });
-        both.collect()
+        let mut all = Vec::with_capacity(16);
+        self.see(u16::MAX, |nibble, node| all.push((nibble, Arc::clone(node))));
+        all
     }
 
-    /// The nodes below a newer version of the branch, of which these children became something else.
-    pub(crate) fn fork(&mut self, changed: &[(u8, Option<Arc<N>>)]) -> Self {
-        let mask = changed.iter().fold(0, |mask, (nibble, _)| mask | bit(*nibble));
-        let set = || changed.iter().filter_map(|(nibble, node)| Some((*nibble, Arc::clone(node.as_ref()?))));
+    /// Shows the nodes of some children, by a mask.
+    pub(crate) fn see(&self, mask: u16, mut see: impl FnMut(u8, &Arc<N>)) {
+        let shared = self.shared.as_ref().map(|shared| shared.read());
+        for nibble in nibbles(mask) {
+            let table = shared.as_deref().filter(|_| self.apart & bit(nibble) == 0).unwrap_or(&self.own);
+            if let Some(node) = table.get(nibble) {
+                see(nibble, node);
+            }
+        }
+    }
+
+    /// The nodes below a newer version of the branch, of which children became something else: those of `mask`, and
+    /// these nodes are in memory.
+    pub(crate) fn fork(&mut self, mask: u16, set: impl Iterator<Item = (u8, Arc<N>)>) -> Self {
         let apart = self.apart | mask;
+        let mut own: SmallVec<[(u8, Arc<N>); 16]> = SmallVec::new();
         if apart.count_ones() > APART_MAX {
-            let mut links: Vec<_> = if mask == u16::MAX { Vec::new() } else { self.all() };
-            links.retain(|(nibble, _)| mask & bit(*nibble) == 0);
-            links.extend(set());
-            links.sort_unstable_by_key(|(nibble, _)| *nibble);
-            return links.into_iter().collect();
+            if mask != u16::MAX {
+                own.extend(self.all());
+                own.retain(|(nibble, _)| mask & bit(*nibble) == 0);
+            }
+            own.extend(set);
+            own.sort_unstable_by_key(|(nibble, _)| *nibble);
+            return own.into_iter().collect();
         }
         if self.shared.is_none() && self.own.mask == 0 {
-            return set().collect();
+            own.extend(set);
+            return own.into_iter().collect();
         }
         let table = self.shared.get_or_insert_with(|| Arc::new(RwLock::new(std::mem::take(&mut self.own))));
         let shared = Some(Arc::clone(table));
         let kept = self.own.iter().filter(|(nibble, _)| mask & bit(*nibble) == 0);
-        let mut own: Vec<_> = kept.map(|(nibble, node)| (nibble, Arc::clone(node))).chain(set()).collect();
+        own.extend(kept.map(|(nibble, node)| (nibble, Arc::clone(node))));
+        own.extend(set);
         own.sort_unstable_by_key(|(nibble, _)| *nibble);
         Self { shared, apart, own: own.into_iter().collect() }
     }

@@ -1,8 +1,11 @@
 //! Nodes: what a trie is made of, and how one that is not in memory gets there.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use alloy_primitives::{B256, U256};
@@ -242,26 +245,24 @@ impl<K, V> Branch<K, V> {
         changed: Vec<(u8, Option<Child<K, V>>)>,
         value: Option<Box<(K, V)>>,
     ) -> Self {
-        let (mut state, mut tree, mut table) = (self.state, self.tree, [NodeRef::NOTHING; 16]);
-        for (nibble, reference) in self.referenced() {
-            table[usize::from(nibble)] = *reference;
-        }
+        let (mut state, mut tree, mut touched) = (self.state, self.tree, 0);
         for (nibble, child) in &changed {
             let bit = 1 << nibble;
-            (state, tree) = (state & !bit, tree & !bit);
+            (state, tree, touched) = (state & !bit, tree & !bit, touched | bit);
             if let Some(child) = child {
                 state |= bit;
                 tree |= u16::from(child.kind == Kind::Branch) << nibble;
-                table[usize::from(*nibble)] = child.reference;
             }
         }
-        let references = nibbles(state).map(|nibble| table[usize::from(nibble)]);
-        let mut list = Vec::with_capacity(state.count_ones() as usize);
-        list.extend(references);
-        let changed: Vec<_> =
-            changed.into_iter().map(|(nibble, child)| (nibble, child.and_then(|child| child.link))).collect();
-        let links = RwLock::new(self.links.write().fork(&changed));
-        Self { prefix, state, tree, references: list.into(), links, value }
+        let mut references = Vec::with_capacity(state.count_ones() as usize);
+        let mut new = changed.iter().filter_map(|(_, child)| child.as_ref());
+        references.extend(nibbles(state).filter_map(|nibble| match touched & (1 << nibble) {
+            0 => self.reference(nibble),
+            _ => new.next().map(|child| &child.reference),
+        }));
+        let set = changed.into_iter().filter_map(|(nibble, child)| Some((nibble, child?.link?)));
+        let links = RwLock::new(self.links.write().fork(touched, set));
+        Self { prefix, state, tree, references: references.into(), links, value }
     }
 
     /// Where the child at `nibble` stands among the children, `None` if there is none.
@@ -288,13 +289,29 @@ impl<K, V> Branch<K, V> {
     /// The child at `nibble`.
     pub(crate) fn child(&self, nibble: u8) -> Option<Child<K, V>> {
         let rank = self.rank(nibble)?;
-        let link = self.links.read().get(nibble);
-        Some(Child { reference: self.references[rank], kind: self.kind(nibble), link })
+        Some(Child { reference: self.references[rank], kind: self.kind(nibble), link: self.link(nibble) })
     }
 
     /// Nibbles of the children, in order.
     pub(crate) fn nibbles(&self) -> impl Iterator<Item = u8> {
         nibbles(self.state)
+    }
+
+    /// The node of a child, if it is in memory.
+    pub(crate) fn link(&self, nibble: u8) -> Option<Link<K, V>> {
+        self.links.read().get(nibble)
+    }
+
+    /// Asks for the nodes of these children, by a mask, as far as they are in memory, and waits for none.
+    pub(crate) fn ask(&self, mask: u16) {
+        let mut seen = false;
+        self.links.read().see(mask, |_, node| seen ^= node.is_built);
+        black_box(seen);
+    }
+
+    /// Asks for how the children are referred to.
+    pub(crate) fn ask_references(&self) {
+        black_box(self.references.iter().step_by(2).fold(0, |seen, reference| seen ^ reference.bytes()[0]));
     }
 
     /// Looks at every child that is in memory and forgets those of which `keep` says so; gives how many bytes the list

@@ -27,7 +27,8 @@ use super::{
 const PARALLEL_ITEMS_MIN: usize = 512;
 /// Most threads for one batch.
 const THREADS_MAX: usize = 8;
-/// Changes of which a forest is grown before the next ones are planned: what they touch fits the cache of a core.
+/// Changes that are planned, and of which a forest is grown, before the next ones: what they touch fits the cache of a
+/// core.
 const GROWN_TOGETHER_MAX: usize = 512;
 
 /// A change of one key.
@@ -201,7 +202,8 @@ impl<K: Key, V: Value> Forest<K, V> {
         }
         let node = tree.as_ref().map(|root| root.node(source)).transpose()?;
         self.path.clear();
-        let plan = Planner { source, threads: threads_for(items.len()), forest: self }.change(node, items)?;
+        let plan =
+            Planner { source, threads: threads_for(items.len()), is_warm: false, forest: self }.change(node, items)?;
         Ok(match (plan, tree) {
             (Plan::Empty, None) => Plan::Same,
             (plan, _) => plan,
@@ -308,11 +310,60 @@ pub(crate) fn references_of<K, V: Value>(branches: &[Branch<K, V>], references: 
     found
 }
 
+/// Brings what it takes to change `groups` below a branch, `depth` nibbles from the root, into the core's cache.
+///
+/// Nodes lie far apart in memory, and a descent waits for one after the other. Here all of a level are asked for before
+/// the first of them is waited for.
+fn warm<K: Key, V>(branch: &Branch<K, V>, top: &[Group<'_, K, V>], depth: usize) {
+    branch.ask(mask_of(top));
+    let mut level = Vec::with_capacity(64);
+    level.extend(top.iter().filter_map(|(nibble, items)| Some((branch.link(*nibble)?, *items, depth + 1))));
+    while !level.is_empty() {
+        let branches = level.iter().filter_map(|(node, items, depth)| {
+            let branch = branch_of(node)?;
+            branch.ask_references();
+            let inner = depth + branch.prefix.len();
+            let is_below = |item: &Item<K, V>| {
+                item.key.nibbles() > inner && common(&branch.prefix, &item.key, *depth) == branch.prefix.len()
+            };
+            // What lies between two keys that share a prefix shares it too.
+            let all_are = items.first().is_some_and(is_below) && items.last().is_some_and(is_below);
+            all_are.then(|| (branch, split(items, inner).1, inner + 1))
+        });
+        let branches: Vec<_> = branches.collect();
+        branches.iter().for_each(|(branch, groups, _)| branch.ask(mask_of(groups)));
+        let below = branches.iter().flat_map(|(branch, groups, depth)| {
+            groups.iter().filter_map(|(nibble, items)| Some((branch.link(*nibble)?, *items, *depth)))
+        });
+        level = below.collect();
+    }
+}
+
+fn mask_of<K, V>(groups: &[Group<'_, K, V>]) -> u16 {
+    groups.iter().fold(0, |mask, (nibble, _)| mask | 1 << nibble)
+}
+
+/// Splits items that share their first `inner` nibbles by the next one; apart the one that ends there.
+fn split<K: Key, V>(items: &[Item<K, V>], inner: usize) -> Split<'_, K, V> {
+    let ended = items.first().filter(|item| item.key.nibbles() == inner);
+    let mut rest = &items[usize::from(ended.is_some())..];
+    let mut groups = Vec::with_capacity(rest.len().min(16));
+    while let Some(first) = rest.first() {
+        let nibble = first.key.nibble(inner);
+        let (group, others) = rest.split_at(rest.partition_point(|item| item.key.nibble(inner) <= nibble));
+        rest = others;
+        groups.push((nibble, group));
+    }
+    (ended, groups)
+}
+
 /// The descent of one batch.
 struct Planner<'a, K, V> {
     source: &'a dyn Source<K, V>,
     /// Threads that may work on this batch; 1 below the first branch that was split.
     threads: usize,
+    /// Whether what lies on the way has been brought into the core's cache.
+    is_warm: bool,
     forest: &'a mut Forest<K, V>,
 }
 
@@ -382,7 +433,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         let shorter = Branch::new(prefix[length + 1..].into(), below, branch.value.clone());
         let shorter = Node::built(Body::Branch(shorter));
         self.forest.path.extend_from_slice(&prefix[..length]);
-        let (ended, groups) = self.groups(&relevant);
+        let (ended, groups) = split(&relevant, self.depth());
         let mut changed = Vec::with_capacity(groups.len() + 1);
         for (at, group) in groups {
             self.forest.path.push(at);
@@ -403,21 +454,6 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         self.normalise(PlannedBranch { depth, prefix: prefix[..length].into(), base: None, changed, value })
     }
 
-    /// Splits items that share the path by their next nibble; apart the one that ends here.
-    fn groups<'i>(&self, items: &'i [Item<K, V>]) -> Split<'i, K, V> {
-        let inner = self.depth();
-        let ended = items.first().filter(|item| item.key.nibbles() == inner);
-        let mut rest = &items[usize::from(ended.is_some())..];
-        let mut groups = Vec::with_capacity(rest.len().min(16));
-        while let Some(first) = rest.first() {
-            let nibble = first.key.nibble(inner);
-            let (group, others) = rest.split_at(rest.partition_point(|item| item.key.nibble(inner) <= nibble));
-            rest = others;
-            groups.push((nibble, group));
-        }
-        (ended, groups)
-    }
-
     /// Changes the children of a branch; all of `items` match its whole prefix.
     fn change_children(
         &mut self,
@@ -427,7 +463,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     ) -> Result<Plan<K, V>, TrieError> {
         let depth = self.depth();
         self.forest.path.extend_from_slice(&branch.prefix);
-        let (ended, groups) = self.groups(items);
+        let (ended, groups) = split(items, self.depth());
         let value = match ended {
             Some(item) => item.entry().map(|(key, value)| Box::new((key.clone(), value.clone()))),
             None => branch.value.clone(),
@@ -451,7 +487,8 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         let (source, path) = (self.source, &self.forest.path);
         let work = |part: &[Group<'_, K, V>]| -> Result<Changed<K, V>, TrieError> {
             let mut forest = Forest { path: path.clone(), ..Forest::default() };
-            let changed = Planner { source, threads: 1, forest: &mut forest }.change_each(branch, part)?;
+            let changed =
+                Planner { source, threads: 1, is_warm: false, forest: &mut forest }.change_each(branch, part)?;
             forest.grow();
             Ok(changed.into_iter().map(|(nibble, plan)| (nibble, forest.made(plan))).collect())
         };
@@ -470,12 +507,17 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     fn change_each(&mut self, branch: &Branch<K, V>, groups: &[Group<'_, K, V>]) -> Result<Changed<K, V>, TrieError> {
         let items: usize = groups.iter().map(|(_, group)| group.len()).sum();
         let mut changed = Vec::with_capacity(groups.len());
+        let warms = !self.is_warm && (2..=GROWN_TOGETHER_MAX).contains(&items);
+        if warms {
+            warm(branch, groups, self.depth());
+            self.is_warm = true;
+        }
         for (nibble, group) in groups {
             self.forest.path.push(*nibble);
             let plan = if items > GROWN_TOGETHER_MAX && group.len() <= GROWN_TOGETHER_MAX {
                 // What was just read is hashed while the cache still has it.
                 let mut forest = Forest { path: self.forest.path.clone(), ..Forest::default() };
-                let mut planner = Planner { source: self.source, threads: 1, forest: &mut forest };
+                let mut planner = Planner { source: self.source, threads: 1, is_warm: false, forest: &mut forest };
                 let plan = planner.change_child(branch, *nibble, group)?;
                 forest.grow();
                 forest.made(plan)
@@ -487,6 +529,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
                 changed.push((*nibble, plan));
             }
         }
+        self.is_warm &= !warms;
         Ok(changed)
     }
 
