@@ -3,5 +3,6 @@ import { run } from "./lib/check.mjs";
 import { prepare } from "./viem/setup.mjs";
 import "./viem/node.mjs";
 import "./viem/contracts.mjs";
+import "./viem/proofs.mjs";
 
 await run("viem", prepare);

@@ -1,6 +1,9 @@
 //! A developer's first minutes against a running node: a transfer from socket to durable receipt, and restart.
 
-use alloy_primitives::{Address, U256};
+use std::str::FromStr;
+
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount, proof::verify_proof};
 use serde_json::{Value, json};
 use tests::{
     node::Node,
@@ -137,6 +140,69 @@ fn fee_caps_and_filter_ranges_mean_what_they_mean_elsewhere() {
     assert_eq!(changes(&past), json!([]));
     let upside_down = json!([{"fromBlock": "0x5", "toBlock": "0x4"}]);
     assert_eq!(node.rpc.refusal("eth_newFilter", upside_down).code, -32602);
+}
+
+/// A hexadecimal field of an answer.
+fn field<T: FromStr>(of: &Value, name: &str) -> T {
+    of[name].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} of {of}"))
+}
+
+/// Whether alloy-trie finds the account and the slots of an answer under a state root, each as the answer says.
+fn proves(answer: &Value, state_root: B256) -> bool {
+    let holds = |root: B256, key: &[u8], leaf: Option<Vec<u8>>, nodes: &Value| {
+        let node = |node: &Value| node.as_str().and_then(|text| text.parse::<Bytes>().ok()).expect("hex");
+        let nodes: Vec<Bytes> = nodes.as_array().expect("a list").iter().map(node).collect();
+        verify_proof(root, Nibbles::unpack(keccak256(key)), leaf, &nodes).is_ok()
+    };
+    let account = TrieAccount {
+        nonce: quantity(&answer["nonce"]),
+        balance: field(answer, "balance"),
+        storage_root: field(answer, "storageHash"),
+        code_hash: field(answer, "codeHash"),
+    };
+    let is_there = account.nonce > 0 || !account.balance.is_zero() || account.storage_root != EMPTY_ROOT_HASH;
+    let leaf = is_there.then(|| alloy_rlp::encode(account));
+    holds(state_root, field::<Address>(answer, "address").as_slice(), leaf, &answer["accountProof"])
+        && answer["storageProof"].as_array().expect("a list").iter().all(|slot| {
+            let (key, value): (U256, U256) = (field(slot, "key"), field(slot, "value"));
+            let leaf = (!value.is_zero()).then(|| alloy_rlp::encode(value));
+            holds(account.storage_root, &key.to_be_bytes::<32>(), leaf, &slot["proof"])
+        })
+}
+
+#[test]
+fn what_is_proven_holds_for_alloy_trie_at_every_height() {
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::dev(&home.path().join("data"), &[]);
+    let who = account(0).address();
+    // A creation that leaves 42 in slot 0 and no code.
+    let creation = json!([{"from": account(1).address(), "data": "0x602a5f55", "gas": "0x30d40"}]);
+    let receipt = until_receipt(&node, &node.rpc.call("eth_sendTransaction", creation));
+    let (contract, first) = (&receipt["contractAddress"], quantity(&receipt["blockNumber"]));
+    for nonce in 0..160 {
+        let raw = transfer(&account(0), nonce, Address::with_last_byte(9));
+        node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&raw)]));
+    }
+    let slots = json!(["0x0", "0x1"]);
+    for height in (first..=first + 160).step_by(5) {
+        let at = json!(format!("{height:#x}"));
+        let header = node.rpc.call("eth_getBlockByNumber", json!([at, false]));
+        let root: B256 = serde_json::from_value(header["stateRoot"].clone()).expect("a hash");
+        let prove = |who: &Value| node.rpc.call("eth_getProof", json!([who, slots, at]));
+        let answers = [prove(contract), prove(&json!(who)), prove(&json!(Address::repeat_byte(0x77)))];
+        assert_eq!(answers[0]["storageProof"][0]["value"], "0x2a");
+        assert_eq!(quantity(&answers[1]["nonce"]), height - first);
+        for answer in answers {
+            assert!(proves(&answer, root) && !proves(&answer, keccak256(root)), "{height}: {answer}");
+            for pointer in ["/accountProof/0", "/balance"] {
+                let mut other = answer.clone();
+                let value = other.pointer_mut(pointer).expect("it is there");
+                let (text, digit) = value.as_str().and_then(|text| text.split_at_checked(text.len() - 1)).expect("hex");
+                *value = json!(format!("{text}{}", if digit == "7" { "8" } else { "7" }));
+                assert!(!proves(&other, root), "{height}: {other}");
+            }
+        }
+    }
 }
 
 /// A counter of the metrics page.

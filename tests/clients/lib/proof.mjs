@@ -8,6 +8,7 @@ const number = (value) => {
   return hex === "0" ? "0x" : `0x${hex.length % 2 ? "0" : ""}${hex}`;
 };
 const bytes = (hex) => hexToBytes(hex);
+const emptyRoot = keccak256("0x80");
 
 /** The hash of a header in JSON-RPC's hex strings; the fields of each fork when present. */
 export function headerHash(block) {
@@ -59,7 +60,7 @@ export function encodedReceipt(receipt) {
 async function proven(root, key, proof) {
   // The library cannot open the empty trie, whose proof has no nodes or the empty one.
   if (proof.length === 0 || (proof.length === 1 && proof[0] === "0x80")) {
-    assert.equal(root, keccak256("0x80"), "no nodes, but the trie is not empty");
+    assert.equal(root, emptyRoot, "no nodes, but the trie is not empty");
     return null;
   }
   const value = await verifyMerkleProof(bytes(keccak256(key)), proof.map(bytes));
@@ -73,6 +74,7 @@ export async function checkProof(answer, stateRoot) {
   if (account === null) {
     assert.equal(BigInt(answer.nonce), 0n);
     assert.equal(BigInt(answer.balance), 0n);
+    assert.equal(answer.storageHash, emptyRoot, "storage of nobody");
   } else {
     const [nonce, balance, storage, code] = fromRlp(account, "hex");
     assert.equal(nonce, number(answer.nonce), "nonce");
@@ -84,5 +86,31 @@ export async function checkProof(answer, stateRoot) {
     const slot = `0x${BigInt(key).toString(16).padStart(64, "0")}`;
     const found = await proven(answer.storageHash, slot, proof);
     assert.equal(found === null ? "0x" : fromRlp(found, "hex"), number(value), `slot ${key}`);
+  }
+}
+
+/** The same answer with one bit of one byte changed, for each node of each of its proofs. */
+export function* tampered(answer) {
+  for (let proof = -1; proof < answer.storageProof.length; proof++) {
+    const nodes = (of) => (proof < 0 ? of.accountProof : of.storageProof[proof].proof);
+    for (let at = 0; at < nodes(answer).length; at++) {
+      const changed = structuredClone(answer);
+      const node = bytes(nodes(changed)[at]);
+      node[Math.floor(Math.random() * node.length)] ^= 1 << Math.floor(Math.random() * 8);
+      nodes(changed)[at] = bytesToHex(node);
+      yield changed;
+    }
+  }
+}
+
+/** A key that is none, but whose hash goes the way of another's up to where that one's leaf stands. */
+export function neighbour(proof, key, random) {
+  const path = fromRlp(proof.at(-1), "hex")[0].slice(2);
+  assert(["2", "3"].includes(path[0]), "a leaf is last");
+  const shared = 2 + 64 - (path.length - (path[0] === "3" ? 1 : 2));
+  const wanted = keccak256(key).slice(0, shared);
+  for (;;) {
+    const other = random();
+    if (other !== key && keccak256(other).startsWith(wanted)) return other;
   }
 }

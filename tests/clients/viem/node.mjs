@@ -7,12 +7,10 @@ import {
   concat,
   createPublicClient,
   createWalletClient,
-  encodeAbiParameters,
   encodeFunctionData,
   hashTypedData,
   http,
   keccak256,
-  numberToHex,
   pad,
   parseAbi,
   parseEther,
@@ -28,7 +26,7 @@ import {
 } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import { awaited, check, deployer2, failure, multicall3, url, wsUrl } from "../lib/check.mjs";
-import { checkProof, encodedReceipt, headerHash, listRoot } from "../lib/proof.mjs";
+import { encodedReceipt, headerHash, listRoot } from "../lib/proof.mjs";
 import {
   owner,
   alice,
@@ -423,42 +421,6 @@ check("block hash, transactions root and receipts root", async () => {
     );
     assert.equal(await node.getBlockTransactionCount({ blockHash }), inBlock.length);
   }
-});
-
-check("proofs against the block's state root", async () => {
-  const slot = keccak256(
-    encodeAbiParameters([{ type: "address" }, { type: "uint256" }], [me(), 1n]),
-  );
-  const at = await node.getBlock();
-  const prove = (address, keys) =>
-    node.request({ method: "eth_getProof", params: [address, keys, numberToHex(at.number)] });
-  const contract = await prove(counter.address, [zeroHash, slot, pad("0x99")]);
-  await checkProof(contract, at.stateRoot);
-  assert.equal(
-    BigInt(contract.storageProof[0].value),
-    await read(counter, "value", [], { blockNumber: at.number }),
-  );
-  assert(BigInt(contract.storageProof[1].value) > 0n, "the mapping's slot");
-  assert.equal(BigInt(contract.storageProof[2].value), 0n);
-  const account = await prove(me(), []);
-  await checkProof(account, at.stateRoot);
-  assert.equal(
-    BigInt(account.balance),
-    await node.getBalance({ address: me(), blockNumber: at.number }),
-  );
-  await checkProof(
-    await prove(privateKeyToAccount(generatePrivateKey()).address, [zeroHash]),
-    at.stateRoot,
-  );
-  await node.getProof({
-    address: counter.address,
-    storageKeys: [zeroHash],
-    blockNumber: at.number,
-  });
-  assert.equal(
-    await node.getStorageAt({ address: counter.address, slot: "0x0", blockNumber: at.number }),
-    contract.storageProof[0].value === "0x0" ? zeroHash : pad(contract.storageProof[0].value),
-  );
 });
 
 check("pool: gaps, replacement, refusals by name", async () => {

@@ -23,6 +23,8 @@ from web3.exceptions import (
 )
 from web3.logs import DISCARD
 
+import proofs
+
 HERE = Path(__file__).resolve().parent.parent
 URL = os.environ.get("RPC_URL", "http://127.0.0.1:8545")
 WS_URL = os.environ.get("WS_URL", "ws://127.0.0.1:8546")
@@ -31,6 +33,8 @@ DEPLOYER2 = "0x4e59b44847b379578588920cA78FbF26c0B4956C"
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
 ETHER = 10**18
 MOST = 2**256 - 1
+# How many blocks back the node proves, if that is known.
+WINDOW = int(os.environ.get("PROOF_WINDOW", 0))
 PLENTY = 3_000_000
 ZERO = "0x" + "00" * 20
 ZERO_WORD = b"\0" * 32
@@ -515,49 +519,89 @@ def subscriptions_over_websocket():
     asyncio.run(asyncio.wait_for(subscribe(), 30))
 
 
-def proofs():
-    height = w3.eth.block_number
-    slot = int.from_bytes(keccak(encode(["address", "uint256"], [s.me.address, 1])), "big")
-    words = ["0x" + key.to_bytes(32, "big").hex() for key in (0, slot)]
-    proof = w3.eth.get_proof(s.counter.address, words, height)
+def proofs_of_present_and_absent():
+    call, bare = s.counter.functions, deploy(s.me, "Batch")
+    tip = w3.eth.get_block("latest")
+    height, root_of_state = tip.number, tip.stateRoot
+    slots = [0, bumps_of(s.me.address), bumps_of(Account.create().address), 0x99]
+    words = ["0x" + key.to_bytes(32, "big").hex() for key in slots]
+    contract = w3.eth.get_proof(s.counter.address, words, height)
     if not on_anvil:  # it refuses web3.py's own form of a key, 0x0
-        assert (
-            w3.eth.get_proof(s.counter.address, [0, slot], height).storageHash == proof.storageHash
-        )
-    state_root = w3.eth.get_block(height).stateRoot
-    assert keccak(proof.accountProof[0]) == state_root
-    assert proof.storageProof[0].value == s.counter.functions.value().call().to_bytes(
-        32, "big"
-    ).lstrip(b"\0")
-    # The whole chain of hashes, down to the account and to both slots.
-    account = follow(state_root, keccak(bytes.fromhex(s.counter.address[2:])), proof.accountProof)
-    assert account[2] == proof.storageHash and account[3] == proof.codeHash
-    for one, key in zip(proof.storageProof, (0, slot)):
-        assert int.from_bytes(
-            follow(proof.storageHash, keccak(key.to_bytes(32, "big")), one.proof), "big"
-        ) == int.from_bytes(one.value, "big")
+        again = w3.eth.get_proof(s.counter.address, slots, height)
+        assert again.storageHash == contract.storageHash
+    values = [int.from_bytes(one.value, "big") for one in contract.storageProof]
+    assert values == [call.value().call(), call.bumps(s.me.address).call(), 0, 0]
+    mine = w3.eth.get_proof(s.me.address, words[:1], height)
+    assert mine.balance == w3.eth.get_balance(s.me.address, height)
+    empty = w3.eth.get_proof(bare.address, words, height)
+    assert empty.storageHash == proofs.BLANK_NODE_HASH and empty.codeHash != keccak(b"")
+    nobody = w3.eth.get_proof(Account.create().address, words, height)
+    # Nobody's way ends at somebody else's leaf, and no slot's at another slot's.
+    present = bytes.fromhex(s.me.address[2:])
+    other = proofs.neighbour(mine.accountProof, present, lambda: secrets.token_bytes(20))
+    near = w3.eth.get_proof(to_checksum_address(other), [], height)
+    assert near.accountProof == mine.accountProof
+    first = contract.storageProof[0].proof
+    other = proofs.neighbour(first, ZERO_WORD, lambda: secrets.token_bytes(32))
+    beside = w3.eth.get_proof(s.counter.address, ["0x" + other.hex()], height)
+    assert beside.storageProof[0].proof == first
+
+    for proof in (contract, mine, empty, nobody, near, beside):
+        proofs.check(proof, root_of_state)
+        assert not any(proofs.holds(changed, root_of_state) for changed in proofs.tampered(proof))
+        assert not proofs.holds(proof, keccak(root_of_state))
 
 
-def follow(root_hash, key, nodes):
-    """The decoded value under a key, walking a Merkle Patricia proof."""
-    import rlp
+def bumps_of(address):
+    return int.from_bytes(keccak(encode(["address", "uint256"], [address, 1])), "big")
 
-    nibbles, wanted, value = key.hex(), bytes(root_hash), None
-    for node in nodes:
-        assert keccak(node) == wanted, "the proof is broken"
-        items = rlp.decode(bytes(node))
-        if len(items) == 17:
-            wanted, nibbles = items[int(nibbles[0], 16)], nibbles[1:]
+
+def proofs_of_the_past():
+    who = s.bob.address
+    bump = s.counter.functions.bump(ZERO_WORD)._encode_transaction_data()
+    fees = {"maxFeePerGas": 4 * w3.eth.gas_price + 2 * 10**9, "maxPriorityFeePerGas": 10**9}
+    nonce, value = w3.eth.get_transaction_count(who), s.counter.functions.value().call()
+    left = {}
+
+    def bumped():
+        nonlocal nonce, value
+        tx = {"to": s.counter.address, "data": bump, "gas": 100_000, "nonce": nonce, **fees}
+        receipt = done(w3.eth.send_raw_transaction(signed(s.bob, {"chainId": 31337, **tx})))
+        nonce, value = nonce + 1, value + 1
+        left[receipt.blockNumber] = nonce, value
+
+    def refusal(height):
+        try:
+            w3.eth.get_proof(who, [], height)
+        except Web3RPCError as error:
+            return error.rpc_response["error"]["message"]
+
+    # More heights than lie in memory; then, as only checkpoints take old ones away, until the first of them is gone.
+    while len(left) < 150:
+        bumped()
+    oldest = min(left)
+    while WINDOW and refusal(oldest) is None:
+        bumped()
+    tip = w3.eth.block_number
+    lowest = tip - WINDOW if WINDOW else oldest
+    slots = ["0x" + key.to_bytes(32, "big").hex() for key in (0, bumps_of(who), 0x99)]
+    for height, (nonce, value) in left.items():
+        if height < lowest or (height != lowest and height % 7):
             continue
-        prefix = items[0].hex()
-        part = prefix[1:] if prefix[0] in "13" else prefix[2:]
-        assert nibbles.startswith(part), "another key"
-        nibbles = nibbles[len(part) :]
-        if prefix[0] in "23":
-            value = rlp.decode(items[1])
-        wanted = items[1]
-    assert value is not None and nibbles == "", "no value"
-    return value
+        root_of_state = w3.eth.get_block(height).stateRoot
+        contract = w3.eth.get_proof(s.counter.address, slots, height)
+        account = w3.eth.get_proof(who, [], height)
+        nobody = w3.eth.get_proof(Account.create().address, slots[:1], height)
+        for proof in (contract, account, nobody):
+            proofs.check(proof, root_of_state)
+        assert int.from_bytes(contract.storageProof[0].value, "big") == value
+        assert int.from_bytes(contract.storageProof[2].value, "big") == 0
+        assert account.nonce == nonce
+    for height in (0, 1, oldest) if WINDOW else ():
+        words = refusal(height)
+        begin, named = words.rsplit(" ", 1)
+        assert begin == f"no proof of the state at height {height}: proofs go back to height"
+        assert oldest < int(named) <= lowest, words
 
 
 def pool_refusals():
@@ -675,7 +719,8 @@ CASES = [
     estimates_access_lists_and_fees,
     logs_by_query_and_filter,
     subscriptions_over_websocket,
-    proofs,
+    proofs_of_present_and_absent,
+    proofs_of_the_past,
     pool_refusals,
     unlocked_accounts,
     multicall3_and_create2,
