@@ -1,18 +1,20 @@
 //! What the store takes and writes for the changes of blocks, beside MDBX alone on the same disk in the same run.
 //!
 //! ```text
-//! cargo bench -p bench --bench store -- [reads|durable|cold|memory|growth]..
+//! cargo bench -p bench --bench store -- [reads|durable|cold|memory|growth|proofs]..
 //! ```
 //!
 //! `reads`: random slots from the cache, from pages in memory and from the disk, against MDBX alone. `durable`:
 //! acknowledging a block, and bytes written for a slot, against a durable transaction of MDBX for each block. `cold`: a
 //! checkpoint of rows whose pages are on the disk, against the same without reading ahead. `memory`: bytes of branches.
-//! `growth`: a block's cost as the state grows; fills `docs/growth.csv`, which `bench/plots/growth.py` draws.
+//! `growth`: a block's cost as the state grows; fills `docs/growth.csv`, which `bench/plots/growth.py` draws. `proofs`:
+//! how long a proof takes at a random height of the window while blocks go on.
 //!
 //! Rounds are interleaved, ratios compare neighbours, and what is printed are medians with least and most. Sizes come
-//! from the environment: `SLUICE_STORE_SLOTS` of the first three, `SLUICE_MEMORY_SLOTS`, and `SLUICE_GROWTH_ENTRIES`, a
-//! list with commas. `SLUICE_STORE_PROOFS` is the number of heights whose proofs are kept, none unless told otherwise,
-//! as MDBX alone has none. Without `--bench`, which cargo passes, everything is small, and nothing is kept.
+//! from the environment: `SLUICE_STORE_SLOTS` of the first three, `SLUICE_MEMORY_SLOTS`, `SLUICE_GROWTH_ENTRIES`, a
+//! list with commas, `SLUICE_PROOF_ENTRIES` and `SLUICE_PROOF_WINDOW`. `SLUICE_STORE_PROOFS` is the number of heights
+//! whose proofs the first three keep, none unless told otherwise, as MDBX alone has none. Without `--bench`, which
+//! cargo passes, everything is small, and nothing is kept.
 
 #[path = "../../../tools/src/allocator.rs"]
 mod allocator;
@@ -22,6 +24,7 @@ mod durability;
 mod durable;
 mod flat;
 mod growth;
+mod proofs;
 mod reads;
 mod world;
 
@@ -82,5 +85,8 @@ fn main() {
     }
     if wanted("growth") {
         growth::run(&scale);
+    }
+    if wanted("proofs") {
+        proofs::run(&scale);
     }
 }

@@ -13,14 +13,14 @@ use alloy_consensus::{Header, Sealable as _};
 use alloy_primitives::{Address, B256, U256, keccak256};
 use bench::rng::Rng;
 use engine::{
-    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
+    genesis::{ChainSpec, GenesisAccount},
     ports::{StateView, Store as _},
     types::{
         Account, AccountChange, Block, BlockBody, ConsensusHeader, ExecutedBlock, FinalizedBlock, Height, SlotChange,
         StateChanges,
     },
 };
-use storage::{CheckpointPolicy, Config, Database};
+use storage::{CheckpointPolicy, Config, Database, testing::world::chain_with};
 use tempfile::TempDir;
 
 /// The account with the slots.
@@ -33,7 +33,7 @@ pub(crate) type Row = (B256, U256);
 
 /// The store. Its entries are numbered: slots of one contract first, then accounts.
 pub(crate) struct World {
-    pub(crate) store: Database,
+    pub(crate) store: Arc<Database>,
     pub(crate) slots: u64,
     pub(crate) entries: u64,
     /// How often entries were changed, if ever.
@@ -59,13 +59,25 @@ impl World {
             proof_window,
             ..Config::new(home.path().join("store"))
         };
-        let store = Database::open(config, Arc::new(chain(slots, accounts))).expect("a new folder can be opened");
-        Self { store, slots, entries: slots + accounts, versions: HashMap::new(), random: Rng::new(1), home }
+        let store = Database::open(config, chain(slots, accounts)).expect("a new folder can be opened");
+        Self {
+            store: Arc::new(store),
+            slots,
+            entries: slots + accounts,
+            versions: HashMap::new(),
+            random: Rng::new(1),
+            home,
+        }
     }
 
     /// The file that holds its state.
     pub(crate) fn file(&self) -> PathBuf {
         self.home.path().join("store/state/mdbx.dat")
+    }
+
+    /// The folder with what blocks replaced.
+    pub(crate) fn past(&self) -> PathBuf {
+        self.home.path().join("store/past")
     }
 
     /// Brings the file with its state into memory.
@@ -125,13 +137,8 @@ impl World {
         let took = begun.elapsed();
         let (parent, number) = (&tip.block.header, tip.height().next().0);
         let header = Header { parent_hash: parent.hash(), number, state_root, ..parent.inner().clone() }.seal_slow();
-        let consensus = ConsensusHeader {
-            chain_id: 31_337,
-            slot: number,
-            height: number,
-            block_hash: header.seal(),
-            ..ConsensusHeader::default()
-        };
+        let consensus =
+            ConsensusHeader { slot: number, height: number, block_hash: header.seal(), ..ConsensusHeader::default() };
         let finality = engine::testing::finality(&consensus);
         let block = Arc::new(Block { consensus, header, body: BlockBody::default() });
         let (receipts, access_list) = (Arc::default(), Arc::default());
@@ -189,7 +196,8 @@ fn value(slot: u64, version: u64) -> U256 {
     U256::from_limbs([slot, version, 0, 1 << 63])
 }
 
-fn address(entry: u64) -> Address {
+/// The account of an entry.
+pub(crate) fn address(entry: u64) -> Address {
     Address::from_word(U256::from(entry + (1 << 32)).into())
 }
 
@@ -197,7 +205,7 @@ fn account(entry: u64, version: u64) -> Account {
     Account { nonce: version, balance: U256::from_limbs([entry, 1, 0, 0]), ..Account::default() }
 }
 
-fn chain(slots: u64, accounts: u64) -> ChainSpec {
+fn chain(slots: u64, accounts: u64) -> Arc<ChainSpec> {
     let storage = (0..slots).map(|slot| (U256::from(slot), value(slot, 0))).collect();
     let others = (slots..slots + accounts).map(|entry| {
         let Account { nonce, balance, .. } = account(entry, 0);
@@ -205,21 +213,7 @@ fn chain(slots: u64, accounts: u64) -> ChainSpec {
     });
     let mut alloc: BTreeMap<Address, GenesisAccount> = others.collect();
     alloc.insert(CONTRACT, GenesisAccount { nonce: 1, storage, ..GenesisAccount::default() });
-    let genesis_header = Header {
-        gas_limit: 30_000_000,
-        state_root: storage::genesis::state_root(&alloc),
-        base_fee_per_gas: Some(7),
-        ..Header::default()
-    };
-    ChainSpec {
-        chain_id: 31_337,
-        forks: ForkSchedule::all_at_zero(Fork::Osaka),
-        base_fee: BaseFeeParams::SLUICE,
-        deposit_contract: None,
-        ordering: OrderingParams::default(),
-        genesis_header: genesis_header.seal_slow().into_inner(),
-        alloc,
-    }
+    chain_with(alloc)
 }
 
 /// Takes a file that this process has mapped out of memory, as far as it is on the disk.
