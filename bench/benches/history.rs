@@ -16,7 +16,6 @@ use alloy_primitives::{Address, B256, Bytes, Log, LogData, Signature as Ecdsa, U
 use bench::Shape;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{
-    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
     ports::Store,
     types::{
         Account, AccountChange, Block, BlockBody, ConsensusHeader, Envelope, ExecutedBlock, FinalizedBlock, Height,
@@ -24,7 +23,7 @@ use engine::{
     },
 };
 use lab::{Lab, finalized};
-use storage::{Database, metrics};
+use storage::{Database, metrics, testing::world::chain_with};
 
 /// Blocks of the long chain; each has three logs of one token.
 const BLOCKS: u64 = 100_000;
@@ -40,19 +39,8 @@ const EVENT: B256 = B256::repeat_byte(0xdd);
 const RARE: B256 = B256::repeat_byte(0x4a);
 
 fn open(folder: &tempfile::TempDir) -> Database {
-    let alloc = BTreeMap::new();
-    let genesis_header = Header { state_root: storage::genesis::state_root(&alloc), ..Header::default() };
-    let chain = ChainSpec {
-        chain_id: 31_337,
-        forks: ForkSchedule::all_at_zero(Fork::Osaka),
-        base_fee: BaseFeeParams::SLUICE,
-        deposit_contract: None,
-        ordering: OrderingParams::default(),
-        genesis_header,
-        alloc,
-    };
     let config = storage::Config { segment_bytes: 16 << 20, ..storage::Config::dev(folder.path()) };
-    Database::open(config, Arc::new(chain)).expect("a new folder can be opened")
+    Database::open(config, chain_with(BTreeMap::new())).expect("a new folder can be opened")
 }
 
 fn transaction(nonce: u64) -> Arc<Transaction> {

@@ -8,7 +8,6 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Signature as Ecdsa, U256};
 use criterion::{Criterion, criterion_group, criterion_main};
 use engine::{
-    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
     ordering::journal::{Entry, KeptBlock},
     ports::Journal,
     types::{
@@ -16,25 +15,14 @@ use engine::{
         Transaction, ValidatorIndex, Vote,
     },
 };
-use storage::Database;
+use storage::{Database, testing::world::chain_with};
 
 /// Transactions of a block of some 250 kB, each with a kilobyte of input.
 const TRANSACTIONS: u64 = 225;
 
 fn store(folder: &tempfile::TempDir) -> Database {
-    let alloc = BTreeMap::new();
-    let genesis_header = Header { state_root: storage::genesis::state_root(&alloc), ..Header::default() };
-    let chain = ChainSpec {
-        chain_id: 31_337,
-        forks: ForkSchedule::all_at_zero(Fork::Osaka),
-        base_fee: BaseFeeParams::SLUICE,
-        deposit_contract: None,
-        ordering: OrderingParams::default(),
-        genesis_header,
-        alloc,
-    };
     let config = storage::Config { segment_bytes: 1 << 20, ..storage::Config::dev(folder.path()) };
-    Database::open(config, Arc::new(chain)).expect("a new folder can be opened")
+    Database::open(config, chain_with(BTreeMap::new())).expect("a new folder can be opened")
 }
 
 fn vote(slot: u64) -> Entry {

@@ -10,20 +10,18 @@ mod walker;
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use alloy_consensus::{Header, Sealable};
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::{HashBuilder, Nibbles, TrieAccount};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{
-    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
+    genesis::GenesisAccount,
     ports::Store as _,
     types::{Account, AccountChange, Height, SlotChange, StateChanges},
 };
-use storage::Database;
+use storage::{Database, testing::world::chain_with};
 use walker::{Item, Walker};
 
 #[global_allocator]
@@ -52,19 +50,10 @@ impl World {
         drop(leaves);
         let storage: BTreeMap<U256, U256> = (0..slots).map(|slot| (U256::from(slot), value(slot, 0))).collect();
         let account = GenesisAccount { nonce: 1, storage, ..GenesisAccount::default() };
-        let genesis_header =
-            Header { gas_limit: 30_000_000, state_root: state_root(storage_root), ..Header::default() };
-        let chain = ChainSpec {
-            chain_id: 31_337,
-            forks: ForkSchedule::all_at_zero(Fork::Osaka),
-            base_fee: BaseFeeParams::SLUICE,
-            deposit_contract: None,
-            ordering: OrderingParams::default(),
-            genesis_header: genesis_header.seal_slow().into_inner(),
-            alloc: BTreeMap::from([(CONTRACT, account)]),
-        };
+        let chain = chain_with(BTreeMap::from([(CONTRACT, account)]));
+        assert_eq!(chain.genesis_header.state_root, state_root(storage_root), "both begin with the same trie");
         let config = storage::Config { trie_bytes_max: 16 << 30, ..storage::Config::dev(folder.path().join("ours")) };
-        let store = Database::open(config, Arc::new(chain)).expect("a new folder can be opened");
+        let store = Database::open(config, chain).expect("a new folder can be opened");
         Self { store, peer, slots, random: 1, _folder: folder }
     }
 

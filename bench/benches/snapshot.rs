@@ -19,13 +19,14 @@ use std::{
 use alloy_consensus::{Header, Sealable as _};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use engine::{
-    genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
+    genesis::{ChainSpec, GenesisAccount},
     ports::Store as _,
     types::{Block, BlockBody, ConsensusHeader, ExecutedBlock, FinalizedBlock, Height, StateChanges},
 };
 use storage::{
     Config, Database,
     portable::{self, Foundation, Source},
+    testing::world::chain_with,
 };
 
 /// Accounts of a run that measures.
@@ -50,7 +51,7 @@ fn options() -> (u64, usize) {
 }
 
 /// A chain with so many accounts.
-fn chain(accounts: u64) -> ChainSpec {
+fn chain(accounts: u64) -> Arc<ChainSpec> {
     let number = |index: u64| U256::from_be_bytes(keccak256(index.to_be_bytes()).0);
     let account = |index: u64| {
         let balance = number(index) >> 180;
@@ -61,22 +62,7 @@ fn chain(accounts: u64) -> ChainSpec {
     let storage = (0..accounts).map(|index| (number(index), (number(index) >> 180) | U256::ONE)).collect();
     let token = GenesisAccount { nonce: 1, code: Bytes::from(vec![0xfe; 8_000]), storage, balance: U256::ZERO };
     alloc.insert(Address::repeat_byte(0x70), token);
-    let genesis_header = Header {
-        state_root: storage::genesis::state_root(&alloc),
-        gas_limit: 30_000_000,
-        timestamp: 1,
-        base_fee_per_gas: Some(7),
-        ..Header::default()
-    };
-    ChainSpec {
-        chain_id: 1_337,
-        forks: ForkSchedule::all_at_zero(Fork::Osaka),
-        base_fee: BaseFeeParams::ETHEREUM,
-        deposit_contract: None,
-        ordering: OrderingParams::default(),
-        genesis_header,
-        alloc,
-    }
+    chain_with(alloc)
 }
 
 /// An empty block on block 0.
@@ -123,7 +109,7 @@ fn main() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let home = tempfile::Builder::new().prefix("snapshot").tempdir_in(target).expect("a folder");
     let place = |name: &str| home.path().join(name);
-    let chain = Arc::new(chain(accounts));
+    let chain = chain(accounts);
     let config = |name: &str| Config { scrub_interval: None, ..Config::dev(place(name)) };
     let (store, _) =
         timed("genesis", 0, accounts * 2, || Database::open(config("a"), chain.clone()).expect("it opens"));
