@@ -39,13 +39,16 @@ struct Links<B> {
     certificates: Option<(Certificate, Certificate)>,
     /// How many of the headers lead up to one that is certified itself, and by what.
     proven: Option<(usize, Certificate)>,
+    /// The block above them is not here.
+    is_cut: bool,
 }
 
 /// Answers a wish, and returns the bodies that go with the answer.
 ///
 /// `shelved` gives the block at a height up to `newest`, `tail` a tail header by its id. At most
 /// [`limits::CHAIN_HEADERS_MAX`] blocks are looked at, and the bodies that are returned have no more bytes than
-/// [`limits::LETTER_BYTES_MAX`], or are one.
+/// [`limits::LETTER_BYTES_MAX`], or are one. Where blocks were let go of, the answer is that there is nothing, or ends
+/// below them.
 pub fn chain_above<B>(
     range: &Range,
     newest: Height,
@@ -54,7 +57,7 @@ pub fn chain_above<B>(
     tail: &dyn Fn(B256) -> Option<SignedHeader>,
 ) -> (Chain, Vec<B>) {
     let mut links = collect(range, newest, shelved);
-    let lowest = links.certificates.map(|(lowest, _)| lowest);
+    let lowest = links.certificates.filter(|_| !links.is_cut).map(|(lowest, _)| lowest);
     let is_led_up = lead_up(&mut links, epoch_heights, tail);
     let Some((count, certificate)) = links.proven else {
         let chain = Chain { from: range.from, height: newest, headers: Vec::new(), bodies: 0, certificate: lowest };
@@ -72,11 +75,14 @@ pub fn chain_above<B>(
 
 /// Blocks of one epoch as far as there is room, and headers above them up to one that is certified itself.
 fn collect<B>(range: &Range, newest: Height, shelved: &dyn Fn(Height) -> Option<Shelved<B>>) -> Links<B> {
-    let mut links = Links { headers: Vec::new(), bodies: Vec::new(), certificates: None, proven: None };
+    let mut links = Links { headers: Vec::new(), bodies: Vec::new(), certificates: None, proven: None, is_cut: false };
     let (mut bytes, mut is_full) = (0_usize, false);
     let heights = range.from.0.saturating_add(1)..=newest.0;
     for height in heights.take(limits::CHAIN_HEADERS_MAX) {
-        let Some(Shelved { signed, certificate, body, size_bytes }) = shelved(Height(height)) else { break };
+        let Some(Shelved { signed, certificate, body, size_bytes }) = shelved(Height(height)) else {
+            links.is_cut = true;
+            break;
+        };
         if links.headers.first().is_some_and(|first| first.header.epoch != signed.header.epoch) {
             break;
         }

@@ -11,6 +11,7 @@ use engine::{
 
 use super::{
     faults::FaultKind,
+    node::Node,
     traffic::Parcel,
     world::{Event, World},
 };
@@ -30,14 +31,24 @@ pub enum Lie {
     Drip,
     /// A genuine certificate of a block far up, and nothing that leads to it: as if too much lay between.
     Bare,
+    /// The truth, of a node that let go of the lower half of its blocks, but for those that epochs began on.
+    Pruned,
     /// Any of these, or the truth.
     Mixed,
 }
 
 impl Lie {
     /// Every one of them.
-    pub const ALL: [Self; 7] =
-        [Self::WrongBlocks, Self::FalseHeights, Self::Empty, Self::Slow, Self::Drip, Self::Bare, Self::Mixed];
+    pub const ALL: [Self; 8] = [
+        Self::WrongBlocks,
+        Self::FalseHeights,
+        Self::Empty,
+        Self::Slow,
+        Self::Drip,
+        Self::Bare,
+        Self::Pruned,
+        Self::Mixed,
+    ];
 }
 
 /// Bytes that a block counts for; what a letter may hold is reached by none.
@@ -72,12 +83,13 @@ impl World {
         }
         let mut blocks = Vec::new();
         let mut bodies = Vec::new();
-        let mut next = fetch.id;
+        let (mut next, kept_from) = (fetch.id, self.kept_from(node));
         while blocks.len() < usize::try_from(fetch.count).unwrap_or(64).min(64) {
             let has = self.nodes[node].disk.bodies.contains_key(&next)
                 || self.nodes[node].executed.contains(&next)
                 || self.nodes[node].disk.tails.contains(&next);
-            let Some((header, empty)) = self.headers.get(&next).filter(|_| has) else { break };
+            let found = self.headers.get(&next).filter(|(header, _)| has && header.height >= kept_from);
+            let Some((header, empty)) = found else { break };
             blocks.push(SignedHeader { header: header.clone(), signature: self.signature_of(header, &next) });
             bodies.push((next, *empty));
             next = header.parent_id;
@@ -92,12 +104,21 @@ impl World {
         Some(SignedHeader { header: header.clone(), signature: self.signature_of(header, id) })
     }
 
+    /// The height from which on a node has every block.
+    fn kept_from(&self, node: usize) -> u64 {
+        let Node { lie, disk, .. } = &self.nodes[node];
+        if *lie == Some(Lie::Pruned) { disk.chain.len() as u64 / 2 } else { 0 }
+    }
+
     /// What a node has above a height.
     fn chain_of(&self, node: usize, range: &Range) -> (Chain, Vec<(B256, bool)>) {
         let disk = &self.nodes[node].disk;
         let newest = Height(disk.chain.len() as u64);
+        let (kept_from, epoch) = (self.kept_from(node), self.settings.epoch_heights);
+        let is_kept = |height: &u64| *height >= kept_from || height.is_multiple_of(epoch);
         let shelved = |height: Height| {
-            let (at, certificate) = usize::try_from(height.0.checked_sub(1)?).ok().and_then(|at| disk.chain.get(at))?;
+            let height = Some(height.0).filter(is_kept)?;
+            let (at, certificate) = usize::try_from(height.checked_sub(1)?).ok().and_then(|at| disk.chain.get(at))?;
             let (signed, (_, empty)) = (self.signed_header(&at.id)?, self.headers.get(&at.id)?);
             Some(Shelved { signed, certificate: *certificate, body: (at.id, *empty), size_bytes: BLOCK_BYTES })
         };
@@ -116,7 +137,7 @@ impl World {
             lie => lie,
         };
         match lie {
-            None | Some(Lie::Mixed) => {}
+            None | Some(Lie::Pruned | Lie::Mixed) => {}
             Some(Lie::Slow) => return self.answer_late(node, from, chain, bodies),
             Some(Lie::WrongBlocks) => self.falsify(node, range, &mut chain, &mut bodies),
             Some(Lie::Drip) => (chain, bodies) = self.chain_of(node, &Range { count: 1, ..*range }),

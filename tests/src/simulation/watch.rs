@@ -18,6 +18,7 @@ use engine::{
 };
 
 use super::{
+    answers::Lie,
     cluster::{index_of, members},
     faults::FaultKind,
     keys::public_key,
@@ -252,7 +253,7 @@ impl World {
         let is_honest = usize::try_from(peer)
             .ok()
             .and_then(|at| self.nodes.get(at))
-            .is_none_or(|it| it.fault.is_none() && it.lie.is_none());
+            .is_none_or(|it| it.fault.is_none() && matches!(it.lie, None | Some(Lie::Pruned)));
         if is_honest {
             self.oracle.violated(format!("node {node} bans node {peer}, which is honest: {reason}"));
         }

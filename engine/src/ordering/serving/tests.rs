@@ -24,6 +24,8 @@ struct Shelf {
     blocks: Vec<Shelved<u64>>,
     tails: BTreeMap<B256, SignedHeader>,
     epoch_heights: u64,
+    /// Heights of blocks that were let go of, but for those that epochs began on.
+    gone: std::ops::Range<u64>,
 }
 
 impl Shelf {
@@ -58,7 +60,9 @@ impl Shelf {
     }
 
     fn answer(&self, range: Range) -> (Chain, Vec<u64>) {
-        let shelved = |height: Height| self.blocks.get(usize::try_from(height.0.checked_sub(1)?).ok()?).cloned();
+        let is_kept = |height: &u64| !self.gone.contains(height) || height.is_multiple_of(self.epoch_heights);
+        let place = |height: u64| usize::try_from(height.checked_sub(1)?).ok();
+        let shelved = |height: Height| self.blocks.get(place(Some(height.0).filter(is_kept)?)?).cloned();
         let tail = |id: B256| self.tails.get(&id).cloned();
         chain_above(&range, Height(self.blocks.len() as u64), self.epoch_heights, &shelved, &tail)
     }
@@ -74,7 +78,9 @@ impl Shelf {
         assert!(sizes.iter().sum::<usize>() <= limits::LETTER_BYTES_MAX || sizes.len() == 1, "{sizes:?}");
         let Some(top) = chain.headers.last() else {
             assert!(bodies.is_empty());
-            assert_eq!(chain.certificate.is_none(), range.from.0 >= self.blocks.len() as u64);
+            let next = range.from.0 + 1;
+            let has_next = next <= self.blocks.len() as u64 && !self.gone.contains(&next);
+            assert_eq!(chain.certificate.is_some(), has_next, "{range:?}");
             return 0;
         };
         assert_eq!(bodies, (range.from.0 + 1..=range.from.0 + chain.bodies).collect::<Vec<_>>());
@@ -98,8 +104,10 @@ proptest! {
         tail in 0_u64..6,
         from in 0_u64..210,
         count in 1_u64..=64,
+        kept_from in 0_u64..210,
     ) {
-        Shelf::new(&blocks, epoch_heights, tail).check(Range { from: Height(from), count });
+        let shelf = Shelf { gone: 0..kept_from, ..Shelf::new(&blocks, epoch_heights, tail) };
+        shelf.check(Range { from: Height(from), count });
     }
 
     /// Whoever goes on from what he got comes to the end, over all ends of epochs.
@@ -136,6 +144,15 @@ fn what_cannot_be_proven_in_one_answer_is_named_by_its_certificate() {
     assert!(chain.headers.is_empty() && bodies.is_empty());
     assert_eq!(chain.certificate, Some(certificate(&shelf.blocks[79].signed.header)));
     assert_eq!(shelf.check(Range { from: Height(16), count: 64 }), 64, "64 headers lead to the one that is certified");
+}
+
+/// A block whose certificate lies among those that are gone is none that too much lies above.
+#[test]
+fn what_ends_before_blocks_that_are_gone_is_not_told_as_a_certificate() {
+    let mut shelf = Shelf::new(&[(false, 100), (false, 100), (true, 100)], 1_000, 0);
+    shelf.gone = 2..3;
+    let (chain, bodies) = shelf.answer(Range { from: Height(0), count: 64 });
+    assert!(chain.headers.is_empty() && bodies.is_empty() && chain.certificate.is_none());
 }
 
 #[test]
