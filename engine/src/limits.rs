@@ -16,7 +16,7 @@
 //! | ranges asked for or not executed yet | [`SYNC_RANGES_MAX`], of [`RANGE_BLOCKS_MAX`] and [`LETTER_BYTES_MAX`] each | nothing more is asked for |
 //! | peers that may be asked | [`PEERS_MAX`] | further ones are not asked |
 //! | parts of a state on their way to a node that takes it over | 16, of [`STATE_PIECE_BYTES_MAX`] | nothing more is asked for |
-//! | what shows that a block is final, kept for whoever asks for the next piece | one, [`STATE_HEAD_BYTES_MAX`] | the newest stays |
+//! | what shows that a block is final, kept for whoever asks for the next piece | [`STATE_HEADS_MAX`], [`STATE_HEAD_BYTES_MAX`] | the one not asked for longest leaves |
 //! | certificates that ended epochs | [`HANDOVERS_MAX`] | the oldest leaves |
 //! | tail headers that others may ask for | [`TAIL_HEADERS_MAX`] | the oldest leaves |
 //! | access lists whose blocks are not executed yet | [`LISTS_MAX`] | later ones are not taken |
@@ -329,6 +329,9 @@ pub const STATE_PIECE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of what shows that a block is final: three blocks with receipts, and handovers of some thousand epochs.
 pub const STATE_HEAD_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Of those, kept at a time: more than strangers have made while somebody asks for his next piece.
+pub const STATE_HEADS_MAX: usize = 8;
 
 /// Headers from a block up to the one whose certificate made it final.
 pub const FINALITY_HEADERS_MAX: usize = 4_096;

@@ -107,6 +107,8 @@ pub static HINT_SIMULATED: Counter = Counter::new("engine_hint_simulated_total")
 pub const HINT_SKIPPED: &str = "engine_hint_skipped_total";
 /// Nanoseconds that simulations took.
 pub static HINT_BUSY: Counter = Counter::new("engine_hint_busy_nanoseconds_total");
+/// Parts of a state given to nodes that take it over.
+pub static STATE_PART_GIVEN: Counter = Counter::new("engine_state_part_given_total");
 
 /// A level as gauges want it.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a picture, not a number that anything depends on")]
@@ -130,6 +132,7 @@ pub fn export() {
         &LIST_LATE,
         &HINT_SIMULATED,
         &HINT_BUSY,
+        &STATE_PART_GIVEN,
     ] {
         counter.export();
     }

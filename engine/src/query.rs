@@ -3,6 +3,8 @@
 //! Everything here blocks the calling thread for as long as a disk read or a call takes, so an
 //! asynchronous caller runs it on a pool of its own.
 
+mod heads;
+
 use std::{
     collections::BTreeMap,
     ops::RangeInclusive,
@@ -12,14 +14,14 @@ use std::{
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::{eip2930::AccessList, eip7702::SignedAuthorization};
 use alloy_primitives::{Address, B256, Bytes, Log, TxKind, U256};
-use parking_lot::Mutex;
 
+use self::heads::{Head, Heads};
 use crate::{
     admission::{Mempool, PoolStatus},
     execution::Pending,
     genesis::ChainSpec,
     light::{self, FinalityProof},
-    limits,
+    limits, metrics,
     ports::{AccountProof, CallError, Executor, StateError, StateView, Store, StoreError},
     standing::{Standing, StandingNow},
     types::{
@@ -175,14 +177,7 @@ pub struct Query {
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
     standing: Arc<Standing>,
-    head: Arc<Mutex<Option<KeptHead>>>,
-}
-
-/// What was asked for last of what shows that a block is final: the next piece of it is asked for soon.
-struct KeptHead {
-    from: Epoch,
-    block: B256,
-    bytes: Bytes,
+    heads: Arc<Heads>,
 }
 
 impl std::fmt::Debug for Query {
@@ -201,7 +196,7 @@ impl Query {
         pending: Arc<Pending>,
         standing: Arc<Standing>,
     ) -> Self {
-        Self { store, executor, pool, pending, standing, head: Arc::default() }
+        Self { store, executor, pool, pending, standing, heads: Arc::default() }
     }
 
     /// Where ordering is: the epoch and the least slot that nothing has decided.
@@ -349,24 +344,29 @@ impl Query {
     #[must_use]
     pub fn state(&self, wish: &StateWish) -> Option<Bytes> {
         match *wish {
-            StateWish::Part { block, owner, from } => self.store.state_part(block, owner, from).ok(),
+            StateWish::Part { block, owner, from } => {
+                let part = self.store.state_part(block, owner, from).ok()?;
+                metrics::STATE_PART_GIVEN.increment();
+                Some(part)
+            }
             StateWish::Head { block, from, at } => {
-                let mut kept = self.head.lock();
-                let is_kept = |kept: &KeptHead| kept.from == from && Some(kept.block) == block;
-                if !kept.as_ref().is_some_and(is_kept) {
-                    let (block, bytes) = self.store.state_head(block, from).ok()?;
-                    if u64::try_from(bytes.len()).map_or(true, |length| length > limits::STATE_HEAD_BYTES_MAX) {
-                        return None;
-                    }
-                    *kept = Some(KeptHead { from, block, bytes });
-                }
-                let KeptHead { block, bytes, .. } = kept.as_ref()?;
+                let kept = block.and_then(|block| self.heads.get(block, from));
+                let Head { block, bytes, .. } = kept.or_else(|| self.head(block, from))?;
                 let at = usize::try_from(at).ok().filter(|at| *at <= bytes.len())?;
                 let end = at.saturating_add(limits::STATE_PART_BYTES).min(bytes.len());
                 let total = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                Some(HeadSlice { block: *block, total, bytes: bytes.slice(at..end) }.encoded().into())
+                Some(HeadSlice { block, total, bytes: bytes.slice(at..end) }.encoded().into())
             }
         }
+    }
+
+    /// Makes what shows that a block is final, and keeps it for the next piece.
+    fn head(&self, block: Option<B256>, from: Epoch) -> Option<Head> {
+        let (block, bytes) = self.store.state_head(block, from).ok()?;
+        u64::try_from(bytes.len()).ok().filter(|length| *length <= limits::STATE_HEAD_BYTES_MAX)?;
+        let head = Head { block, from, bytes };
+        self.heads.keep(head.clone());
+        Some(head)
     }
 
     /// Base fee of the next block, in wei.
