@@ -33,10 +33,10 @@ use engine::types::{Height, StateChanges};
 use parking_lot::{Mutex, RwLock};
 use tracing::{info, warn};
 
+pub(crate) use self::read::PastState;
 use self::{
     collect::{Was, replaced},
     file::{PastFile, Row},
-    read::PastState,
 };
 use crate::{error::Fault, index::Files, snapshot::Snapshots, trie::state::StateTrie};
 

@@ -61,13 +61,14 @@ impl Gaps {
 
     /// Whether anything of a part is missing.
     pub(super) fn meets(&self, part: &Part) -> bool {
-        let (owner, to) = (part.owner, end_of(part));
-        self.has(owner, part.from)
-            || self
-                .0
-                .range((owner, part.from)..)
-                .next()
-                .is_some_and(|((found, from), _)| *found == owner && to.is_none_or(|to| *from < to))
+        self.has(part.owner, part.from) || self.first_in(part).is_some()
+    }
+
+    /// The first range that begins in a part.
+    fn first_in(&self, part: &Part) -> Option<Gap> {
+        let ((found, from), to) = self.0.range((part.owner, part.from)..).next()?;
+        let is_in = *found == part.owner && end_of(part).is_none_or(|end| *from < end);
+        is_in.then_some(Gap { owner: part.owner, from: *from, to: *to })
     }
 
     /// Takes away what a part covers, and adds the slots of those of its accounts that have them apart.
@@ -81,16 +82,11 @@ impl Gaps {
             }
             self.rest(gap, to);
         }
-        while let Some(gap) = self.iter_from(owner, part.from).filter(|gap| to.is_none_or(|to| gap.from < to)) {
+        while let Some(gap) = self.first_in(part) {
             self.0.remove(&(owner, gap.from));
             self.rest(gap, to);
         }
         self.0.extend(apart.into_iter().map(|account| ((Some(account), B256::ZERO), None)));
-    }
-
-    fn iter_from(&self, owner: Option<B256>, from: B256) -> Option<Gap> {
-        let ((found, from), to) = self.0.range((owner, from)..).next()?;
-        (*found == owner).then_some(Gap { owner, from: *from, to: *to })
     }
 
     /// Keeps what of a range lies behind a key.

@@ -16,7 +16,7 @@ use super::{
     cut::Cutter,
     head::Head,
 };
-use crate::{store::Database, trie::state::StateTrie};
+use crate::{past::PastState, store::Database, trie::state::StateTrie};
 
 impl From<PortableError> for StoreError {
     fn from(error: PortableError) -> Self {
@@ -44,6 +44,14 @@ fn given(store: &Database, block: B256) -> Result<Height, StoreError> {
     Ok(height)
 }
 
+/// The tries at a height that is given, as long as it is in the proof window.
+fn past_of(store: &Database, height: Height) -> Result<PastState, StoreError> {
+    let inner = &store.inner;
+    let lowest = inner.past.lowest(store.checkpointed());
+    let past = inner.past.at(height, &inner.snapshots).filter(|_| height >= lowest);
+    past.ok_or(StoreError::NoProof { height, lowest })
+}
+
 /// What shows that a block is final, `None` for the newest whose state is given; and its hash.
 pub(crate) fn head(store: &Database, block: Option<B256>, from: Epoch) -> Result<(B256, Bytes), StoreError> {
     let height = match block {
@@ -54,10 +62,7 @@ pub(crate) fn head(store: &Database, block: Option<B256>, from: Epoch) -> Result
         return Err(StoreError::Unavailable(height));
     }
     // Of a block whose parts are refused nothing is shown either.
-    let lowest = store.inner.past.lowest(store.checkpointed());
-    if height < lowest {
-        return Err(StoreError::NoProof { height, lowest });
-    }
+    past_of(store, height)?;
     let hash = store.inner.blocks.hash(height)?.ok_or(StoreError::Unavailable(height))?;
     Ok((hash, Head::of(store, height, from)?.encode().into()))
 }
@@ -69,12 +74,10 @@ pub(crate) fn part(
     (owner, from): (Option<B256>, B256),
     chunk_bytes: usize,
 ) -> Result<Bytes, StoreError> {
-    let (height, inner) = (given(store, block)?, &store.inner);
-    let lowest = inner.past.lowest(store.checkpointed());
-    let past = inner.past.at(height, &inner.snapshots).filter(|_| height >= lowest);
-    let past = past.ok_or(StoreError::NoProof { height, lowest })?;
-    let header = inner.blocks.header(height)?.ok_or(StoreError::Unavailable(height))?;
-    let (trie, view) = (StateTrie::stored(header.state_root), store.view(inner.blocks.tip().height())?);
+    let (height, blocks) = (given(store, block)?, &store.inner.blocks);
+    let past = past_of(store, height)?;
+    let header = blocks.header(height)?.ok_or(StoreError::Unavailable(height))?;
+    let (trie, view) = (StateTrie::stored(header.state_root), store.view(blocks.tip().height())?);
     let cutter = Cutter { trie: &trie, source: &past, view: &*view, chunk_bytes };
     let body = match owner {
         None => Body::Accounts(cutter.accounts(from)?.0),
