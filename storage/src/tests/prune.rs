@@ -336,15 +336,19 @@ fn a_folder_that_let_go_of_blocks_is_no_archive_any_more() {
     check(&world, &store);
 }
 
+/// The folder of an archive of so many heights, and what it holds.
+fn archived(seed: u64, height: u64) -> (tempfile::TempDir, FaultyDisk, World) {
+    let (dir, disk, mut world) = (tempfile::tempdir().unwrap(), FaultyDisk::default(), world(seed));
+    let archive = Config { keep: Some(Keep::All), ..least(dir.path()) };
+    let store = open_on(&disk, archive, &world.chain).unwrap();
+    grow(&mut world, &store, height);
+    store.close().unwrap();
+    (dir, disk, world)
+}
+
 #[test]
 fn who_reads_what_goes_is_refused_and_never_told_anything_wrong() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let mut world = world(13);
-    let patient = Config { keep: Some(Keep::All), ..least(dir.path()) };
-    let store = open_on(&disk, patient, &world.chain).unwrap();
-    grow(&mut world, &store, 400);
-    store.close().unwrap();
+    let (dir, disk, world) = archived(13, 400);
     let store = open_on(&disk, least(dir.path()), &world.chain).unwrap();
     let view = store.view(Height(5)).unwrap();
     assert_eq!(view.account(address(0)).unwrap(), world.states[5].get(&address(0)).map(|entry| entry.0));
@@ -366,13 +370,7 @@ fn who_reads_what_goes_is_refused_and_never_told_anything_wrong() {
 
 #[test]
 fn readers_and_the_scrubber_go_on_while_segments_go() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let mut world = world(15);
-    let archive = Config { keep: Some(Keep::All), ..least(dir.path()) };
-    let store = open_on(&disk, archive, &world.chain).unwrap();
-    grow(&mut world, &store, 600);
-    store.close().unwrap();
+    let (dir, disk, world) = archived(15, 600);
     let mut settings = Config { background: true, ..least(dir.path()) };
     settings.checkpoint.interval = Duration::from_secs(3_600);
     let store = open_on(&disk, settings, &world.chain).unwrap();
