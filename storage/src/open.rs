@@ -92,7 +92,7 @@ pub(crate) fn open(
 }
 
 /// The folder of what checkpoints replaced.
-fn past_in(dir: &Path) -> PathBuf {
+pub(crate) fn past_in(dir: &Path) -> PathBuf {
     dir.join("past")
 }
 
@@ -337,7 +337,7 @@ pub(crate) fn note_log_made(env: &Env) -> Result<(), Fault> {
 }
 
 /// Height of the block that the chain in this folder begins on.
-fn read_base(env: &Env) -> Result<Height, Fault> {
+pub(crate) fn read_base(env: &Env) -> Result<Height, Fault> {
     let row = env.write()?.get(tables::CHAIN_META, meta::BASE)?;
     let decoded = |row: Vec<u8>| Fields(&row).u64().ok_or_else(|| Fault::corrupt("the base row does not decode"));
     Ok(Height(row.map(decoded).transpose()?.unwrap_or_default()))

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `segments/*.seg` | header and records with their checksums; order of records; blocks with the block below, their bodies with the roots in their headers, and both with their rows |
 //! | `segments/*.idx` | every byte with the index that the segment makes |
+//! | `past/*.past` | header, directory and pages with their checksums; order of rows |
 //! | `log/*.log` | header and records with their checksums, and what records say of what was synced |
 //! | `chain/mdbx.dat` | rows of blocks with the blocks, rows of epochs with their checksums |
 //! | `state/mdbx.dat` | code with its hash, rows of ended storage with their checksums |
@@ -12,6 +13,7 @@
 //! was being written when the power went is no damage, and told as unfinished; an index that is not there is made when
 //! the store is opened, and told as missing.
 
+mod past;
 mod same;
 mod segments;
 
@@ -26,8 +28,12 @@ use crate::{
     disk::RealDisk,
     epochs,
     error::{Fault, OpenError},
+    index::Files,
     kv::{Env, Table},
-    log, tables,
+    log,
+    open::past_in,
+    place::Place,
+    tables,
 };
 
 /// Places that are told; how many there are is told as well.
@@ -47,7 +53,7 @@ pub struct Bad {
 /// What was read, and what is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// Bytes of segments, indices and log that were read.
+    /// Bytes of segments, indices, what blocks replaced, and log that were read.
     pub bytes: u64,
     /// Blocks that were found.
     pub blocks: u64,
@@ -57,6 +63,8 @@ pub struct Verified {
     pub rows: u64,
     /// Indices that were compared.
     pub indices: u64,
+    /// Files of what blocks replaced that were read.
+    pub past_files: u64,
     /// Bytes behind the last whole block, or record of the log, which were being written when a process ended.
     pub unfinished_bytes: u64,
     /// Full segments that have no index.
@@ -87,7 +95,15 @@ impl Verified {
 pub fn verify(dir: &Path, chain: &Arc<ChainSpec>, listen: Listener<'_>) -> Result<Verified, OpenError> {
     let closed = Closed::open(dir, chain)?;
     let mut found = Verified::default();
-    segments::all(&closed, dir, chain, &mut found, listen)?;
+    let files = Files {
+        disk: Arc::new(RealDisk),
+        dir: dir.join("segments"),
+        identity: closed.identity,
+        fail: Arc::default(),
+        place: Arc::new(Place::of(dir, (0, 0), true)?),
+    };
+    segments::all(&closed, &files, chain, &mut found, listen)?;
+    past::all(&Files { dir: past_in(dir), ..files }, &mut found, listen)?;
     let looked = log::look(&RealDisk, &log::folder_in(dir), log::Identity::of(chain))?;
     found.bytes = found.bytes.saturating_add(looked.bytes);
     found.records = found.records.saturating_add(looked.records);

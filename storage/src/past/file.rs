@@ -255,7 +255,7 @@ impl PastFile {
         let (pages, size) = fields.u32().zip(fields.u32()).ok_or("short header")?;
         let (pages, size) = usize::try_from(pages).ok().zip(usize::try_from(size).ok()).ok_or("damaged header")?;
         let end = offset(pages).saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
-        if end > length {
+        if end != length {
             return Err("wrong length".to_owned());
         }
         let mut encoded = vec![0; size];
@@ -270,7 +270,30 @@ impl PastFile {
 
     /// Its size.
     pub(crate) fn bytes(&self) -> u64 {
-        offset(self.directory.pages()).saturating_add(u64::try_from(self.directory.keys.len()).unwrap_or(u64::MAX))
+        let directory = self.directory.keys.len() + self.directory.pages();
+        offset(self.directory.pages()).saturating_add(u64::try_from(directory).unwrap_or(u64::MAX))
+    }
+
+    /// Compares every page with its checksum and its place in the directory; gives those that are not what was written,
+    /// with their offsets.
+    pub(crate) fn check(&self) -> Vec<(u64, Fault)> {
+        let pages = (0..self.directory.pages()).map(|page| (offset(page), self.check_page(page)));
+        pages.filter_map(|(offset, outcome)| Some((offset, outcome.err()?))).collect()
+    }
+
+    fn check_page(&self, page: usize) -> Result<(), Fault> {
+        let bytes = self.page(page)?;
+        let (mut fields, mut last): (_, Option<&[u8]>) = (Fields(&bytes), None);
+        while !fields.0.is_empty() {
+            let (key, _) = take_row(&mut fields).ok_or_else(|| self.damaged(page))?;
+            if last.map_or(key != self.directory.key(page), |last| last >= key) {
+                return Err(self.damaged(page));
+            }
+            last = Some(key);
+        }
+        let end = (page + 1 < self.directory.pages()).then(|| self.directory.key(page + 1));
+        let is_in_order = last.is_some_and(|last| end.is_none_or(|end| last < end));
+        is_in_order.then_some(()).ok_or_else(|| self.damaged(page))
     }
 
     /// The rows from a key on, in order.
@@ -296,6 +319,12 @@ impl PastFile {
     }
 }
 
+/// Reads a row off the front of a page's rows.
+fn take_row<'a>(fields: &mut Fields<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    let (key, value) = (usize::from(fields.bytes(1)?[0]), usize::from(fields.u16()?));
+    Some((fields.bytes(key)?, fields.bytes(value)?))
+}
+
 /// Rows of a file, in order of key.
 pub(crate) struct Rows<'f> {
     file: &'f PastFile,
@@ -319,11 +348,7 @@ impl Rows<'_> {
                 continue;
             }
             let mut fields = Fields(&self.bytes[self.at..]);
-            let row = (|| {
-                let (key, value) = (usize::from(fields.bytes(1)?[0]), usize::from(fields.u16()?));
-                Some((fields.bytes(key)?, fields.bytes(value)?))
-            })();
-            let (key, value) = row.ok_or_else(|| self.file.damaged(self.page - 1))?;
+            let (key, value) = take_row(&mut fields).ok_or_else(|| self.file.damaged(self.page - 1))?;
             self.at += 3 + key.len() + value.len();
             if key >= &self.from[..] {
                 return Ok(Some((key.to_vec(), value.to_vec())));

@@ -1,6 +1,6 @@
 //! Segments and their indices.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use alloy_consensus::{Header, Sealable as _};
 use alloy_primitives::B256;
@@ -10,12 +10,10 @@ use engine::{genesis::ChainSpec, types::Height};
 use super::{Closed, Listener, Progress, Verified, same::Same};
 use crate::{
     blocks::{self, Stored},
-    disk::{Disk as _, RealDisk},
     error::{Fault, OpenError},
-    failpoint::FailPoints,
     index::{Files, table_of},
     kv::Snapshot,
-    place::Place,
+    open,
     prune::Mark,
     record::{self, HEADER_BYTES, Kind},
     segment::{self, Entry, FIRST_OFFSET, SegmentFile},
@@ -30,31 +28,28 @@ const CLAIM_BYTES_MAX: u64 = 64 << 20;
 /// Reads all segments, oldest first, then compares the indices of those that are full.
 pub(super) fn all(
     closed: &Closed,
-    dir: &Path,
+    files: &Files,
     chain: &Arc<ChainSpec>,
     found: &mut Verified,
     listen: Listener<'_>,
 ) -> Result<(), OpenError> {
-    let dir_of_segments = dir.join("segments");
     let name = |name: &String| name.strip_suffix(".seg").and_then(|stem| stem.parse::<u32>().ok());
-    let names = RealDisk.list(&dir_of_segments).map_err(Fault::from)?;
+    // A folder that took a state over gets segments when a node first opens it.
+    let names = if files.dir.is_dir() { files.disk.list(&files.dir).map_err(Fault::from)? } else { Vec::new() };
     let mark = Mark::read(&closed.chain)?;
     let mut numbers: Vec<u32> = names.iter().filter_map(name).filter(|number| *number >= mark.segment).collect();
     numbers.sort_unstable();
-    if numbers.windows(2).any(|pair| pair[1] != pair[0].saturating_add(1)) {
-        found.note("segments", None, format!("there is a gap in {numbers:?}"));
-    }
-    if numbers.is_empty() {
-        found.note("segments", None, "there is no segment");
+    if (mark.segment..).zip(&numbers).any(|(expected, number)| expected != *number) {
+        found.note("segments", None, format!("there is a gap in {numbers:?}, which begin with {}", mark.segment));
     }
     let rows = closed.chain.snapshot().map_err(Fault::from)?;
     let mut walk = Walk::new(closed, rows, chain)?;
     let mut whole = Vec::new();
     let all = u64::try_from(numbers.len()).unwrap_or(u64::MAX);
     for (done, number) in (1..).zip(&numbers) {
-        let path = segment::path(&dir_of_segments, *number, "seg");
+        let path = segment::path(&files.dir, *number, "seg");
         let file = format!("segments/{number:08}.seg");
-        match SegmentFile::open(&RealDisk, &path, *number, closed.identity) {
+        match SegmentFile::open(&*files.disk, &path, *number, closed.identity) {
             Ok(segment) => {
                 let before = found.bad_places;
                 let is_last = numbers.last() == Some(number);
@@ -73,12 +68,9 @@ pub(super) fn all(
         listen(Progress { what: "segments", done, all });
     }
     walk.end(found);
-    let place = Arc::new(Place::of(dir, (0, 0), true)?);
-    let fail = Arc::new(FailPoints::default());
-    let files = Files { disk: Arc::new(RealDisk), dir: dir_of_segments, identity: closed.identity, fail, place };
     let all = u64::try_from(whole.len()).unwrap_or(u64::MAX);
     for (done, segment) in (1..).zip(&whole) {
-        index(&files, segment, &names, found)?;
+        index(files, segment, &names, found)?;
         listen(Progress { what: "indices", done, all });
     }
     Ok(())
@@ -125,7 +117,7 @@ struct Walk {
     durable: Height,
     /// `None` behind damage.
     below: Option<Below>,
-    /// The highest block that was met.
+    /// The highest block that was met, or the one whose state was imported.
     highest: Height,
 }
 
@@ -136,7 +128,7 @@ impl Walk {
         let indexed = Height(indexed.unwrap_or_default());
         let durable = indexed.max(applied.map_or(Height::GENESIS, |applied| applied.height));
         let below = Below { height: Height::GENESIS, hash: chain.genesis_hash(), transactions: 0 };
-        Ok(Self { rows, indexed, durable, below: Some(below), highest: Height::GENESIS })
+        Ok(Self { rows, indexed, durable, below: Some(below), highest: open::read_base(&closed.chain)? })
     }
 
     /// Reads a segment to its end.

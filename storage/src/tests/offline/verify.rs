@@ -19,7 +19,8 @@ fn every_flipped_bit_is_found_where_it_is() {
     let sound = verify(dir.path(), &world);
     assert_eq!((&sound.bad[..], sound.blocks, sound.unfinished_bytes), (&[][..], world.tip().0, 0));
     assert!(sound.missing_indices.is_empty() && sound.indices > 2 && sound.records > 4 * sound.blocks);
-    let mut files: Vec<_> = ["segments", "log"]
+    assert!(sound.past_files > 2);
+    let mut files: Vec<_> = ["segments", "log", "past"]
         .iter()
         .flat_map(|name| std::fs::read_dir(dir.path().join(name)).unwrap().map(|entry| entry.unwrap().path()))
         .filter(|path| path.file_stem().is_some_and(|stem| stem != "spare"))
@@ -28,19 +29,16 @@ fn every_flipped_bit_is_found_where_it_is() {
     for path in files {
         let bytes = std::fs::read(&path).unwrap();
         let name = path.strip_prefix(dir.path()).unwrap().display().to_string();
-        let header = if name.ends_with(".log") {
-            108
-        } else if name.ends_with(".seg") {
-            80
-        } else {
-            72
+        let (header, page) = match path.extension().unwrap().to_str().unwrap() {
+            "log" => (108, 4_096),
+            "seg" => (80, 4_096),
+            "idx" => (72, 4_096),
+            _ => (80, 16_384),
         };
         for _ in 0..6 {
             // The header, or what follows its page.
-            let end = used(&bytes);
-            let place = world.roll(9);
-            let at =
-                if place == 0 { world.roll(header) as usize } else { 4_096 + world.roll(end as u64 - 4_096) as usize };
+            let end = used(&bytes) as u64;
+            let at = if world.roll(9) == 0 { world.roll(header) } else { page + world.roll(end - page) } as usize;
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << world.roll(8);
             std::fs::write(&path, &flipped).unwrap();
@@ -53,6 +51,50 @@ fn every_flipped_bit_is_found_where_it_is() {
         std::fs::write(&path, &bytes).unwrap();
     }
     assert_eq!(verify(dir.path(), &world), sound);
+}
+
+/// What was there before proves nothing false, so it is told and costs nothing else.
+#[test]
+fn files_of_the_past_that_are_cut_strange_or_out_of_order_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = made(dir.path(), 14, 60);
+    let sound = verify(dir.path(), &world);
+    assert_eq!(sound.bad, []);
+    let past = dir.path().join("past");
+    // What was only being written is none of them.
+    std::fs::write(past.join("next.tmp"), [7; 100]).unwrap();
+    assert_eq!(verify(dir.path(), &world), sound);
+    let mut paths: Vec<_> = std::fs::read_dir(&past).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().unwrap() == "past");
+    paths.sort();
+    let name = |path: &Path| path.strip_prefix(dir.path()).unwrap().display().to_string();
+    let bytes = std::fs::read(&paths[1]).unwrap();
+    let rest = |length: usize| bytes[..length].to_vec();
+    let longer = [&bytes[..], &[0]].concat();
+    for wrong in [rest(0), rest(60), rest(16_384), rest(bytes.len() - 1), longer, std::fs::read(&paths[0]).unwrap()] {
+        std::fs::write(&paths[1], wrong).unwrap();
+        let found = verify(dir.path(), &world);
+        assert_eq!((found.bad.len(), found.bad_places), (1, 1), "{found:?}");
+        assert_eq!(found.bad[0].file, name(&paths[1]));
+    }
+    // Two rows change places, under a checksum that says so.
+    let mut swapped = bytes.clone();
+    let length =
+        |at: usize| 3 + usize::from(bytes[at]) + usize::from(u16::from_be_bytes([bytes[at + 1], bytes[at + 2]]));
+    let (first, second) = (16_384, 16_384 + length(16_384));
+    swapped[first..second + length(second)].rotate_left(length(first));
+    let crc = crc32c::crc32c(&swapped[first..2 * 16_384 - 4]);
+    swapped[2 * 16_384 - 4..2 * 16_384].copy_from_slice(&crc.to_be_bytes());
+    std::fs::write(&paths[1], swapped).unwrap();
+    let found = verify(dir.path(), &world);
+    assert_eq!((found.bad.len(), found.bad[0].offset), (1, Some(16_384)), "{found:?}");
+    std::fs::write(&paths[1], &bytes).unwrap();
+    assert_eq!(verify(dir.path(), &world), sound);
+    // A folder under such a name cannot be read, and two files cannot have one.
+    std::fs::create_dir(past.join("00000000000000000900-00000000000000000901.past")).unwrap();
+    std::fs::write(past.join("902-903.past"), &bytes).unwrap();
+    let found = verify(dir.path(), &world);
+    assert_eq!(found.bad.iter().filter(|bad| bad.file.starts_with("past/")).count(), 2, "{found:?}");
 }
 
 #[test]
@@ -70,9 +112,15 @@ fn damage_in_the_middle_hides_nothing_behind_it() {
     let offsets: Vec<_> = found.bad.iter().filter(|bad| bad.file.ends_with("1.seg")).map(|bad| bad.offset).collect();
     assert!(offsets.contains(&Some(4_096)) && offsets.iter().any(|at| *at > Some(6_000)), "{found:?}");
     assert!(found.blocks >= sound.blocks - 4, "{} of {} blocks", found.blocks, sound.blocks);
-    std::fs::remove_file(&path).unwrap();
+    for number in [1, 0] {
+        std::fs::remove_file(dir.path().join(format!("segments/{number:08}.seg"))).unwrap();
+        let found = verify(dir.path(), &world);
+        assert!(found.bad.iter().any(|bad| bad.what.contains("there is a gap")), "{found:?}");
+    }
+    std::fs::remove_dir_all(dir.path().join("segments")).unwrap();
     let found = verify(dir.path(), &world);
-    assert!(found.bad.iter().any(|bad| bad.what.contains("there is a gap")), "{found:?}");
+    let told = format!("blocks end with 0, and {} was durable", world.tip());
+    assert!(found.bad.iter().any(|bad| bad.what == told), "{found:?}");
 }
 
 #[test]
