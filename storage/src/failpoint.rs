@@ -33,6 +33,9 @@ pub const FAIL_POINTS: [&str; 23] = [
     "recovery.apply",
 ];
 
+/// Every fail point of an epoch that begins.
+pub const EPOCH_FAIL_POINTS: [&str; 1] = ["epoch.row"];
+
 /// Every fail point of the log, which is written beside the blocks.
 pub const LOG_FAIL_POINTS: [&str; 14] = [
     "log.open.cut",
@@ -86,8 +89,8 @@ pub const PORTABLE_FAIL_POINTS: [&str; 7] = [
 ];
 
 fn known() -> Vec<&'static str> {
-    let points = [&FAIL_POINTS[..], &LOG_FAIL_POINTS, &PRUNE_FAIL_POINTS, &OFFLINE_FAIL_POINTS, &PORTABLE_FAIL_POINTS];
-    points.concat()
+    let path = [&FAIL_POINTS[..], &EPOCH_FAIL_POINTS, &LOG_FAIL_POINTS].concat();
+    [&path[..], &PRUNE_FAIL_POINTS, &OFFLINE_FAIL_POINTS, &PORTABLE_FAIL_POINTS].concat()
 }
 
 /// What happens at an armed point.

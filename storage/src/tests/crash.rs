@@ -4,14 +4,17 @@ use std::{io::Write as _, process::Command};
 
 use engine::{
     ports::{Store, StoreError},
-    types::Height,
+    types::{Epoch, EpochStart, Height},
 };
 
 use super::{
-    kit::{FaultyDisk, World, address, config, open_on},
+    kit::{FaultyDisk, World, address, begin_epoch, config, open_on},
     model::crash,
 };
-use crate::{Config, Database, OpenError, failpoint::FAIL_POINTS};
+use crate::{
+    Config, Database, OpenError,
+    failpoint::{EPOCH_FAIL_POINTS, FAIL_POINTS},
+};
 
 #[test]
 fn a_group_torn_at_any_byte_leaves_whole_blocks_and_a_usable_store() {
@@ -203,14 +206,14 @@ fn a_failed_sync_or_write_poisons_the_store_for_ever() {
 #[test]
 fn every_fail_point_leaves_a_store_that_opens_with_every_acknowledged_block() {
     let mut passed = 0;
-    for point in FAIL_POINTS {
+    for point in FAIL_POINTS.into_iter().chain(EPOCH_FAIL_POINTS) {
         for (count, seed) in [(1, 1), (1, 2), (2, 3), (3, 4), (5, 5)] {
             let dir = tempfile::tempdir().unwrap();
             let disk = FaultyDisk::default();
             let mut world = World::new(seed);
             let settings = Config { segment_bytes: 8_192, trie_bytes_max: 0, ..config(dir.path()) };
             let armed = Config { fail_point: Some(format!("{point}:{count}")), ..settings.clone() };
-            let stopped = run_until_failure(&disk, &armed, &mut world);
+            let (stopped, epochs) = run_until_failure(&disk, &armed, &mut world);
             passed += u32::from(stopped);
             let disk = disk.crashed(seed * 1_000 + count);
             // The first start after the crash may be stopped as well.
@@ -222,6 +225,9 @@ fn every_fail_point_leaves_a_store_that_opens_with_every_acknowledged_block() {
                 .unwrap_or_else(|error| panic!("{point}:{count}, seed {seed}: {error}"));
             let tip = store.tip().height();
             assert!(tip >= world.tip(), "{point}:{count}, seed {seed}: {tip} is below {}", world.tip());
+            for start in epochs {
+                assert_eq!(store.epoch(start.set.epoch()).unwrap(), Some(start), "{point}:{count}, seed {seed}");
+            }
             if tip == world.tip() {
                 world.check(&store);
                 world.commit(&store, 3).unwrap();
@@ -232,23 +238,33 @@ fn every_fail_point_leaves_a_store_that_opens_with_every_acknowledged_block() {
             }
         }
     }
-    assert!(passed >= 60, "{passed} runs were stopped");
+    assert!(passed >= 63, "{passed} runs were stopped");
 }
 
-/// Works until the armed point stops it; `false` if it never did.
-fn run_until_failure(disk: &FaultyDisk, armed: &Config, world: &mut World) -> bool {
+/// Works until the armed point stops it; `false` if it never did. Gives the epochs that began, too.
+fn run_until_failure(disk: &FaultyDisk, armed: &Config, world: &mut World) -> (bool, Vec<EpochStart>) {
+    let mut epochs = Vec::new();
     for _ in 0..4 {
-        let Ok(store) = open_on(disk, armed.clone(), &world.chain) else { return true };
+        let Ok(store) = open_on(disk, armed.clone(), &world.chain) else { return (true, epochs) };
         for round in 0..12 {
             let count = world.roll(4) + 1;
-            if world.commit(&store, count).is_err() || (round % 4 == 3 && store.checkpoint().is_err()) {
+            let mut work = || {
+                world.commit(&store, count)?;
+                match round % 4 {
+                    1 => epochs.push(begin_epoch(&store, 1 + epochs.len() as u64)?),
+                    3 => store.checkpoint()?,
+                    _ => {}
+                }
+                Ok::<_, StoreError>(())
+            };
+            if work().is_err() {
                 crash(store);
-                return true;
+                return (true, epochs);
             }
         }
         crash(store);
     }
-    false
+    (false, epochs)
 }
 
 const CHILD: &str = "SLUICE_STORAGE_CRASH_CHILD";
@@ -274,8 +290,10 @@ fn crash_child() {
         world.commit(&store, round % 3 + 1).unwrap();
         println!("acknowledged {}", world.tip());
         std::io::stdout().flush().unwrap();
-        if round % 9 == 8 {
-            store.checkpoint().unwrap();
+        match round % 9 {
+            2 => println!("began {}", begin_epoch(&store, 1 + round / 9).unwrap().set.epoch()),
+            8 => store.checkpoint().unwrap(),
+            _ => {}
         }
     }
     store.close().unwrap();
@@ -292,7 +310,7 @@ fn a_process_aborting_at_any_point_loses_nothing() {
     }
     store.close().unwrap();
     let mut aborted = 0;
-    for point in FAIL_POINTS {
+    for point in FAIL_POINTS.into_iter().chain(EPOCH_FAIL_POINTS) {
         for count in [1, 4] {
             let dir = tempfile::tempdir().unwrap();
             let output = Command::new(std::env::current_exe().unwrap())
@@ -302,12 +320,15 @@ fn a_process_aborting_at_any_point_loses_nothing() {
                 .unwrap();
             aborted += u32::from(!output.status.success());
             let text = String::from_utf8_lossy(&output.stdout);
-            let acknowledged: u64 =
-                text.lines().filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok()).max().unwrap_or(0);
+            let said = |word| text.lines().filter_map(move |line| line.strip_prefix(word)?.parse::<u64>().ok());
+            let acknowledged = said("acknowledged ").max().unwrap_or(0);
             let store = Database::open(child_settings(dir.path()), world.chain.clone())
                 .unwrap_or_else(|error| panic!("{point}:{count}: {error}"));
             let tip = store.tip().height();
             assert!(tip.0 >= acknowledged, "{point}:{count}: {tip} is below {acknowledged}");
+            for epoch in said("began ").map(Epoch) {
+                assert!(store.epoch(epoch).unwrap().is_some(), "{point}:{count}: epoch {epoch} is gone");
+            }
             let mut kept = World::new(31);
             kept.states.clone_from(&world.states);
             kept.blocks.clone_from(&world.blocks);
@@ -315,5 +336,5 @@ fn a_process_aborting_at_any_point_loses_nothing() {
             kept.check(&store);
         }
     }
-    assert!(aborted >= 25, "{aborted} processes were stopped");
+    assert!(aborted >= 27, "{aborted} processes were stopped");
 }

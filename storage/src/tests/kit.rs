@@ -2,12 +2,18 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use engine::genesis::ChainSpec;
+use engine::{
+    genesis::ChainSpec,
+    ports::{Store as _, StoreError},
+    types::{Epoch, EpochStart, Height, Signature, SignedHeader},
+};
 
 use crate::{
     CheckpointPolicy, Config, Database, OpenError,
     disk::Disk,
     failpoint::{Action, FailPoints},
+    genesis,
+    testing::world::Differences,
 };
 pub(crate) use crate::{
     disk::faulty::{FaultyDisk, next},
@@ -30,4 +36,98 @@ pub(crate) fn open_on(disk: &FaultyDisk, config: Config, chain: &Arc<ChainSpec>)
     let fail = FailPoints::parse(config.fail_point.as_deref(), Action::Fail).map_err(OpenError::Config)?;
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Database::open_on(disk, fail, config, Arc::clone(chain))
+}
+
+/// Notes how an epoch begins on the tip.
+pub(crate) fn begin_epoch(store: &Database, epoch: u64) -> Result<EpochStart, StoreError> {
+    let header = store.tip().block.consensus.clone();
+    let set = store.chain().validator_set().unwrap().in_epoch(Epoch(epoch));
+    let handover = engine::testing::finality(&header).certificate;
+    let tail = vec![SignedHeader { header: header.clone(), signature: Signature::default() }];
+    let start = EpochStart { set, base: header.id(), handover, tail };
+    store.begin_epoch(&start)?;
+    Ok(start)
+}
+
+/// Heights of an epoch in [`short_epochs`].
+pub(crate) const EPOCH_HEIGHTS: u64 = 8;
+
+/// A world whose epochs are short.
+pub(crate) fn short_epochs(seed: u64) -> World {
+    let mut world = World::new(seed);
+    let mut chain = ChainSpec::clone(&world.chain);
+    chain.ordering.epoch_slots = EPOCH_HEIGHTS;
+    world.blocks = vec![Arc::new(genesis::block(&chain))];
+    world.chain = Arc::new(chain);
+    world
+}
+
+/// The height below the lowest block that is kept in a segment.
+pub(crate) fn lowest(store: &Database) -> Height {
+    store.inner.segments.lowest()
+}
+
+fn is_not_kept<T>(answer: Result<T, StoreError>, height: Height, lowest: Height) -> bool {
+    let refusal = (height, lowest);
+    matches!(answer, Err(StoreError::NotKept { height, lowest }) if (height, lowest) == refusal)
+}
+
+/// Compares what is kept with the model, and sees that the rest is refused. Of what lies below `base`, whose state was
+/// imported, there are headers, and nothing tells their ids.
+pub(crate) fn check_kept(world: &World, store: &Database, base: Height) {
+    let mut found = Differences::default();
+    let lowest = lowest(store);
+    assert_eq!(store.inner.index.lowest(), lowest);
+    let epoch_heights = world.chain.ordering.epoch_slots;
+    for block in &world.blocks[1..] {
+        let (height, hash, id) = (block.height(), block.hash(), block.block.consensus.id());
+        let is_landmark = height == base || height > base && height.0.is_multiple_of(epoch_heights);
+        let is_kept = height > lowest || is_landmark;
+        match store.block(height) {
+            // The newest blocks are in memory as well.
+            Ok(found) => assert_eq!(found.as_ref(), Some(block)),
+            refused => assert!(!is_kept && is_not_kept(refused, height, lowest.next()), "block {height}"),
+        }
+        let header = store.header(height);
+        let known = (store.height_of(hash).unwrap(), store.height_of_id(id).unwrap());
+        let expected = (Some(height), Some(height).filter(|_| height >= base));
+        if is_kept || height.0 + 255 >= lowest.0 {
+            assert_eq!(header.unwrap(), Some(block.block.header.clone()));
+            assert_eq!(known, expected);
+        } else if let Ok(header) = header {
+            // Its rows will be swept.
+            assert_eq!(header, Some(block.block.header.clone()));
+            assert_eq!(known, expected);
+        } else {
+            assert!(is_not_kept(header, height, lowest.next()), "header {height}");
+            assert_eq!(known, (None, None));
+        }
+        for (index, transaction) in block.block.body.transactions.iter().enumerate() {
+            let place = store.transaction_position(transaction.hash()).unwrap();
+            assert_eq!(place, (height > lowest).then_some((height, index)), "transaction {index} of block {height}");
+        }
+        let logs = store.blocks_with_logs(&Default::default(), height..=height);
+        if height <= lowest {
+            assert!(is_not_kept(logs, height, lowest.next()), "logs of {height}");
+        } else {
+            let has_logs = block.receipts.iter().any(|receipt| !receipt.logs.is_empty());
+            assert_eq!(logs.unwrap().heights, if has_logs { vec![height] } else { vec![] });
+        }
+        if height < lowest {
+            assert!(is_not_kept(store.view(height), height, lowest), "state at {height}");
+        } else if height.0.is_multiple_of(40) || height == lowest {
+            world.compare_state(store, height, &mut found);
+        }
+    }
+    assert_eq!(found.wrong, [""; 0]);
+    // Slots that were wiped and that no block kept names cannot be told.
+    assert!(found.errors.iter().all(|error| world.wipes && error.contains("is not available")), "{found:?}");
+    assert_eq!(store.block(Height::GENESIS).unwrap().as_ref(), Some(&world.blocks[0]));
+    world.check_proofs(store, world.tip());
+    assert_eq!(store.rebuild_root().unwrap(), store.tip().block.header.state_root);
+    let view = store.view(Height(lowest.0.max(1)).min(world.tip())).unwrap();
+    for block in &world.blocks[lowest.0.saturating_sub(255) as usize..=lowest.0 as usize] {
+        assert_eq!(view.block_hash(block.height()), Ok(Some(block.hash())));
+    }
+    assert_eq!(store.scrub().findings, []);
 }

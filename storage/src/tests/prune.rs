@@ -10,25 +10,17 @@ use engine::{
 };
 
 use super::{
-    kit::{FaultyDisk, World, address, config, open_on},
+    kit::{EPOCH_HEIGHTS, FaultyDisk, World, address, check_kept, config, lowest, open_on, short_epochs},
     model::crash,
 };
-use crate::{
-    Config, Database, Keep, OpenError, failpoint::PRUNE_FAIL_POINTS, genesis, offline, prune, scrub,
-    testing::world::Differences,
-};
+use crate::{Config, Database, Keep, OpenError, failpoint::PRUNE_FAIL_POINTS, genesis, offline, prune, scrub};
 
-const EPOCH_HEIGHTS: u64 = 8;
 /// Heights of which state must be kept whatever the settings.
 const WINDOW: u64 = engine::limits::STATE_WINDOW_HEIGHTS;
 
 /// A world whose epochs are short.
 fn world(seed: u64) -> World {
-    let mut world = World::new(seed);
-    let mut chain = ChainSpec::clone(&world.chain);
-    chain.ordering.epoch_slots = EPOCH_HEIGHTS;
-    world.blocks = vec![Arc::new(genesis::block(&chain))];
-    world.chain = Arc::new(chain);
+    let mut world = short_epochs(seed);
     world.wipes = seed.is_multiple_of(2);
     world
 }
@@ -46,71 +38,6 @@ fn grow(world: &mut World, store: &Database, height: u64) {
         store.checkpoint().unwrap();
         store.inner.check().unwrap();
     }
-}
-
-fn lowest(store: &Database) -> Height {
-    store.inner.segments.lowest()
-}
-
-fn is_not_kept<T>(answer: Result<T, StoreError>, height: Height, lowest: Height) -> bool {
-    let refusal = (height, lowest);
-    matches!(answer, Err(StoreError::NotKept { height, lowest }) if (height, lowest) == refusal)
-}
-
-/// Compares what is kept with the model, and sees that the rest is refused.
-fn check(world: &World, store: &Database) {
-    let mut found = Differences::default();
-    let lowest = lowest(store);
-    assert_eq!(store.inner.index.lowest(), lowest);
-    for block in &world.blocks[1..] {
-        let (height, hash, id) = (block.height(), block.hash(), block.block.consensus.id());
-        let is_kept = height > lowest || height.0.is_multiple_of(EPOCH_HEIGHTS);
-        match store.block(height) {
-            // The newest blocks are in memory as well.
-            Ok(found) => assert_eq!(found.as_ref(), Some(block)),
-            refused => assert!(!is_kept && is_not_kept(refused, height, lowest.next()), "block {height}"),
-        }
-        let header = store.header(height);
-        let known = (store.height_of(hash).unwrap(), store.height_of_id(id).unwrap());
-        if is_kept || height.0 + 255 >= lowest.0 {
-            assert_eq!(header.unwrap(), Some(block.block.header.clone()));
-            assert_eq!(known, (Some(height), Some(height)));
-        } else if let Ok(header) = header {
-            // Its rows will be swept.
-            assert_eq!(header, Some(block.block.header.clone()));
-            assert_eq!(known, (Some(height), Some(height)));
-        } else {
-            assert!(is_not_kept(header, height, lowest.next()), "header {height}");
-            assert_eq!(known, (None, None));
-        }
-        for (index, transaction) in block.block.body.transactions.iter().enumerate() {
-            let place = store.transaction_position(transaction.hash()).unwrap();
-            assert_eq!(place, (height > lowest).then_some((height, index)), "transaction {index} of block {height}");
-        }
-        let logs = store.blocks_with_logs(&Default::default(), height..=height);
-        if height <= lowest {
-            assert!(is_not_kept(logs, height, lowest.next()), "logs of {height}");
-        } else {
-            let has_logs = block.receipts.iter().any(|receipt| !receipt.logs.is_empty());
-            assert_eq!(logs.unwrap().heights, if has_logs { vec![height] } else { vec![] });
-        }
-        if height < lowest {
-            assert!(is_not_kept(store.view(height), height, lowest), "state at {height}");
-        } else if height.0.is_multiple_of(40) || height == lowest {
-            world.compare_state(store, height, &mut found);
-        }
-    }
-    assert_eq!(found.wrong, [""; 0]);
-    // Slots that were wiped and that no block kept names cannot be told.
-    assert!(found.errors.iter().all(|error| world.wipes && error.contains("is not available")), "{found:?}");
-    assert_eq!(store.block(Height::GENESIS).unwrap().as_ref(), Some(&world.blocks[0]));
-    world.check_proofs(store, world.tip());
-    assert_eq!(store.rebuild_root().unwrap(), store.tip().block.header.state_root);
-    let view = store.view(Height(lowest.0.max(1))).unwrap();
-    for block in &world.blocks[lowest.0.saturating_sub(255) as usize..=lowest.0 as usize] {
-        assert_eq!(view.block_hash(block.height()), Ok(Some(block.hash())));
-    }
-    assert_eq!(store.scrub().findings, []);
 }
 
 /// Numbers of the files of a kind.
@@ -144,7 +71,7 @@ fn a_pruned_store_agrees_with_the_model_through_checkpoints_and_crashes() {
                     disk = disk.crashed(world.roll(1 << 40));
                     store = open_on(&disk, settings.clone(), &world.chain).unwrap();
                 }
-                6 => check(&world, &store),
+                6 => check_kept(&world, &store, Height::GENESIS),
                 _ => world.check_state(&store, world.tip()),
             }
             store.inner.check().unwrap();
@@ -152,7 +79,7 @@ fn a_pruned_store_agrees_with_the_model_through_checkpoints_and_crashes() {
         store.close().unwrap();
         let store = open_on(&disk, settings, &world.chain).unwrap();
         store.checkpoint().unwrap();
-        check(&world, &store);
+        check_kept(&world, &store, Height::GENESIS);
         assert!(lowest(&store) > Height(150), "{}", lowest(&store));
     }
 }
@@ -178,7 +105,7 @@ fn blocks_go_when_they_are_older_than_is_kept_and_no_earlier() {
     // Their rows go with the next checkpoint.
     store.checkpoint().unwrap();
     assert_eq!(lowest(&store).0, first);
-    check(&world, &store);
+    check_kept(&world, &store, Height::GENESIS);
     // Where blocks need not be asked for their hash any more, nothing is left of them but where epochs began.
     let row = |height: u64| store.inner.blocks.position(Height(height)).unwrap();
     let gone: Vec<u64> = (1..first - 255).filter(|height| row(*height).is_none()).collect();
@@ -201,7 +128,7 @@ fn blocks_go_when_segments_take_more_than_is_allowed() {
     }
     assert_eq!(most, bytes);
     assert!(lowest(&store).0 + WINDOW < world.tip().0);
-    check(&world, &store);
+    check_kept(&world, &store, Height::GENESIS);
 }
 
 #[test]
@@ -270,7 +197,7 @@ fn a_prune_that_dies_at_any_point_is_finished_by_the_next_start() {
         assert_eq!(numbers(&disk, "seg")[0], store.inner.segments.all()[0].number, "round {round}");
         assert!(numbers(&disk, "idx")[0] >= numbers(&disk, "seg")[0], "round {round}");
         if round % 8 == 7 {
-            check(&world, &store);
+            check_kept(&world, &store, Height::GENESIS);
         }
         finished += u32::from(died);
         crash(store);
@@ -280,7 +207,7 @@ fn a_prune_that_dies_at_any_point_is_finished_by_the_next_start() {
     while lowest(&store).0 + WINDOW + 20 < world.tip().0 {
         store.checkpoint().unwrap();
     }
-    check(&world, &store);
+    check_kept(&world, &store, Height::GENESIS);
 }
 
 #[test]
@@ -333,7 +260,7 @@ fn a_folder_that_let_go_of_blocks_is_no_archive_any_more() {
     assert_eq!(error, OpenError::Pruned { dir: dir.path().to_owned(), lowest: kept });
     assert!(error.to_string().contains(&format!("from height {kept} on")), "{error}");
     let store = open_on(&disk, patient, &world.chain).unwrap();
-    check(&world, &store);
+    check_kept(&world, &store, Height::GENESIS);
 }
 
 /// The folder of an archive of so many heights, and what it holds.
@@ -365,7 +292,7 @@ fn who_reads_what_goes_is_refused_and_never_told_anything_wrong() {
         assert_eq!(view.slot(who, U256::from(3)), Err(StateError::Unavailable(Height(5))));
     }
     assert_eq!(view.block_hash(Height(3)), Err(StateError::Unavailable(Height(5))));
-    check(&world, &store);
+    check_kept(&world, &store, Height::GENESIS);
 }
 
 #[test]
@@ -473,9 +400,9 @@ fn what_is_done_to_a_closed_folder_is_done_to_a_pruned_one() {
         verified();
         let store = Database::open(look.clone(), Arc::clone(&chain)).unwrap();
         assert_eq!((store.tip(), lowest(&store).next()), (Arc::clone(&world.blocks[to as usize]), kept));
-        check(&world, &store);
+        check_kept(&world, &store, Height::GENESIS);
         world.commit(&store, 2).unwrap();
-        check(&world, &store);
+        check_kept(&world, &store, Height::GENESIS);
         store.close().unwrap();
     }
 }

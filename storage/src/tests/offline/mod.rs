@@ -9,11 +9,10 @@ use std::{path::Path, sync::Arc};
 
 use engine::{
     ordering::journal::Entry,
-    ports::Store,
-    types::{Epoch, EpochStart, Signature, SignedHeader, Slot},
+    types::{Epoch, EpochStart, Slot},
 };
 
-use super::kit::{World, config, next};
+use super::kit::{World, begin_epoch, config, next};
 use crate::{
     Config, Database, OpenError,
     failpoint::{Action, FailPoints},
@@ -35,15 +34,6 @@ fn killed_at(point: &str) -> FailPoints {
     FailPoints::parse(Some(point), Action::Fail).unwrap()
 }
 
-/// Notes how the next epoch begins on the tip.
-fn begin_epoch(world: &World, store: &Database, epoch: u64) {
-    let header = store.tip().block.consensus.clone();
-    let set = world.chain.validator_set().unwrap().in_epoch(Epoch(epoch));
-    let handover = engine::testing::finality(&header).certificate;
-    let tail = vec![SignedHeader { header: header.clone(), signature: Signature::default() }];
-    store.begin_epoch(&EpochStart { set, base: header.id(), handover, tail }).unwrap();
-}
-
 /// Blocks in several segments, checkpoints, epochs, wipes, code and a log, closed in order.
 fn made(dir: &Path, seed: u64, height: u64) -> World {
     let mut world = World::new(seed);
@@ -56,7 +46,7 @@ fn made(dir: &Path, seed: u64, height: u64) -> World {
             0 => store.checkpoint().unwrap(),
             1 => {
                 epoch += 1;
-                begin_epoch(&world, &store, epoch);
+                begin_epoch(&store, epoch).unwrap();
             }
             _ => {}
         }
