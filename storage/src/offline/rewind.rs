@@ -4,7 +4,7 @@
 //! 1. state    step by step down, each one transaction and compared with a header's root: killed here, the store
 //!             replays the blocks that are all there
 //! 2. mark     one row: from here on the chain ends at that height
-//! 3. rest     rows of later blocks and epochs, segments above, what is behind the block in its own; then the mark
+//! 3. rest     rows of later epochs and blocks, segments above, what is behind the block in its own; then the mark
 //!             goes: killed here, the rest is done when the store is opened
 //! ```
 //!
@@ -121,7 +121,8 @@ pub(crate) fn rewind_on(
     listen: Listener<'_>,
 ) -> Result<Rewound, RewindError> {
     ensure_store(&config.dir)?;
-    let config = Config { background: false, ..config };
+    // Nothing goes at the other end meanwhile.
+    let config = Config { background: false, keep: None, ..config };
     let store = Database::open_on(disk, fail, config, chain)?;
     let tip = store.tip().height();
     if to > tip {
@@ -226,10 +227,10 @@ pub(crate) fn finish(
     let Some(row) = env.write()?.get(tables::CHAIN_META, meta::REWIND)? else { return Ok(()) };
     let to = Fields(&row).u64().map(Height).ok_or_else(|| Fault::corrupt("the rewind row does not decode"))?;
     let position = recovery::canonical(env, to)?;
+    forget_epochs(env, to)?;
+    fail.hit("rewind.epochs").map_err(Fault::Failed)?;
     forget_blocks(env, to)?;
     fail.hit("rewind.rows").map_err(Fault::Failed)?;
-    forget_epochs(env)?;
-    fail.hit("rewind.epochs").map_err(Fault::Failed)?;
     forget_segments(env, (disk, dir), position.segment, fail)?;
     let path = segment::path(dir, position.segment, "seg");
     let segment = SegmentFile::open(disk, &path, position.segment, identity)?;
@@ -266,13 +267,15 @@ fn forget_blocks(env: &Env, to: Height) -> Result<(), Fault> {
     }
 }
 
-/// Deletes the rows of epochs that began on a block that is not in the chain any more.
-fn forget_epochs(env: &Env) -> Result<(), Fault> {
+/// Deletes the rows of epochs that began on a block above a height, while that block's rows tell where it is. Of a block
+/// that has none, below an imported state, the epochs stay.
+fn forget_epochs(env: &Env, to: Height) -> Result<(), Fault> {
     let rows = rows_from(env, tables::EPOCH, &[0], usize::MAX)?;
     let mut txn = env.write()?;
     for (key, row) in rows.iter().filter(|(key, _)| key.len() == 8) {
         let start = EpochStart::decode(&mut &row[..]).map_err(|_| Fault::corrupt("an epoch row does not decode"))?;
-        if txn.get(tables::HEIGHT_BY_HASH, start.base.as_slice())?.is_none() {
+        let base = txn.get(tables::HEIGHT_BY_HASH, start.base.as_slice())?.and_then(|row| Fields(&row).u64());
+        if base.is_some_and(|base| base > to.0) {
             txn.delete(tables::EPOCH, key)?;
             for above in &start.tail {
                 txn.delete(tables::EPOCH, above.header.id().as_slice())?;

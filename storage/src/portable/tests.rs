@@ -1,6 +1,7 @@
 //! Snapshots of made-up states: taken over whole, resumed wherever they are cut, and refused in every lie.
 
 mod lies;
+mod offline;
 mod parts;
 mod resume;
 
