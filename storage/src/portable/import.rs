@@ -84,7 +84,7 @@ pub fn fits<'f>(
     Ok(newest)
 }
 
-pub(super) fn import_with(
+pub(crate) fn import_with(
     config: &Config,
     (chain, source, foundation): (&ChainSpec, &Source, &Foundation),
     newest: &CommittedBlock,

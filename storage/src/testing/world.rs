@@ -258,6 +258,8 @@ pub struct World {
     pub random: u64,
     /// Whether accounts are wiped and deleted as well.
     pub wipes: bool,
+    /// Transactions of a block, at most. Nobody who decodes one by itself takes their signatures.
+    pub transactions_max: u64,
 }
 
 impl World {
@@ -267,7 +269,14 @@ impl World {
         let chain = chain();
         let states = vec![Arc::new(state_of(&chain))];
         let blocks = vec![Arc::new(genesis::block(&chain))];
-        Self { chain, states, blocks, random: seed.wrapping_mul(0x1234_5678_9abc_def1), wipes: true }
+        Self {
+            chain,
+            states,
+            blocks,
+            random: seed.wrapping_mul(0x1234_5678_9abc_def1),
+            wipes: true,
+            transactions_max: 3,
+        }
     }
 
     /// A number below `sides`.
@@ -286,7 +295,8 @@ impl World {
         let (mut blocks, mut states) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let changes = random_changes(&mut state, &mut self.random, self.wipes);
-            let transactions = (0..self.roll(4)).map(|_| transaction(next(&mut self.random) >> 8)).collect();
+            let transactions =
+                (0..self.roll(self.transactions_max + 1)).map(|_| transaction(next(&mut self.random) >> 8)).collect();
             let block = block_after(store, &parent, trie.as_ref(), changes, transactions);
             let (root, height) = (block.executed.block.header.state_root, parent.height().next());
             assert_eq!(root, root_of(&state), "root of block {height}");

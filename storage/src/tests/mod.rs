@@ -9,6 +9,7 @@ mod logs;
 pub(crate) mod model;
 mod offline;
 mod opening;
+mod operations;
 mod prune;
 mod room;
 mod scrub;
