@@ -21,7 +21,7 @@ use engine::{
     },
 };
 
-use crate::{Database, disk::faulty::next, genesis};
+use crate::{Database, disk::faulty::next, genesis, portable::HEADERS_MAX};
 
 /// Accounts with their slots.
 pub type State = BTreeMap<Address, (Account, BTreeMap<U256, U256>)>;
@@ -258,6 +258,8 @@ pub struct World {
     pub random: u64,
     /// Whether accounts are wiped and deleted as well.
     pub wipes: bool,
+    /// The block whose state the store took over: of what lies below it there are some headers. 0 for none.
+    pub base: Height,
     /// Transactions of a block, at most. Nobody who decodes one by itself takes their signatures.
     pub transactions_max: u64,
 }
@@ -275,8 +277,20 @@ impl World {
             blocks,
             random: seed.wrapping_mul(0x1234_5678_9abc_def1),
             wipes: true,
+            base: Height::GENESIS,
             transactions_max: 3,
         }
+    }
+
+    /// A world whose epochs have so many heights.
+    #[must_use]
+    pub fn with_epochs(seed: u64, heights: u64) -> Self {
+        let mut world = Self::new(seed);
+        let mut chain = ChainSpec::clone(&world.chain);
+        chain.ordering.epoch_slots = heights;
+        world.blocks = vec![Arc::new(genesis::block(&chain))];
+        world.chain = Arc::new(chain);
+        world
     }
 
     /// A number below `sides`.
@@ -389,9 +403,10 @@ impl World {
         found.note(|| "the root".to_owned(), store.rebuild_root(), &tip.block.header.state_root);
         self.compare_blocks(store, &mut found);
         let lowest = self.tip().0.saturating_sub(engine::limits::STATE_WINDOW_HEIGHTS);
+        let lowest = lowest.max(store.inner.segments.lowest().0).min(self.tip().0);
         let middle = lowest + (self.tip().0 - lowest) / 2;
         let heights = [lowest, middle, self.tip().0.saturating_sub(1), self.tip().0];
-        for height in heights.into_iter().collect::<BTreeSet<_>>() {
+        for height in heights.map(|height| height.max(lowest)).into_iter().collect::<BTreeSet<_>>() {
             self.compare_state(store, Height(height), &mut found);
         }
         found
@@ -443,7 +458,13 @@ impl World {
     }
 
     fn compare_blocks(&self, store: &Database, found: &mut Differences) {
-        for block in &self.blocks {
+        let lowest = store.inner.segments.lowest();
+        let is_in_segment = |block: &&Arc<CommittedBlock>| block.height() > lowest || block.height() == Height::GENESIS;
+        self.blocks
+            .iter()
+            .filter(|block| !is_in_segment(block))
+            .for_each(|block| self.compare_below(store, block, found));
+        for block in self.blocks.iter().filter(is_in_segment) {
             let (height, hash, id) = (block.height(), block.hash(), block.block.consensus.id());
             let named = |what: &'static str| move || format!("{what} {height}");
             found.note(named("header"), store.header(height), &Some(block.block.header.clone()));
@@ -462,6 +483,36 @@ impl World {
         found.note(|| "block above the tip".to_owned(), store.block(self.tip().next()), &None);
         found.note(|| "height of no block".to_owned(), store.height_of(unknown), &None);
         found.note(|| "position of no transaction".to_owned(), store.transaction_position(unknown), &None);
+    }
+
+    /// Compares what is left of a block that no segment holds: all of it where an epoch began, its header as far as
+    /// `BLOCKHASH` reaches, and what is not swept yet; the rest is refused. Of imported headers nothing tells the ids.
+    fn compare_below(&self, store: &Database, block: &Arc<CommittedBlock>, found: &mut Differences) {
+        let lowest = store.inner.segments.lowest();
+        let (height, hash, id) = (block.height(), block.hash(), block.block.consensus.id());
+        let is_refused = |error: Option<StoreError>| {
+            let refusal = (height, lowest.next());
+            matches!(error, Some(StoreError::NotKept { height, lowest }) if (height, lowest) == refusal)
+        };
+        let named = |what: &'static str| move || format!("{what} {height}");
+        let begins_epoch = height.0.is_multiple_of(self.chain.ordering.epoch_slots.max(1));
+        let is_whole = height == self.base || height > self.base && begins_epoch;
+        let answer = store.block(height);
+        if is_whole || !is_refused(answer.as_ref().err().cloned()) {
+            found.note(named("block"), answer, &Some(Arc::clone(block)));
+        }
+        let answer = store.header(height);
+        let is_gone = is_refused(answer.as_ref().err().cloned());
+        if is_whole || height.0.saturating_add(HEADERS_MAX) >= lowest.0 || !is_gone {
+            found.note(named("header"), answer, &Some(block.block.header.clone()));
+        }
+        let known = Some(height).filter(|_| !is_gone);
+        found.note(named("height by hash of block"), store.height_of(hash), &known);
+        found.note(named("height by id of block"), store.height_of_id(id), &known.filter(|_| height >= self.base));
+        for transaction in &block.block.body.transactions {
+            let position = store.transaction_position(transaction.hash());
+            found.note(named("position of a transaction of block"), position, &None);
+        }
     }
 
     /// Compares the state at a height with the model, collecting differences.

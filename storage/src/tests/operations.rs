@@ -16,7 +16,7 @@ use engine::{
 use serde_json::json;
 
 use super::{
-    kit::{EPOCH_HEIGHTS, FaultyDisk, World, begin_epoch, check_kept, config, lowest, next, open_on, short_epochs},
+    kit::{EPOCH_HEIGHTS, FaultyDisk, World, begin_epoch, check_kept, config, lowest, next, open_on},
     model::crash,
 };
 use crate::{
@@ -86,8 +86,6 @@ struct Run {
     disk: FaultyDisk,
     settings: Config,
     world: World,
-    /// The block whose state was imported, 0 for none.
-    base: Height,
     /// How epochs began, with the height of the block that each began on.
     epochs: Vec<(Height, EpochStart)>,
     /// Always there but while an operation has it closed.
@@ -101,11 +99,11 @@ impl Run {
     fn new(seed: u64) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-        let mut world = short_epochs(seed);
+        let mut world = World::with_epochs(seed, EPOCH_HEIGHTS);
         world.wipes = seed.is_multiple_of(3);
         let settings = Config { segment_bytes: 8_192 << (seed % 2), ..config(&home.path().join("0")) };
-        let (disk, base, epochs, done) = Default::default();
-        let mut run = Self { home, disk, settings, world, base, epochs, store: None, folders: 1, done };
+        let (disk, epochs, done) = Default::default();
+        let mut run = Self { home, disk, settings, world, epochs, store: None, folders: 1, done };
         run.open();
         run
     }
@@ -136,7 +134,7 @@ impl Run {
             189..192 => self.compact(),
             _ => self.epoch(),
         }
-        if lowest(self.store()) > before.max(self.base) {
+        if lowest(self.store()) > before.max(self.world.base) {
             self.count("of them with prunes");
         }
     }
@@ -446,7 +444,8 @@ impl Run {
         let store = open_on(&disk, settings.clone(), &self.world.chain).unwrap();
         let mut world = self.world.clone();
         world.truncate(height);
-        check_kept(&world, &store, height);
+        world.base = height;
+        check_kept(&world, &store);
         if self.roll(8) > 0 {
             crash(store);
             return std::fs::remove_dir_all(dir).unwrap();
@@ -456,7 +455,7 @@ impl Run {
         std::fs::remove_dir_all(&self.settings.dir).unwrap();
         world.random = next(&mut self.world.random);
         self.epochs.retain(|(base, _)| *base <= height);
-        (self.world, self.base, self.disk, self.settings, self.store) = (world, height, disk, settings, Some(store));
+        (self.world, self.disk, self.settings, self.store) = (world, disk, settings, Some(store));
     }
 
     fn compact(&mut self) {
@@ -496,7 +495,7 @@ impl Run {
     }
 
     fn look_at_everything(&self) {
-        check_kept(&self.world, self.store(), self.base);
+        check_kept(&self.world, self.store());
         for (base, start) in &self.epochs {
             assert_eq!(self.store().epoch(start.set.epoch()).unwrap().as_ref(), Some(start), "began on {base}");
         }

@@ -10,7 +10,7 @@ use engine::{
 };
 
 use super::{
-    kit::{EPOCH_HEIGHTS, FaultyDisk, World, address, check_kept, config, lowest, open_on, short_epochs},
+    kit::{EPOCH_HEIGHTS, FaultyDisk, World, address, check_kept, config, lowest, open_on},
     model::crash,
 };
 use crate::{Config, Database, Keep, OpenError, failpoint::PRUNE_FAIL_POINTS, genesis, offline, prune, scrub};
@@ -20,7 +20,7 @@ const WINDOW: u64 = engine::limits::STATE_WINDOW_HEIGHTS;
 
 /// A world whose epochs are short.
 fn world(seed: u64) -> World {
-    let mut world = short_epochs(seed);
+    let mut world = World::with_epochs(seed, EPOCH_HEIGHTS);
     world.wipes = seed.is_multiple_of(2);
     world
 }
@@ -71,7 +71,7 @@ fn a_pruned_store_agrees_with_the_model_through_checkpoints_and_crashes() {
                     disk = disk.crashed(world.roll(1 << 40));
                     store = open_on(&disk, settings.clone(), &world.chain).unwrap();
                 }
-                6 => check_kept(&world, &store, Height::GENESIS),
+                6 => check_kept(&world, &store),
                 _ => world.check_state(&store, world.tip()),
             }
             store.inner.check().unwrap();
@@ -79,7 +79,7 @@ fn a_pruned_store_agrees_with_the_model_through_checkpoints_and_crashes() {
         store.close().unwrap();
         let store = open_on(&disk, settings, &world.chain).unwrap();
         store.checkpoint().unwrap();
-        check_kept(&world, &store, Height::GENESIS);
+        check_kept(&world, &store);
         assert!(lowest(&store) > Height(150), "{}", lowest(&store));
     }
 }
@@ -105,7 +105,7 @@ fn blocks_go_when_they_are_older_than_is_kept_and_no_earlier() {
     // Their rows go with the next checkpoint.
     store.checkpoint().unwrap();
     assert_eq!(lowest(&store).0, first);
-    check_kept(&world, &store, Height::GENESIS);
+    check_kept(&world, &store);
     // Where blocks need not be asked for their hash any more, nothing is left of them but where epochs began.
     let row = |height: u64| store.inner.blocks.position(Height(height)).unwrap();
     let gone: Vec<u64> = (1..first - 255).filter(|height| row(*height).is_none()).collect();
@@ -128,7 +128,7 @@ fn blocks_go_when_segments_take_more_than_is_allowed() {
     }
     assert_eq!(most, bytes);
     assert!(lowest(&store).0 + WINDOW < world.tip().0);
-    check_kept(&world, &store, Height::GENESIS);
+    check_kept(&world, &store);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_prune_that_dies_at_any_point_is_finished_by_the_next_start() {
         assert_eq!(numbers(&disk, "seg")[0], store.inner.segments.all()[0].number, "round {round}");
         assert!(numbers(&disk, "idx")[0] >= numbers(&disk, "seg")[0], "round {round}");
         if round % 8 == 7 {
-            check_kept(&world, &store, Height::GENESIS);
+            check_kept(&world, &store);
         }
         finished += u32::from(died);
         crash(store);
@@ -207,7 +207,7 @@ fn a_prune_that_dies_at_any_point_is_finished_by_the_next_start() {
     while lowest(&store).0 + WINDOW + 20 < world.tip().0 {
         store.checkpoint().unwrap();
     }
-    check_kept(&world, &store, Height::GENESIS);
+    check_kept(&world, &store);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_folder_that_let_go_of_blocks_is_no_archive_any_more() {
     assert_eq!(error, OpenError::Pruned { dir: dir.path().to_owned(), lowest: kept });
     assert!(error.to_string().contains(&format!("from height {kept} on")), "{error}");
     let store = open_on(&disk, patient, &world.chain).unwrap();
-    check_kept(&world, &store, Height::GENESIS);
+    check_kept(&world, &store);
 }
 
 /// The folder of an archive of so many heights, and what it holds.
@@ -292,7 +292,7 @@ fn who_reads_what_goes_is_refused_and_never_told_anything_wrong() {
         assert_eq!(view.slot(who, U256::from(3)), Err(StateError::Unavailable(Height(5))));
     }
     assert_eq!(view.block_hash(Height(3)), Err(StateError::Unavailable(Height(5))));
-    check_kept(&world, &store, Height::GENESIS);
+    check_kept(&world, &store);
 }
 
 #[test]
@@ -400,9 +400,9 @@ fn what_is_done_to_a_closed_folder_is_done_to_a_pruned_one() {
         verified();
         let store = Database::open(look.clone(), Arc::clone(&chain)).unwrap();
         assert_eq!((store.tip(), lowest(&store).next()), (Arc::clone(&world.blocks[to as usize]), kept));
-        check_kept(&world, &store, Height::GENESIS);
+        check_kept(&world, &store);
         world.commit(&store, 2).unwrap();
-        check_kept(&world, &store, Height::GENESIS);
+        check_kept(&world, &store);
         store.close().unwrap();
     }
 }
