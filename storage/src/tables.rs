@@ -21,7 +21,7 @@
 //! (then 1 length byte and that many bytes), 2 it has code (then 32 bytes), 3 it has a storage id
 //! (then id 8 bytes and root 32 bytes).
 //!
-//! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `genesis` hash 32, `indexed`
+//! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `chain_digest` 32, `salt` u32, `indexed`
 //! height u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was
 //! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away),
 //! `base` (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there

@@ -70,7 +70,7 @@ fn random() -> u64 {
 }
 
 impl Header {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LENGTH);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&SCHEMA.0.to_be_bytes());
