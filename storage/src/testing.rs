@@ -7,12 +7,14 @@ pub mod world;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use engine::{genesis::ChainSpec, ports::StoreError};
+use alloy_primitives::{B256, Bytes};
+use engine::{genesis::ChainSpec, ports::StoreError, types::Height};
 
 use crate::{
     Config, Database, OpenError, checkpoint,
     disk::{Disk, faulty::FaultyDisk},
     failpoint::{Action, FailPoints},
+    portable::serve,
     store::CheckpointPolicy,
     trie::evict,
 };
@@ -64,6 +66,25 @@ impl TornDisk {
 pub fn crash(store: Database) {
     store.stop_threads();
     drop(store);
+}
+
+/// The height up to which segments hold nothing: 0, or that of a state that was imported, or of blocks that went.
+#[must_use]
+pub fn lowest(store: &Database) -> Height {
+    store.inner.segments.lowest()
+}
+
+/// A part of the state after a block, as peers get it, but of some other size.
+///
+/// # Errors
+/// As [`engine::ports::Store::state_part`].
+pub fn state_part(
+    store: &Database,
+    block: B256,
+    (owner, from): (Option<B256>, B256),
+    bytes: usize,
+) -> Result<Bytes, StoreError> {
+    serve::part(store, block, (owner, from), bytes)
 }
 
 /// Bytes of the nodes that the trie of the newest checkpoint has in memory.

@@ -17,6 +17,9 @@
 //!
 //! And bits of a store that was closed are flipped, one at a time (see [`flips`]).
 //!
+//! Of every eight seeds two give runs that are long enough for old segments to go, and one a store that begins with a
+//! state which others give, part by part; both are cut at every step of that as well.
+//!
 //! A seed gives one run and its images. Work without threads of the store's own gives the same trace every time; with
 //! them the trace of a failed run is kept, and `power --trace` plays it again.
 
@@ -27,8 +30,10 @@ pub mod flips;
 mod image;
 mod machine;
 pub mod recorder;
+mod taking;
 pub mod trace;
 pub mod work;
 
 pub use check::Expected;
 pub use machine::Machine;
+pub use taking::Taken;

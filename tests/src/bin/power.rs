@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use ::tests::power::{campaign, faults, flips, work};
+use ::tests::power::{Taken, campaign, faults, flips, work};
 use clap::{Parser, Subcommand};
 use storage::{Database, testing::crash};
 
@@ -133,8 +133,10 @@ fn do_work(root: &Path, seed: u64) -> Result<(), String> {
 }
 
 fn recover(root: &Path, seed: u64, ends: &str) -> Result<(), String> {
-    let chain = Arc::clone(&work::Work::new(seed).world.chain);
-    let store = Database::open(work::config(&root.join("data"), seed), chain).map_err(|error| error.to_string())?;
+    let (work, data) = (work::Work::new(seed), root.join("data"));
+    work.begin(&data, Taken { done: 0, begun: usize::MAX }, &mut |_| {})?;
+    let chain = Arc::clone(&work.world.chain);
+    let store = Database::open(work::config(&data, seed), chain).map_err(|error| error.to_string())?;
     if ends == "close" {
         return store.close().map_err(|error| error.to_string());
     }

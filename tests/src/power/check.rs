@@ -10,10 +10,10 @@ use engine::{
 };
 use storage::{
     Config, Database,
-    testing::{crash, world::Differences},
+    testing::{crash, lowest, world::Differences},
 };
 
-use super::{trace::Step, work::Work};
+use super::{taking::Taken, trace::Step, work::Work};
 
 /// What was promised before a cut, and how far the store may be beyond it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub struct Promise {
     pub begun: usize,
     /// Rows of epochs up to this one are there.
     pub epochs: u64,
+    /// Blocks up to this height are gone.
+    pub lowest: u64,
+    /// Parts of the state that the store begins with.
+    pub taken: Taken,
 }
 
 impl Promise {
@@ -47,6 +51,9 @@ impl Promise {
                 "commits" => self.committing = number,
                 "committed" => self.committed = number,
                 "epoch" => self.epochs = number,
+                "lowest" => self.lowest = number,
+                "takes" => self.taken.begun = index,
+                "took" => self.taken.done = index,
                 other => panic!("no mark is called {other}"),
             }
         }
@@ -99,10 +106,11 @@ impl Expected {
     /// # Errors
     /// What is missing, wrong, or too much.
     pub fn check(&self, dir: &Path, promise: &Promise, goes_on: bool) -> Result<(), String> {
+        let promise = self.begin(dir, promise)?;
         let (store, recovered) = self.open(dir)?;
         let tip = store.tip().height();
-        self.check_store(&store, tip, promise)?;
-        self.check_log(&recovered, tip, promise)?;
+        self.check_store(&store, tip, &promise)?;
+        self.check_log(&recovered, tip, &promise)?;
         crash(store);
         let (store, again) = self.open(dir)?;
         if store.tip().height() != tip {
@@ -112,15 +120,31 @@ impl Expected {
             return Err(format!("the second start has another log: {again:?}, not {recovered:?}"));
         }
         if goes_on {
-            return self.go_on(dir, store, tip);
+            return self.go_on(dir, store, (tip, recovered.is_lost));
         }
         crash(store);
         Ok(())
     }
 
+    /// What is promised of a store that begins with a state of others, the rest of which is taken in if it is not there.
+    fn begin(&self, dir: &Path, promise: &Promise) -> Result<Promise, String> {
+        let (mut promise, mut lacked) = (*promise, false);
+        self.work.begin(dir, promise.taken, &mut |_| lacked = true)?;
+        let base = self.work.world.base.0;
+        if lacked && promise.committed > 0 {
+            return Err(format!("the state that was taken in is not there: {promise:?}"));
+        }
+        promise.committed = promise.committed.max(base);
+        promise.committing = promise.committing.max(base);
+        Ok(promise)
+    }
+
     fn check_store(&self, store: &Database, tip: Height, promise: &Promise) -> Result<(), String> {
         if !(promise.committed..=promise.committing).contains(&tip.0) {
             return Err(format!("the tip is {tip}: {promise:?}"));
+        }
+        if lowest(store).0 < promise.lowest {
+            return Err(format!("blocks above {} are kept: {promise:?}", lowest(store)));
         }
         let mut world = self.work.world.clone();
         world.truncate(tip);
@@ -139,7 +163,9 @@ impl Expected {
 
     fn check_log(&self, recovered: &Recovered, tip: Height, promise: &Promise) -> Result<(), String> {
         if recovered.is_lost {
-            return Err("the log is lost".to_owned());
+            // Whoever begins with a state of others does not know what it signed before.
+            let may_be = self.work.given.is_some() && promise.logged == 0;
+            return may_be.then_some(()).ok_or_else(|| "the log is lost".to_owned());
         }
         let mut found = vec![false; self.work.entries.len()];
         let mut last = None;
@@ -183,7 +209,8 @@ impl Expected {
         let work = &self.work;
         let (tip, logged) = (work.world.tip(), work.entries.len());
         let epochs = u64::try_from(work.epochs.len()).expect("a few");
-        let promise = Promise { committed: tip.0, committing: tip.0, logged, begun: logged, epochs };
+        let promise =
+            Promise { committed: tip.0, committing: tip.0, logged, begun: logged, epochs, ..Promise::default() };
         let (store, recovered) = match self.open(dir) {
             Ok(opened) => opened,
             Err(why) => return Verdict::Told(why),
@@ -216,9 +243,12 @@ impl Expected {
     }
 
     /// Further blocks on what is there: nothing that was cut off may come back behind them.
-    fn go_on(&self, dir: &Path, store: Database, tip: Height) -> Result<(), String> {
+    fn go_on(&self, dir: &Path, store: Database, (tip, is_lost): (Height, bool)) -> Result<(), String> {
         let mut work = self.work.clone();
         work.world.truncate(tip);
+        if is_lost {
+            work.regain(&store, &mut |_| {})?;
+        }
         work.world.random ^= 0x60e5_0ff5;
         for _ in 0..2 {
             work.round(&store, 2, &mut |_| {})?;

@@ -9,6 +9,9 @@
 //! commits H    blocks up to H may be there from here on
 //! committed H  blocks up to H are there
 //! epoch E      the row of epoch E is there
+//! lowest H     blocks up to H are gone, and stay so
+//! takes N      part N of a state may be there from here on
+//! took N       it is
 //! ```
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -22,13 +25,14 @@ use engine::{
     },
 };
 use storage::{
-    CheckpointPolicy, Config, Database,
+    CheckpointPolicy, Config, Database, Keep,
     testing::{
-        crash,
+        crash, lowest,
         world::{State, World},
     },
 };
 
+use super::taking::{EPOCH_HEIGHTS, Given, Taken};
 use crate::rng::Rng;
 
 /// Everything that was made so far: what a store may hold.
@@ -44,6 +48,30 @@ pub struct Work {
     pub kept_at: Vec<usize>,
     /// How epochs began, from the first on.
     pub epochs: Vec<EpochStart>,
+    /// The state that the store begins with, if that is not block 0's.
+    pub given: Option<Given>,
+}
+
+/// Blocks with the states that they lead to.
+type Group = (Vec<FinalizedBlock>, Vec<Arc<State>>);
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Some blocks.
+    Short,
+    /// So many that old segments go.
+    Prunes,
+    /// A state is taken in first.
+    Takes,
+}
+
+const fn course(seed: u64) -> Course {
+    match seed % 8 {
+        1 | 6 => Course::Prunes,
+        4 => Course::Takes,
+        _ => Course::Short,
+    }
 }
 
 /// The settings of a store for a seed: small files, so that a short run fills several.
@@ -53,14 +81,18 @@ pub fn config(dir: &Path, seed: u64) -> Config {
     let mut pick = |values: &[u64]| values[usize::try_from(rng.next() >> 8).unwrap_or_default() % values.len()];
     let has_threads = has_threads(seed);
     let interval = if has_threads { Duration::from_millis(3) } else { Duration::from_secs(3_600) };
+    let keeps_little = course(seed) == Course::Prunes;
+    let keep = keeps_little.then_some(Keep::Window { time: Duration::ZERO, bytes: 0 });
     Config {
-        segment_bytes: pick(&[8_192, 16_384, 65_536]),
+        segment_bytes: pick(if keeps_little { &[8_192, 16_384] } else { &[8_192, 16_384, 65_536] }),
         log_bytes: pick(&[16_384, 32_768]),
         trie_bytes_max: usize::try_from(pick(&[0, 1 << 20])).unwrap_or_default(),
         compress: pick(&[0, 0, 1]) == 1,
         map_bytes_max: 1 << 30,
         checkpoint: CheckpointPolicy { interval, ..CheckpointPolicy::default() },
         background: has_threads,
+        proof_window: if keeps_little { 8 } else { 10_000 },
+        keep,
         ..Config::new(dir)
     }
 }
@@ -77,11 +109,33 @@ fn vote(slot: Slot, statement: Statement) -> Entry {
 }
 
 impl Work {
-    /// Nothing but block 0.
+    /// Nothing but block 0, or the state that is given.
+    ///
+    /// # Panics
+    /// If that cannot be made.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let world = World::new(seed);
-        Self { world, entries: Vec::new(), kept: Vec::new(), kept_at: Vec::new(), epochs: Vec::new() }
+        let mut world =
+            if course(seed) == Course::Short { World::new(seed) } else { World::with_epochs(seed, EPOCH_HEIGHTS) };
+        // What was wiped is not told below what is kept.
+        world.wipes = course(seed) == Course::Short;
+        let given = (course(seed) == Course::Takes).then(|| Given::of(&mut world).expect("a state that is given"));
+        Self { world, entries: Vec::new(), kept: Vec::new(), kept_at: Vec::new(), epochs: Vec::new(), given }
+    }
+
+    /// Makes a store of what is given, if the folder has none yet.
+    ///
+    /// # Errors
+    /// The failure of the store, in its words.
+    pub fn begin(&self, dir: &Path, taken: Taken, tell: &mut dyn FnMut(String)) -> Result<(), String> {
+        self.given.as_ref().map_or(Ok(()), |given| given.complete(dir, &self.world, taken, tell))
+    }
+
+    /// Writes a checkpoint, behind which old segments go.
+    fn checkpoint(&self, store: &Database, tell: &mut dyn FnMut(String)) -> Result<(), String> {
+        store.checkpoint().map_err(|error| error.to_string())?;
+        tell(format!("lowest {}", lowest(store)));
+        Ok(())
     }
 
     /// Signs, appends and syncs.
@@ -107,7 +161,7 @@ impl Work {
     /// # Errors
     /// The failure of the store, in its words.
     pub fn round(&mut self, store: &Database, count: u64, tell: &mut dyn FnMut(String)) -> Result<(), String> {
-        let group: (Vec<FinalizedBlock>, Vec<Arc<State>>) = self.world.group(store, count);
+        let group: Group = self.world.group(store, count);
         let blocks: Vec<_> = group.0.iter().map(|block| Arc::clone(&block.executed.block)).collect();
         let said = |of: fn(Slot, alloy_primitives::B256) -> Statement| {
             let votes = blocks.iter().map(move |block| {
@@ -125,6 +179,23 @@ impl Work {
         let mut last = said(|slot, id| Statement::Finalize { slot, id });
         last.push(Entry::Floor { epoch: Epoch(0), slot: Slot(tip.0) });
         self.sign(store, (last, Vec::new()), tell)?;
+        self.commit(store, group, tip, tell)
+    }
+
+    /// Takes blocks that others made final, many at once.
+    fn catch_up(&mut self, store: &Database, count: u64, tell: &mut dyn FnMut(String)) -> Result<(), String> {
+        let (group, tip) = (self.world.group(store, count), Height(self.world.tip().0 + count));
+        self.sign(store, (vec![Entry::Floor { epoch: Epoch(0), slot: Slot(tip.0) }], Vec::new()), tell)?;
+        self.commit(store, group, tip, tell)
+    }
+
+    fn commit(
+        &mut self,
+        store: &Database,
+        group: Group,
+        tip: Height,
+        tell: &mut dyn FnMut(String),
+    ) -> Result<(), String> {
         tell(format!("commits {tip}"));
         self.world.commit_group(store, group).map_err(|error| error.to_string())?;
         tell(format!("committed {tip}"));
@@ -147,13 +218,25 @@ impl Work {
         Ok(())
     }
 
-    fn open(&self, dir: &Path, seed: u64) -> Result<Database, String> {
+    fn open(&mut self, dir: &Path, seed: u64, tell: &mut dyn FnMut(String)) -> Result<Database, String> {
         let store = Database::open(config(dir, seed), Arc::clone(&self.world.chain));
         let store = store.map_err(|error| error.to_string())?;
         if store.take_recovered().is_lost {
-            return Err("the log is lost".to_owned());
+            if self.given.is_none() || !self.entries.is_empty() {
+                return Err("the log is lost".to_owned());
+            }
+            self.regain(&store, tell)?;
         }
         Ok(store)
+    }
+
+    /// Notes what others tell of what was signed before.
+    ///
+    /// # Errors
+    /// The failure of the store, in its words.
+    pub fn regain(&mut self, store: &Database, tell: &mut dyn FnMut(String)) -> Result<(), String> {
+        let regained = Entry::Regained { epoch: Epoch(0), slot: Slot(self.world.base.0) };
+        self.sign(store, (vec![regained], Vec::new()), tell)
     }
 
     /// Opens the store again, votes for blocks that do not become final, and closes it in order.
@@ -161,7 +244,7 @@ impl Work {
     /// # Errors
     /// The failure of the store, in its words.
     pub fn close(&mut self, dir: &Path, seed: u64) -> Result<(), String> {
-        let store = self.open(dir, seed)?;
+        let store = self.open(dir, seed, &mut |_| {})?;
         let tip = self.world.tip().0;
         for slot in (tip + 1..tip + 4).map(Slot) {
             self.sign(&store, (vec![vote(slot, Statement::Skip { slot })], Vec::new()), &mut |_| {})?;
@@ -176,19 +259,25 @@ impl Work {
     pub fn run(&mut self, dir: &Path, seed: u64, tell: &mut dyn FnMut(String)) -> Result<(), String> {
         let mut rng = Rng::new(seed ^ 0x07a5);
         let rounds = 8 + rng.below(16);
-        let mut store = self.open(dir, seed)?;
+        self.begin(dir, Taken::default(), tell)?;
+        let mut store = self.open(dir, seed, tell)?;
+        if course(seed) == Course::Prunes {
+            for _ in 0..10 {
+                self.catch_up(&store, 15, tell)?;
+            }
+        }
         for _ in 0..rounds {
             self.round(&store, 1 + rng.below(3), tell)?;
             match rng.below(12) {
-                0..3 => store.checkpoint().map_err(|error| error.to_string())?,
+                0..3 => self.checkpoint(&store, tell)?,
                 3 => self.begin_epoch(&store, tell)?,
                 4 => {
                     store.close().map_err(|error| error.to_string())?;
-                    store = self.open(dir, seed)?;
+                    store = self.open(dir, seed, tell)?;
                 }
                 5 => {
                     crash(store);
-                    store = self.open(dir, seed)?;
+                    store = self.open(dir, seed, tell)?;
                 }
                 _ => {}
             }
