@@ -62,7 +62,7 @@ use engine::{
     },
 };
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use self::{
     dial::Book,
@@ -200,6 +200,8 @@ pub(super) struct Shared {
     answering_others: Semaphore,
     /// Nobody is dialled any more.
     is_closed: AtomicBool,
+    /// A peer has come or gone.
+    changed: Notify,
 }
 
 /// Hashes in the order in which they came; the oldest leave.
@@ -256,6 +258,7 @@ impl Transport {
             answering: Semaphore::new(ANSWERING_MAX),
             answering_others: Semaphore::new(ANSWERING_OTHERS_MAX),
             is_closed: AtomicBool::new(false),
+            changed: Notify::new(),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared), endpoint: OnceLock::new(), config: Mutex::new(Some(config)) }))
     }
@@ -312,6 +315,11 @@ impl Transport {
                 None
             }
         }
+    }
+
+    /// Waits until a peer comes or goes, or has since this was last waited for. Of those who wait one is woken.
+    pub async fn peers_changed(&self) {
+        self.shared.changed.notified().await;
     }
 
     /// Says goodbye to every peer and waits until that is on its way.
@@ -556,6 +564,7 @@ impl Shared {
     }
 
     fn peers_changed(&self) {
+        self.changed.notify_one();
         if let Some(doors) = self.doors.get() {
             doors.inbox.peers_changed();
         }

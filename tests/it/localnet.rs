@@ -25,20 +25,45 @@ pub(super) struct Localnet {
 impl Localnet {
     pub(super) fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let supervisor = Command::new(binary())
-            .args(["localnet", "--quiet", "--log", "warn", "--base-port", "0", "--dir"])
-            .arg(folder.path().join("net"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let mut net = Self { supervisor, folder, nodes: Vec::new() };
-        until("the network's file", PATIENCE, || net.file().exists().then_some(()));
-        net.nodes = net.described().iter().map(|node| Rpc::new(node["rpc"].as_str().expect("a URL"))).collect();
-        let all: Vec<usize> = (0..net.nodes.len()).collect();
-        net.reach(&all, 2);
+        let mut net = Self { supervisor: supervise(folder.path(), arguments), folder, nodes: Vec::new() };
+        net.come_up();
         net
+    }
+
+    /// The same, and then again from the beginning with another block 0: `edit` changes the genesis file.
+    pub(super) fn start_edited(arguments: &[&str], edit: impl FnOnce(&mut Value)) -> Self {
+        let mut net = Self::start(arguments);
+        net.end();
+        let path = net.path("net/genesis.json");
+        let mut genesis = serde_json::from_slice(&std::fs::read(&path).expect("readable")).expect("JSON");
+        edit(&mut genesis);
+        std::fs::write(&path, genesis.to_string()).expect("written");
+        (0..net.nodes.len()).for_each(|node| net.empty(node));
+        net.supervisor = supervise(net.folder.path(), &[]);
+        net.come_up();
+        net
+    }
+
+    /// Waits until all nodes make blocks.
+    fn come_up(&mut self) {
+        until("the network's file", PATIENCE, || self.file().exists().then_some(()));
+        self.nodes = self.described().iter().map(|node| Rpc::new(node["rpc"].as_str().expect("a URL"))).collect();
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.reach(&all, 2);
+    }
+
+    /// Asked to stop it ends its nodes; an error says that it is gone already.
+    fn end(&mut self) {
+        let _ = rustix::process::kill_process(pid(&self.supervisor), rustix::process::Signal::INT);
+        let _ = self.supervisor.wait();
+    }
+
+    /// Takes everything away that a stopped node knows of the chain; the identity by which others know it stays.
+    pub(super) fn empty(&self, node: usize) {
+        let folder = PathBuf::from(self.described()[node]["datadir"].as_str().expect("a path"));
+        for part in ["chain", "state", "segments", "log", "past"] {
+            std::fs::remove_dir_all(folder.join(part)).expect("it is there");
+        }
     }
 
     /// Sends mixed load to all nodes.
@@ -125,10 +150,19 @@ impl Localnet {
 
 impl Drop for Localnet {
     fn drop(&mut self) {
-        // Asked to stop it ends its nodes; an error says that it is gone already.
-        let _ = rustix::process::kill_process(pid(&self.supervisor), rustix::process::Signal::INT);
-        let _ = self.supervisor.wait();
+        self.end();
     }
+}
+
+fn supervise(folder: &Path, arguments: &[&str]) -> Child {
+    Command::new(binary())
+        .args(["localnet", "--quiet", "--log", "warn", "--base-port", "0", "--dir"])
+        .arg(folder.join("net"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts")
 }
 
 /// Seconds that the stages of a node were busy since its start, and its processors.

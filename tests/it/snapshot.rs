@@ -3,11 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy_consensus::TxEip1559;
-use alloy_primitives::{Address, Bytes, TxKind, hex};
+use alloy_primitives::{Address, Bytes, TxKind, U256, hex, keccak256};
+use engine::types::{Epoch, PublicKey, Validator, ValidatorSet};
 use serde_json::{Value, json};
 use tests::{
     cluster::until,
@@ -255,7 +256,31 @@ fn a_snapshot_that_was_tampered_with_is_refused_and_says_where() {
     done(&["import"], &into);
 }
 
-/// A follower and a validator that have nothing begin with the state that the others give.
+/// Hash of the set of an epoch whose validators are those that a node names.
+fn set_hash(rpc: &Rpc, epoch: u64) -> String {
+    let answer = rpc.call("sluice_getEpoch", json!([format!("{epoch:#x}")]));
+    let member = |member: &Value| Validator {
+        public_key: PublicKey(member["publicKey"].as_str().and_then(|key| key.parse().ok()).expect("a key")),
+        stake: quantity(&member["stake"]),
+        operator: member["operator"].as_str().and_then(|operator| operator.parse().ok()).expect("an address"),
+    };
+    let members = answer["validators"].as_array().expect("a list").iter().map(member).collect();
+    ValidatorSet::new(Epoch(epoch), members).expect("a set").hash().to_string()
+}
+
+/// Starts a stopped node anew, with nothing but its identity, by the state that others give.
+fn joins(net: &Localnet, node: usize, more: &[&str]) -> Node {
+    net.empty(node);
+    let described = &net.described()[node];
+    let words = described["arguments"].as_array().expect("words").iter().map(|word| word.as_str().expect("text"));
+    let mut command = Command::new(binary());
+    command.args(words).arg("--snapshot-sync").args(more);
+    let datadir = Path::new(described["datadir"].as_str().expect("a path"));
+    Node::spawn(command, &datadir.with_extension("log")).expect("it joins")
+}
+
+/// A validator and a follower that have nothing begin with the state that the others give, the follower with no more
+/// trust than in a set of a later epoch.
 #[test]
 fn nodes_made_of_nothing_join_a_running_network_by_its_state() {
     if std::env::var_os("SLUICE_SNAPSHOT").is_none() {
@@ -264,23 +289,11 @@ fn nodes_made_of_nothing_join_a_running_network_by_its_state() {
     }
     let net = Localnet::start(&["--validators", "4", "--followers", "1", "--epoch-slots", "6"]);
     net.load(&["--txs", "2000", "--senders", "50"]);
-    net.reach(&[0, 1, 2, 3, 4], 20);
+    // What is given is older by a checkpoint at most, and shown final by sets of two epochs before it.
+    net.reach(&[0, 1, 2, 3, 4], 60);
     net.play(&["stop", "3", "4"]);
-    let joined: Vec<Node> = [3, 4]
-        .map(|node| {
-            let described = &net.described()[node];
-            let folder = PathBuf::from(described["datadir"].as_str().expect("a path"));
-            for part in ["chain", "state", "segments", "log", "past"] {
-                std::fs::remove_dir_all(folder.join(part)).expect("it is there");
-            }
-            let words =
-                described["arguments"].as_array().expect("words").iter().map(|word| word.as_str().expect("text"));
-            let mut command = Command::new(binary());
-            command.args(words).arg("--snapshot-sync");
-            Node::spawn(command, &folder.with_extension("log")).expect("it joins")
-        })
-        .into_iter()
-        .collect();
+    let trust = set_hash(&net.nodes[0], 1);
+    let joined = [(3, &[][..]), (4, &["--trust-set", &*trust])].map(|(node, more)| joins(&net, node, more));
     let now = net.height(0).expect("it answers");
     net.reach(&[3, 4], now + 8);
     for node in [3, 4] {
@@ -295,6 +308,42 @@ fn nodes_made_of_nothing_join_a_running_network_by_its_state() {
     for mut node in joined {
         assert!(node.stop().success());
     }
+}
+
+/// What it takes to begin with a state of many accounts: prints seconds, and bytes that came.
+#[test]
+fn a_node_joins_by_a_state_of_many_accounts() {
+    let accounts = std::env::var("SLUICE_JOIN_ACCOUNTS").ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(accounts) = accounts else {
+        println!("skipped: it needs the machine for itself, SLUICE_JOIN_ACCOUNTS=1000000 runs it");
+        return;
+    };
+    let net = Localnet::start_edited(&["--validators", "2", "--followers", "1", "--epoch-slots", "16"], |genesis| {
+        let alloc = genesis["alloc"].as_object_mut().expect("accounts");
+        for index in 0..accounts {
+            let [account, balance] = [0, 1].map(|salt| keccak256([index.to_be_bytes(), [salt; 8]].concat()));
+            let balance = format!("{:#x}", U256::from_be_bytes(balance.0) >> 180);
+            alloc.insert(Address::from_word(account).to_string(), json!({ "balance": balance }));
+        }
+    });
+    net.reach(&[0, 1, 2], 60);
+    net.play(&["stop", "2"]);
+    let begun = Instant::now();
+    let mut joined = joins(&net, 2, &[]);
+    let now = net.height(0).expect("it answers");
+    net.reach(&[2], now);
+    let follows = begun.elapsed();
+    let admin = Rpc::new(net.described()[2]["admin"].as_str().expect("a URL"));
+    let peers = admin.call("admin_peers", json!([]));
+    let came: u64 = peers.as_array().expect("peers").iter().map(|peer| quantity(&peer["receivedBytes"])).sum();
+    println!(
+        "{accounts} accounts: {:.1} s until the node serves, {:.1} s until it is at the tip; {:.1} MB came",
+        joined.started_in.as_secs_f64(),
+        follows.as_secs_f64(),
+        came as f64 / 1e6,
+    );
+    net.agree(now);
+    assert!(joined.stop().success());
 }
 
 /// A follower that knows no block below the snapshot, and a validator that lost its folder.
@@ -312,10 +361,7 @@ fn nodes_made_of_a_snapshot_follow_a_running_network_and_vote_in_it() {
     let made = done(&["export"], &[("--datadir", &folder(4)), ("--chain", &chain), ("--to", &snapshot)]);
     let exported = made["height"].as_u64().expect("a height");
     for node in [3, 4] {
-        // The identity by which the others know it stays.
-        for part in ["chain", "state", "segments", "log"] {
-            std::fs::remove_dir_all(folder(node).join(part)).expect("it is there");
-        }
+        net.empty(node);
         done(&["import"], &[("--from", &snapshot), ("--chain", &chain), ("--datadir", &folder(node))]);
     }
     net.play(&["restart", "3", "4"]);

@@ -96,6 +96,10 @@ pub(crate) struct NodeArgs {
     /// Begin a chain that is not here yet with a state that other nodes give and prove, instead of with block 0.
     #[arg(long, requires = "chain")]
     pub(crate) snapshot_sync: bool,
+    /// With --snapshot-sync: hash of the validator set from which on the state has to be shown final; that of the
+    /// genesis file unless given.
+    #[arg(long, requires = "snapshot_sync", value_name = "HASH")]
+    pub(crate) trust_set: Option<B256>,
     /// Serve Prometheus metrics on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,

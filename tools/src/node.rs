@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes};
 use engine::{
     admission::PoolLimits,
     crypto::bls::BlsScheme,
@@ -71,7 +71,8 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         let key = if chain.ordering.validators.is_empty() { None } else { Some(keys::identity(folder.path())?) };
         Peers::new(&args.peers, key, &chain, role.identity.as_ref())
     };
-    let joined = if args.snapshot_sync { Some(join(&runtime, peers, &chain, &config)?) } else { None };
+    let joined =
+        if args.snapshot_sync { Some(join(&runtime, peers, (&chain, args.trust_set), &config)?) } else { None };
     let store = Database::open(config, chain.clone());
     let store = store.wrap_err_with(|| format!("cannot open data folder {}", folder.path().display()))?;
     let store = Arc::new(store);
@@ -120,13 +121,14 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
 fn join(
     runtime: &Runtime,
     peers: impl FnOnce() -> eyre::Result<Peers>,
-    chain: &ChainSpec,
+    (chain, trust_set): (&ChainSpec, Option<B256>),
     config: &storage::Config,
 ) -> eyre::Result<Peers> {
     let dir = &config.dir;
     std::fs::create_dir_all(dir).wrap_err_with(|| format!("cannot create data folder {}", dir.display()))?;
+    let set = trust_set.map_or_else(|| chain.validator_set().map(|set| set.hash()), Ok)?;
     let peers = peers()?;
-    runtime.block_on(peers.join(chain, config))?;
+    runtime.block_on(peers.join(chain, set, config))?;
     Ok(peers)
 }
 

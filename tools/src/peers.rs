@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use alloy_primitives::B256;
 use clap::Args;
 use engine::{genesis::ChainSpec, ordering::event::Identity, pipeline::Node, ports::Network};
 use eyre::{WrapErr as _, bail, eyre};
@@ -13,7 +14,10 @@ use net::{
     transport::{Doors, PeerAddress, Transport, TransportConfig},
 };
 
-use crate::snapshot::joining;
+use crate::snapshot::{
+    joining::{self, Trusted},
+    judge::judge_from,
+};
 
 /// Where other nodes are, and where this one is for them. A chain whose genesis file names no validators has none.
 #[derive(Debug, Args)]
@@ -92,13 +96,14 @@ impl Peers {
         }
     }
 
-    /// Takes a state over from others into a folder that holds no chain. Inside the runtime.
-    pub(crate) async fn join(&self, chain: &ChainSpec, config: &storage::Config) -> eyre::Result<()> {
+    /// Takes a state over from others into a folder that holds no chain, shown to be final by the set with this hash.
+    /// Inside the runtime.
+    pub(crate) async fn join(&self, chain: &ChainSpec, set: B256, config: &storage::Config) -> eyre::Result<()> {
         let Self::Quic(transport) = self else {
             bail!("nobody else takes part in this chain who could give its state");
         };
         transport.listen().map_err(|error| eyre!("cannot start the network: {error}"))?;
-        joining::join(transport.clone(), chain, config, joining::by_first_set).await
+        joining::join(transport.clone(), Trusted { chain, set, judge: judge_from }, config).await
     }
 
     /// Listens and dials; gives lines about it for a person who reads. Inside the runtime.

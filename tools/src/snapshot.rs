@@ -4,7 +4,7 @@
 //! certificate, so no end of an epoch has to be waited for.
 
 pub(crate) mod joining;
-mod judge;
+pub(crate) mod judge;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 

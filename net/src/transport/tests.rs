@@ -6,7 +6,10 @@ pub(super) mod kit;
 mod lists;
 mod wire;
 
+use std::time::Duration;
+
 use kit::{Cluster, submit, transaction};
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn four_validators_and_a_follower_commit_one_chain() {
@@ -59,4 +62,17 @@ async fn whoever_was_away_comes_back_and_the_others_go_on() {
     let now = cluster.height(0);
     cluster.reach(&[0, 1, 2, 3], now + 8).await;
     cluster.agree();
+}
+
+/// Nothing else tells a node that takes a state over that there is somebody to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_peer_is_woken_by_it() {
+    let cluster = Cluster::new(2, 0, &[]).await;
+    let transport = &cluster.node(0).transport;
+    let met = async {
+        while transport.peer_infos().is_empty() {
+            transport.peers_changed().await;
+        }
+    };
+    timeout(Duration::from_secs(60), met).await.expect("they meet");
 }

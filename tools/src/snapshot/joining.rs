@@ -1,7 +1,7 @@
 //! A state from other nodes, over the network, into a folder that holds no chain.
 //!
 //! ```text
-//! heads   what most peers name as their newest state -> shown to be final, by the chain's first set of validators
+//! heads   what most peers name as their newest state -> shown to be final, by a set of validators that is trusted
 //! parts   ranges of keys that are missing -> whichever peer is free -> each proven under that block's state root
 //! chain   begins with that block; the rest is caught up block by block
 //! ```
@@ -34,8 +34,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::judge::judge_head;
-
 /// Parts that are on their way at a time.
 const PARTS_MAX: usize = 16;
 /// Of those, from one peer.
@@ -54,6 +52,9 @@ pub(crate) trait Givers: Send + Sync + 'static {
     /// Those who are connected.
     fn peers(&self) -> Vec<u64>;
 
+    /// Waits until one comes or goes.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+
     /// Asks one; `None` where it has nothing.
     fn ask(&self, peer: u64, wish: StateWish) -> impl Future<Output = Option<Bytes>> + Send;
 
@@ -66,6 +67,10 @@ impl Givers for Transport {
         engine::ports::Network::peers(self).into_iter().map(|contact| contact.peer).collect()
     }
 
+    async fn changed(&self) {
+        self.peers_changed().await;
+    }
+
     async fn ask(&self, peer: u64, wish: StateWish) -> Option<Bytes> {
         self.ask_state(peer, &wish).await
     }
@@ -75,28 +80,33 @@ impl Givers for Transport {
     }
 }
 
-/// Says whether what a head says holds.
-pub(crate) type Judge = fn(&ChainSpec, Head) -> eyre::Result<Foundation>;
+/// Says whether what a head says holds, to whoever trusts the set with this hash.
+pub(crate) type Judge = fn(&ChainSpec, B256, Head) -> eyre::Result<Foundation>;
 
-/// A head holds if it leads to its block from the first set of the chain.
-pub(crate) fn by_first_set(chain: &ChainSpec, head: Head) -> eyre::Result<Foundation> {
-    judge_head(chain, chain.validator_set()?, head)
+/// What is trusted of a chain, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Trusted<'c> {
+    pub(crate) chain: &'c ChainSpec,
+    /// Hash of a set of validators.
+    pub(crate) set: B256,
+    pub(crate) judge: Judge,
+}
+
+impl Trusted<'_> {
+    fn judge(&self, head: Head) -> eyre::Result<Foundation> {
+        (self.judge)(self.chain, self.set, head)
+    }
 }
 
 /// Takes a state over from others, unless the folder holds a chain. Only a store that fails ends it.
-pub(crate) async fn join<G: Givers>(
-    givers: Arc<G>,
-    chain: &ChainSpec,
-    config: &Config,
-    judge: Judge,
-) -> eyre::Result<()> {
+pub(crate) async fn join<G: Givers>(givers: Arc<G>, trusted: Trusted<'_>, config: &Config) -> eyre::Result<()> {
     loop {
         let wanted = match Intake::held(config)? {
             Held::Chain => return Ok(()),
             Held::Part(block) => Some(block),
             Held::Nothing => None,
         };
-        let Some((block, foundation)) = found(&givers, (chain, judge), wanted).await else {
+        let Some((block, foundation)) = found(&givers, trusted, wanted).await else {
             tracing::warn!("no peer gives the state any more of which a part is here; another is looked for");
             Intake::discard(config)?;
             continue;
@@ -104,9 +114,9 @@ pub(crate) async fn join<G: Givers>(
         let newest = foundation.blocks.last().ok_or_else(|| eyre!("there is no block"))?;
         let (height, root) = (newest.height(), newest.block.header.state_root);
         tracing::info!(%height, %block, "a state is taken over");
-        let mut intake = Intake::open(config, chain, block)?;
+        let mut intake = Intake::open(config, trusted.chain, block)?;
         if Collecting::new(givers.clone(), block, root).run(&mut intake).await? {
-            let finished = tokio::task::block_in_place(|| intake.finish(chain, &foundation, &|_| ()));
+            let finished = tokio::task::block_in_place(|| intake.finish(trusted.chain, &foundation, &|_| ()));
             finished.wrap_err("the state that was taken over is not right")?;
             tracing::info!(%height, %block, "the state is here");
             return Ok(());
@@ -115,11 +125,7 @@ pub(crate) async fn join<G: Givers>(
 }
 
 /// Finds a block whose state is given, and what shows that it is final; `None` if it is wanted and nobody gives it.
-async fn found<G: Givers>(
-    givers: &Arc<G>,
-    judge: (&ChainSpec, Judge),
-    wanted: Option<B256>,
-) -> Option<(B256, Foundation)> {
+async fn found<G: Givers>(givers: &Arc<G>, trusted: Trusted<'_>, wanted: Option<B256>) -> Option<(B256, Foundation)> {
     let (begun, mut told) = (Instant::now(), Instant::now());
     loop {
         // Many may lie; those who do not name the same block.
@@ -132,7 +138,7 @@ async fn found<G: Givers>(
         named.sort_by_key(|(_, peers)| std::cmp::Reverse(peers.len()));
         for (block, peers) in named {
             for peer in peers {
-                match timeout(HEAD_TIME_MAX, head_of(givers, peer, block, judge)).await {
+                match timeout(HEAD_TIME_MAX, head_of(givers, peer, block, trusted)).await {
                     Ok(Ok(Some(foundation))) => return Some((block, foundation)),
                     Ok(Ok(None)) | Err(_) => {}
                     Ok(Err(error)) => {
@@ -149,7 +155,11 @@ async fn found<G: Givers>(
             told = Instant::now();
             tracing::warn!(peers = givers.peers().len(), "no peer gives a state yet");
         }
-        sleep(REST).await;
+        if givers.peers().is_empty() {
+            let _ = timeout(TOLD_EVERY, givers.changed()).await;
+        } else {
+            sleep(REST).await;
+        }
     }
 }
 
@@ -175,7 +185,7 @@ async fn head_of<G: Givers>(
     givers: &Arc<G>,
     peer: u64,
     block: B256,
-    (chain, judge): (&ChainSpec, Judge),
+    trusted: Trusted<'_>,
 ) -> eyre::Result<Option<Foundation>> {
     let mut bytes = Vec::new();
     loop {
@@ -196,7 +206,7 @@ async fn head_of<G: Givers>(
     tokio::task::block_in_place(|| {
         let head = Head::decode(&bytes).map_err(|reason| eyre!(reason))?;
         ensure!(head.block() == Some(block), "a head of another block than {block}");
-        judge(chain, head).map(Some)
+        trusted.judge(head).map(Some)
     })
 }
 
@@ -236,6 +246,7 @@ impl<G: Givers> Collecting<G> {
                         progress = Instant::now();
                     }
                 }
+                () = self.givers.changed() => {}
                 () = sleep(REST) => {}
             }
             if progress.elapsed() >= PATIENCE {

@@ -55,8 +55,22 @@ pub(super) fn judge(
     judge_head(chain, set, Head { handovers: newest.handovers()?, proofs, blocks })
 }
 
+/// Judges what is said of a block to whoever trusts the set with a hash, the chain's first or one that a handover tells
+/// of; what it gives is final. Handovers up to that one count for nothing.
+pub(crate) fn judge_from(chain: &ChainSpec, trusted: B256, mut head: Head) -> eyre::Result<Foundation> {
+    let first = chain.validator_set()?;
+    if first.hash() == trusted {
+        return judge_head(chain, first, head);
+    }
+    let place = head.handovers.iter().position(|handover| handover.next.hash() == trusted);
+    let place = place.ok_or_else(|| eyre!("no handover leads to the trusted set {trusted}"))?;
+    let after = head.handovers.split_off(place.saturating_add(1));
+    let set = std::mem::replace(&mut head.handovers, after).pop().ok_or_else(|| eyre!("there is no handover"))?.next;
+    judge_head(chain, set, head)
+}
+
 /// Judges what is said of a block and of those before it, to whoever trusts a set; what it gives is final.
-pub(super) fn judge_head(chain: &ChainSpec, trusted: ValidatorSet, head: Head) -> eyre::Result<Foundation> {
+fn judge_head(chain: &ChainSpec, trusted: ValidatorSet, head: Head) -> eyre::Result<Foundation> {
     let Head { handovers, proofs, blocks } = head;
     ensure!(
         proofs.len() == blocks.blocks.len(),

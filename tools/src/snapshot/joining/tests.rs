@@ -6,10 +6,11 @@ use engine::{genesis::OrderingParams, ports::Store as _};
 
 use storage::{
     Database,
+    portable::BlocksFile,
     testing::world::{State, block_after, chain, random_changes, root_of, state_of},
 };
 
-use super::*;
+use super::{super::judge::judge_from, *};
 
 /// What a peer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,10 @@ impl Givers for Peers {
         (0..self.manners.len() as u64).filter(|peer| !refused.contains(peer)).collect()
     }
 
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
     async fn ask(&self, peer: u64, wish: StateWish) -> Option<Bytes> {
         tokio::task::yield_now().await;
         self.answer(peer, wish)
@@ -122,8 +127,13 @@ fn giver(dir: &Path) -> (Arc<ChainSpec>, Database, State) {
     (chain, store, state)
 }
 
+async fn joined(peers: &Arc<Peers>, chain: &ChainSpec, config: &Config) {
+    let trusted = Trusted { chain, set: B256::ZERO, judge: hangs_together };
+    join(peers.clone(), trusted, config).await.unwrap();
+}
+
 /// Takes what hangs together for final: whether validators signed it is for other tests.
-fn hangs_together(chain: &ChainSpec, head: Head) -> eyre::Result<Foundation> {
+fn hangs_together(chain: &ChainSpec, _set: B256, head: Head) -> eyre::Result<Foundation> {
     let proof = head.proofs.last().ok_or_else(|| eyre!("no block"))?;
     let header = proof.headers.last().cloned().ok_or_else(|| eyre!("no header"))?;
     let block = head.blocks.blocks[0].block(header, proof.certificate).map_err(|reason| eyre!(reason))?;
@@ -139,7 +149,7 @@ async fn one_honest_peer_among_liars_is_enough() {
     let (chain, store, state) = giver(&home.path().join("a"));
     let peers = Peers::new(store, &[Empty, Flips, First, Head, Block, Honest, Stops]);
     let config = Config::dev(home.path().join("b"));
-    join(peers.clone(), &chain, &config, hangs_together).await.unwrap();
+    joined(&peers, &chain, &config).await;
     let refused = peers.refused.lock().unwrap().clone();
     assert!(!refused.contains(&0) && !refused.contains(&5) && !refused.contains(&6), "{refused:?}");
     assert!(refused.contains(&1) && refused.contains(&2), "whoever gave a wrong part is refused: {refused:?}");
@@ -150,7 +160,7 @@ async fn one_honest_peer_among_liars_is_enough() {
     made.close().unwrap();
     // A folder that holds a chain asks nobody.
     let asked = peers.given.lock().unwrap().clone();
-    join(peers.clone(), &chain, &config, hangs_together).await.unwrap();
+    joined(&peers, &chain, &config).await;
     assert_eq!(*peers.given.lock().unwrap(), asked);
 }
 
@@ -168,12 +178,23 @@ async fn what_was_begun_goes_on_or_is_let_go_of() {
     let _ = intake.gaps(PARTS_MAX);
     intake.take(root, &first).unwrap().unwrap();
     drop(intake);
-    join(peers.clone(), &chain, &config, hangs_together).await.unwrap();
+    joined(&peers, &chain, &config).await;
     let made = Database::open(config, chain.clone()).unwrap();
     assert_eq!(made.rebuild_root().unwrap(), root_of(&state));
 
     let config = Config::dev(home.path().join("c"));
     drop(Intake::open(&config, &chain, B256::repeat_byte(1)).unwrap());
-    join(peers, &chain, &config, hangs_together).await.unwrap();
+    joined(&peers, &chain, &config).await;
     assert_eq!(Database::open(config, chain).unwrap().rebuild_root().unwrap(), root_of(&state));
+}
+
+#[test]
+fn a_set_that_no_handover_leads_to_is_named() {
+    let head = Head {
+        handovers: Vec::new(),
+        proofs: Vec::new(),
+        blocks: BlocksFile { blocks: Vec::new(), headers: Vec::new() },
+    };
+    let refused = judge_from(&chain(), B256::repeat_byte(7), head).unwrap_err().to_string();
+    assert!(refused.contains(&format!("no handover leads to the trusted set {}", B256::repeat_byte(7))), "{refused}");
 }
