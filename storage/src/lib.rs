@@ -13,7 +13,7 @@
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`,
-//! `snapshot`, [`trie`], `tables`, `prune`, `scrub`, `kv`, `load`, [`portable`], `disk`, `place`, [`offline`].
+//! `snapshot`, [`trie`], `tables`, `pages`, `prune`, `scrub`, `kv`, `load`, [`portable`], `disk`, `place`, [`offline`].
 
 pub mod store;
 
@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod offline;
 mod open;
 mod overlay;
+mod pages;
 mod past;
 mod place;
 pub mod portable;

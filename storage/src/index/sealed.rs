@@ -30,6 +30,7 @@ use crate::{
     error::Fault,
     failpoint::FailPoints,
     metrics,
+    pages::{self, PageWriter},
     place::{Place, Room},
     segment::{self, Identity},
     tables::{Fields, SCHEMA},
@@ -37,17 +38,11 @@ use crate::{
 
 const MAGIC: &[u8; 8] = b"SLUICIDX";
 const PAGE: usize = 4_096;
-const PAGE_BYTES: u64 = 4_096;
-const CRC_AT: usize = PAGE - 4;
-/// Where the entries end.
-const USED_AT: usize = CRC_AT - 2;
 const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 4 + 8 + 8 + 4;
 /// Room that an entry with one posting may take.
 const ENTRY_BYTES_MIN: usize = KEY_BYTES + 2 + 5 + 5;
 /// Guesses at a page, each from where the one before came out; then the rest is bisected.
 const GUESSES_MAX: usize = 4;
-/// Bytes of pages written at a time.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// What writing an index file takes.
 #[derive(Clone)]
@@ -95,76 +90,38 @@ fn take_posting(bytes: &mut &[u8], before: Posting) -> Option<Posting> {
     Some(Posting { above: before.above.checked_add(above)?, index: base.checked_add(index)? })
 }
 
-/// Fills pages and writes them.
-struct Writer<'f> {
-    file: &'f dyn DiskFile,
-    /// Whole pages that are not written, and the beginning of one.
-    bytes: Vec<u8>,
-    /// Where that one begins.
-    page: usize,
-    pages: u64,
-    offset: u64,
-}
-
-impl Writer<'_> {
-    fn add(&mut self, key: Key, mut postings: &[Posting]) -> Result<(), DiskError> {
-        while !postings.is_empty() {
-            let end = self.page + USED_AT;
-            if self.bytes.len() + ENTRY_BYTES_MIN > end {
-                self.end_page()?;
-                continue;
+/// Adds the postings of a key, on as many pages as they take. `entry` is room to write in.
+fn add(
+    pages: &mut PageWriter<'_, PAGE>,
+    entry: &mut Vec<u8>,
+    key: Key,
+    mut postings: &[Posting],
+) -> Result<(), DiskError> {
+    while !postings.is_empty() {
+        let left = pages.left();
+        if left < ENTRY_BYTES_MIN {
+            pages.end_page()?;
+            continue;
+        }
+        entry.clear();
+        entry.extend_from_slice(&key.0.to_be_bytes());
+        entry.extend_from_slice(&[0; 2]);
+        let (mut before, mut count) = (Posting::FIRST, 0);
+        for posting in postings {
+            let mark = entry.len();
+            put_posting(entry, before, *posting);
+            if entry.len() > left {
+                entry.truncate(mark);
+                break;
             }
-            self.bytes.extend_from_slice(&key.0.to_be_bytes());
-            let start = self.bytes.len() + 2;
-            self.bytes.extend_from_slice(&[0; 2]);
-            let (mut before, mut count) = (Posting::FIRST, 0);
-            for posting in postings {
-                let mark = self.bytes.len();
-                put_posting(&mut self.bytes, before, *posting);
-                if self.bytes.len() > end {
-                    self.bytes.truncate(mark);
-                    break;
-                }
-                (before, count) = (*posting, count + 1);
-            }
-            let length = u16::try_from(self.bytes.len() - start).expect("a page has 4,096 bytes");
-            self.bytes[start - 2..start].copy_from_slice(&length.to_be_bytes());
-            postings = &postings[count..];
+            (before, count) = (*posting, count + 1);
         }
-        Ok(())
+        let length = u16::try_from(entry.len() - KEY_BYTES - 2).expect("a page has 4,096 bytes");
+        entry[KEY_BYTES..KEY_BYTES + 2].copy_from_slice(&length.to_be_bytes());
+        pages.put(entry);
+        postings = &postings[count..];
     }
-
-    fn end_page(&mut self) -> Result<(), DiskError> {
-        let used = u16::try_from(self.bytes.len() - self.page).expect("a page has 4,096 bytes");
-        self.bytes.resize(self.page + USED_AT, 0);
-        self.bytes.extend_from_slice(&used.to_be_bytes());
-        let crc = crc32c::crc32c(&self.bytes[self.page..]);
-        self.bytes.extend_from_slice(&crc.to_be_bytes());
-        self.page = self.bytes.len();
-        self.pages = self.pages.saturating_add(1);
-        if self.bytes.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), DiskError> {
-        let length = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
-        if length > 0 {
-            self.file.write_at(&self.bytes, self.offset)?;
-            self.offset = self.offset.saturating_add(length);
-            self.bytes.clear();
-        }
-        self.page = 0;
-        Ok(())
-    }
-
-    /// Writes what is left; returns the number of pages.
-    fn finish(mut self) -> Result<u64, DiskError> {
-        if self.bytes.len() > self.page {
-            self.end_page()?;
-        }
-        self.flush()?;
-        metrics::INDEX_BYTES.add(self.offset);
-        Ok(self.pages)
-    }
+    Ok(())
 }
 
 impl Files {
@@ -210,12 +167,12 @@ impl Files {
         (segment, first): (u32, Height),
         table: &Table,
     ) -> Result<u64, DiskError> {
-        let bytes = Vec::with_capacity(WRITE_BYTES);
-        let mut writer = Writer { file, bytes, page: 0, pages: 0, offset: PAGE_BYTES };
+        let (mut writer, mut entry) = (PageWriter::new(file), Vec::new());
         for (key, postings) in table.sorted() {
-            writer.add(key, postings)?;
+            add(&mut writer, &mut entry, key, postings)?;
         }
         let pages = writer.finish()?;
+        metrics::INDEX_BYTES.add(pages::offset::<PAGE>(pages));
         file.write_at(&self.header(segment, first, pages), 0)?;
         Ok(pages)
     }
@@ -233,8 +190,7 @@ impl Files {
         if header[..] != self.header(segment, first, pages)[..HEADER_LENGTH] {
             return Err("damaged header".to_owned());
         }
-        let expected = pages.saturating_add(1).saturating_mul(PAGE_BYTES);
-        if file.length().map_err(|error| error.to_string())? != expected {
+        if file.length().map_err(|error| error.to_string())? != pages::offset::<PAGE>(pages) {
             return Err("wrong length".to_owned());
         }
         Ok(IndexFile { file, pages })
@@ -316,14 +272,8 @@ impl IndexFile {
             return Ok(());
         }
         (page.number, page.used) = (number, 0);
-        let offset = number.saturating_add(1).saturating_mul(PAGE_BYTES);
-        self.file.read_at(&mut page.bytes, offset).map_err(|error| error.to_string())?;
-        let mut fields = Fields(&page.bytes[USED_AT..]);
-        let (used, crc) = fields.u16().zip(fields.u32()).ok_or_else(|| page.damaged())?;
-        if crc32c::crc32c(&page.bytes[..CRC_AT]) != crc || used == 0 || usize::from(used) > USED_AT {
-            return Err(page.damaged());
-        }
-        page.used = usize::from(used);
+        self.file.read_at(&mut page.bytes, pages::offset::<PAGE>(number)).map_err(|error| error.to_string())?;
+        page.used = pages::used(&page.bytes).filter(|used| *used > 0).ok_or_else(|| page.damaged())?;
         Ok(())
     }
 

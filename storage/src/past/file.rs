@@ -20,18 +20,14 @@ use crate::{
     disk::DiskFile,
     error::Fault,
     index::Files,
+    pages::{self, PageWriter},
     tables::{Fields, SCHEMA},
 };
 
 const MAGIC: &[u8; 8] = b"SLUICPST";
 /// Bytes of a page, and of the header.
 const PAGE: usize = 16_384;
-const CRC_AT: usize = PAGE - 4;
-/// Where the rows of a page end.
-const USED_AT: usize = CRC_AT - 2;
 const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 8 + 8 + 4 + 4 + 4 + 4;
-/// Bytes of pages written at a time.
-const WRITE_BYTES: usize = 1 << 20;
 /// How a file's name ends.
 pub(crate) const EXTENSION: &str = ".past";
 
@@ -40,7 +36,7 @@ pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 /// Where a page is.
 fn offset(page: usize) -> u64 {
-    u64::try_from(page).unwrap_or(u64::MAX).saturating_add(1).saturating_mul(PAGE as u64)
+    pages::offset::<PAGE>(u64::try_from(page).unwrap_or(u64::MAX))
 }
 
 /// First keys of pages, one behind the other.
@@ -143,70 +139,26 @@ fn header(files: &Files, (first, last): (Height, Height), pages: usize, director
     Some(out)
 }
 
-/// Fills pages and writes them.
-struct Writer {
-    file: Arc<dyn DiskFile>,
-    /// Whole pages that are not written, and the beginning of one.
-    bytes: Vec<u8>,
-    /// Where that one begins.
-    page: usize,
-    /// Pages that are written.
-    written: usize,
-    directory: Directory,
-}
-
-impl Writer {
-    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
-        let too_long = || Fault::Failed(format!("a row of {} bytes of key, {} of value", key.len(), value.len()));
-        let (key_length, value_length) = (u8::try_from(key.len()), u16::try_from(value.len()));
-        let (key_length, value_length) = key_length.ok().zip(value_length.ok()).ok_or_else(too_long)?;
-        let length = 3 + key.len() + value.len();
-        if length > USED_AT {
-            return Err(too_long());
-        }
-        if self.bytes.len() + length > self.page + USED_AT {
-            self.end_page()?;
-        }
-        if self.bytes.len() == self.page {
-            self.directory.push(key);
-        }
-        self.bytes.push(key_length);
-        self.bytes.extend_from_slice(&value_length.to_be_bytes());
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
-        Ok(())
+/// Adds a row, and to the directory the first key of each page.
+fn add(pages: &mut PageWriter<'_, PAGE>, directory: &mut Directory, (key, value): &Row) -> Result<(), Fault> {
+    let too_long = || Fault::Failed(format!("a row of {} bytes of key, {} of value", key.len(), value.len()));
+    let (key_length, value_length) = (u8::try_from(key.len()), u16::try_from(value.len()));
+    let (key_length, value_length) = key_length.ok().zip(value_length.ok()).ok_or_else(too_long)?;
+    let length = 3 + key.len() + value.len();
+    if length > pages::room::<PAGE>() {
+        return Err(too_long());
     }
-
-    fn end_page(&mut self) -> Result<(), Fault> {
-        let used = u16::try_from(self.bytes.len() - self.page).expect("a page has 16,384 bytes");
-        self.bytes.resize(self.page + USED_AT, 0);
-        self.bytes.extend_from_slice(&used.to_be_bytes());
-        let crc = crc32c::crc32c(&self.bytes[self.page..]);
-        self.bytes.extend_from_slice(&crc.to_be_bytes());
-        self.page = self.bytes.len();
-        if self.bytes.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    if length > pages.left() {
+        pages.end_page()?;
     }
-
-    fn flush(&mut self) -> Result<(), Fault> {
-        if !self.bytes.is_empty() {
-            self.file.write_at(&self.bytes, offset(self.written))?;
-            self.written += self.bytes.len() / PAGE;
-        }
-        self.bytes.clear();
-        self.page = 0;
-        Ok(())
+    if pages.is_empty() {
+        directory.push(key);
     }
-
-    /// Writes what is left, and the directory.
-    fn finish(mut self) -> Result<(Directory, Vec<u8>), Fault> {
-        if self.bytes.len() > self.page {
-            self.end_page()?;
-        }
-        self.flush()?;
-        let encoded = self.directory.encode();
-        self.file.write_at(&encoded, offset(self.written))?;
-        Ok((self.directory, encoded))
-    }
+    pages.put(&[key_length]);
+    pages.put(&value_length.to_be_bytes());
+    pages.put(key);
+    pages.put(value);
+    Ok(())
 }
 
 impl PastFile {
@@ -222,13 +174,13 @@ impl PastFile {
         let path = files.dir.join(name(range.0, range.1));
         let temporary = files.dir.join("next.tmp");
         let file = files.disk.create(&temporary)?;
-        let (bytes, directory) = (Vec::with_capacity(WRITE_BYTES), Directory::default());
-        let mut writer = Writer { file: Arc::clone(&file), bytes, page: 0, written: 0, directory };
+        let (mut pages, mut directory) = (PageWriter::new(&*file), Directory::default());
         for row in rows {
-            let (key, value) = row?;
-            writer.add(&key, &value)?;
+            add(&mut pages, &mut directory, &row?)?;
         }
-        let (directory, encoded) = writer.finish()?;
+        pages.finish()?;
+        let encoded = directory.encode();
+        file.write_at(&encoded, offset(directory.pages()))?;
         let header = header(files, range, directory.pages(), &encoded);
         let header = header.ok_or_else(|| Fault::Failed("a file of more than 4 billion pages".to_owned()))?;
         file.write_at(&header, 0)?;
@@ -306,10 +258,7 @@ impl PastFile {
     fn page(&self, page: usize) -> Result<Vec<u8>, Fault> {
         let mut bytes = vec![0; PAGE];
         self.file.read_at(&mut bytes, offset(page))?;
-        let mut fields = Fields(&bytes[USED_AT..]);
-        let used = fields.u16().map(usize::from).filter(|used| *used <= USED_AT);
-        let crc = fields.u32();
-        let used = used.filter(|_| crc == Some(crc32c::crc32c(&bytes[..CRC_AT]))).ok_or_else(|| self.damaged(page))?;
+        let used = pages::used(&bytes).ok_or_else(|| self.damaged(page))?;
         bytes.truncate(used);
         Ok(bytes)
     }
