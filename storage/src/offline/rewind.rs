@@ -267,8 +267,8 @@ fn forget_blocks(env: &Env, to: Height) -> Result<(), Fault> {
     }
 }
 
-/// Deletes the rows of epochs that began on a block above a height, while that block's rows tell where it is. Of a block
-/// that has none, below an imported state, the epochs stay.
+/// Deletes the rows of epochs that began on a block above a height, while that block's rows tell where it is. Epochs
+/// stay that began on a block without rows: it lies below an imported state.
 fn forget_epochs(env: &Env, to: Height) -> Result<(), Fault> {
     let rows = rows_from(env, tables::EPOCH, &[0], usize::MAX)?;
     let mut txn = env.write()?;

@@ -7,7 +7,12 @@
 //!
 //! `SLUICE_MODEL_OPERATIONS` sets how many of them there are (default 4,000), `SLUICE_SEED` with which seed they begin.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use engine::{
     ports::Store as _,
@@ -97,7 +102,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let memory = std::path::Path::new("/dev/shm");
+        let memory = Path::new("/dev/shm");
         let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let mut world = World::with_epochs(seed, EPOCH_HEIGHTS);
         world.wipes = seed.is_multiple_of(3);
@@ -389,7 +394,7 @@ impl Run {
     }
 
     /// Takes the newest state over that is given; `None` if it is given no longer before all of it is there.
-    fn given(&mut self, to: &PathBuf) -> Option<Height> {
+    fn given(&mut self, to: &Path) -> Option<Height> {
         self.up_to(EPOCH_HEIGHTS);
         let height = self.world.tip();
         while self.store().checkpointed() < height {
@@ -399,7 +404,7 @@ impl Run {
         let head = Head::decode(&bytes).unwrap();
         let header = head.proofs[0].headers.last().unwrap().clone();
         let newest = head.blocks.blocks[0].block(header, head.proofs[0].certificate).unwrap();
-        let (root, foundation) = (newest.block.header.state_root, self.founded(newest, head.blocks.headers.clone()));
+        let (root, foundation) = (newest.block.header.state_root, self.founded(newest, head.blocks.headers));
         let (settings, chunk_bytes) = (config(to), 400 << self.roll(4));
         let open = |world: &World| Intake::open(&settings, &world.chain, block).unwrap();
         let mut intake = open(&self.world);
