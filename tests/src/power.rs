@@ -17,7 +17,7 @@
 //!
 //! And bits of a store that was closed are flipped, one at a time (see [`flips`]).
 //!
-//! Of every eight seeds two give runs that are long enough for old segments to go, and one a store that begins with a
+//! Of every eight seeds one gives a run that is long enough for old segments to go, and one a store that begins with a
 //! state which others give, part by part; both are cut at every step of that as well.
 //!
 //! A seed gives one run and its images. Work without threads of the store's own gives the same trace every time; with
