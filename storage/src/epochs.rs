@@ -56,7 +56,7 @@ pub(crate) fn resealed(key: &[u8], row: &[u8]) -> Result<Vec<u8>, Fault> {
 }
 
 /// What a row holds, once its checksum is seen to be right.
-fn opened<T: Decodable>(key: &[u8], row: &[u8]) -> Result<T, Fault> {
+pub(crate) fn opened<T: Decodable>(key: &[u8], row: &[u8]) -> Result<T, Fault> {
     let damaged = |error| Fault::corrupt(format!("the epoch row of {} does not decode: {error}", hex::encode(key)));
     let mut rest = row;
     let held = T::decode(&mut rest).map_err(damaged)?;

@@ -20,6 +20,8 @@
 
 mod changes;
 mod collect;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod key;
 mod logs;
 mod part;

@@ -35,6 +35,8 @@
 pub mod interchange;
 
 mod file;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod live;
 mod open;
 mod record;

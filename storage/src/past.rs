@@ -18,6 +18,8 @@
 mod collect;
 mod entry;
 pub(crate) mod file;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod read;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, clippy::print_stdout, reason = "small random numbers; seeds are printed")]

@@ -70,11 +70,11 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self) -> Vec<u8> {
         [&self.height.0.to_be_bytes()[..], &self.segment.to_be_bytes()].concat()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
         let mark = Self { height: Height(fields.u64()?), segment: fields.u32()? };
         fields.0.is_empty().then_some(mark)

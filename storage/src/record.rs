@@ -25,6 +25,8 @@ use crate::tables::Fields;
 pub(crate) const HEADER_BYTES: usize = 18;
 /// Payloads below this many bytes are never compressed.
 const COMPRESS_BYTES_MIN: usize = 512;
+/// A byte of lz4 stands for no more than so many.
+const PACKED_RATIO_MAX: usize = 255;
 /// Longest payload of a Finalization record; that of a full set has some 330 bytes.
 const FINALIZATION_BYTES_MAX: usize = 512;
 
@@ -89,7 +91,9 @@ impl Header {
         if self.flags & 1 == 0 {
             return Some(Cow::Borrowed(payload));
         }
-        lz4_flex::block::decompress_size_prepended(payload).ok().map(Cow::Owned)
+        let (size, packed) = lz4_flex::block::uncompressed_size(payload).ok()?;
+        let is_likely = size <= packed.len().saturating_mul(PACKED_RATIO_MAX);
+        is_likely.then(|| lz4_flex::block::decompress(packed, size).ok().map(Cow::Owned))?
     }
 }
 
@@ -103,6 +107,13 @@ fn checksum(salt: u32, front: &[u8; 14], payload: &[u8]) -> u32 {
 pub(crate) struct Style {
     pub(crate) salt: u32,
     pub(crate) compress: bool,
+}
+
+/// A record with these flags, whatever its payload is.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn framed(kind: Kind, flags: u8, height: Height, payload: &[u8], salt: u32) -> Vec<u8> {
+    let front = Header::front(payload.len(), kind, flags, height);
+    [&front[..], &checksum(salt, &front, payload).to_be_bytes(), payload].concat()
 }
 
 fn append(out: &mut Vec<u8>, kind: Kind, height: Height, payload: &[u8], Style { salt, compress }: Style) {

@@ -3,6 +3,7 @@
 //! MDBX is the real one, in a folder that stays. With its background threads off, a cut between two calls leaves it
 //! what its durable mode promises: every transaction that was committed, and nothing of any other.
 
+pub mod decoders;
 pub mod world;
 
 use std::{path::Path, sync::Arc, time::Duration};

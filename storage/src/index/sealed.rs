@@ -37,7 +37,7 @@ use crate::{
 };
 
 const MAGIC: &[u8; 8] = b"SLUICIDX";
-const PAGE: usize = 4_096;
+pub(super) const PAGE: usize = 4_096;
 const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 4 + 8 + 8 + 4;
 /// Room that an entry with one posting may take.
 const ENTRY_BYTES_MIN: usize = KEY_BYTES + 2 + 5 + 5;
@@ -125,7 +125,7 @@ fn add(
 }
 
 impl Files {
-    fn header(&self, segment: u32, first: Height, pages: u64) -> Vec<u8> {
+    pub(super) fn header(&self, segment: u32, first: Height, pages: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(PAGE);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&SCHEMA.0.to_be_bytes());

@@ -26,7 +26,7 @@ use crate::{
 
 const MAGIC: &[u8; 8] = b"SLUICPST";
 /// Bytes of a page, and of the header.
-const PAGE: usize = 16_384;
+pub(super) const PAGE: usize = 16_384;
 const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 8 + 8 + 4 + 4 + 4 + 4;
 /// How a file's name ends.
 pub(crate) const EXTENSION: &str = ".past";
@@ -112,7 +112,7 @@ pub(crate) struct PastFile {
 }
 
 /// What a file is called.
-fn name(first: Height, last: Height) -> String {
+pub(super) fn name(first: Height, last: Height) -> String {
     format!("{:020}-{:020}{EXTENSION}", first.0, last.0)
 }
 
@@ -123,7 +123,12 @@ pub(crate) fn heights(name: &str) -> Option<(Height, Height)> {
     (first <= last).then_some((Height(first), Height(last)))
 }
 
-fn header(files: &Files, (first, last): (Height, Height), pages: usize, directory: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn header(
+    files: &Files,
+    (first, last): (Height, Height),
+    pages: usize,
+    directory: &[u8],
+) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(PAGE);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&SCHEMA.0.to_be_bytes());
@@ -238,7 +243,11 @@ impl PastFile {
         let (mut fields, mut last): (_, Option<&[u8]>) = (Fields(&bytes), None);
         while !fields.0.is_empty() {
             let (key, _) = take_row(&mut fields).ok_or_else(|| self.damaged(page))?;
-            if last.map_or(key != self.directory.key(page), |last| last >= key) {
+            let is_next = match last {
+                None => key == self.directory.key(page),
+                Some(last) => last < key,
+            };
+            if !is_next {
                 return Err(self.damaged(page));
             }
             last = Some(key);
