@@ -179,7 +179,7 @@ impl Run {
         open_on(&self.disk, self.settings.clone(), &self.world.chain).unwrap()
     }
 
-    /// What a store that died leaves: all that was acknowledged, and of the blocks that were offered any that are whole.
+    /// What a store that died leaves: all that was acknowledged, and of the blocks that were offered the first ones.
     fn die(&mut self, why: &str, offered: Group) {
         assert!(why.contains(STOPPED), "{why}");
         self.count("deaths at a point");
