@@ -126,7 +126,7 @@ impl Expected {
         Ok(())
     }
 
-    /// What is promised of a store that begins with a state of others, the rest of which is taken in if it is not there.
+    /// What is promised of a store that begins with a state of others; what is missing of that is taken in.
     fn begin(&self, dir: &Path, promise: &Promise) -> Result<Promise, String> {
         let (mut promise, mut lacked) = (*promise, false);
         self.work.begin(dir, promise.taken, &mut |_| lacked = true)?;
