@@ -188,7 +188,7 @@ pub fn encode_changes(changes: &StateChanges) -> Vec<u8> {
     let mut codes: Vec<_> = changes.codes.iter().collect();
     codes.sort_unstable_by_key(|(hash, _)| **hash);
 
-    let (mut account_list, mut one, mut slot_list, mut slot_one) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut account_list, mut one, mut slot_list) = (Vec::new(), Vec::new(), Vec::new());
     for (address, change) in accounts {
         one.clear();
         slot_list.clear();
@@ -199,11 +199,10 @@ pub fn encode_changes(changes: &StateChanges) -> Vec<u8> {
         let mut slots: Vec<_> = change.slots.iter().map(|(key, slot)| (*key, slot)).collect();
         slots.sort_unstable_by_key(|(key, _)| *key);
         for (key, slot) in slots {
-            slot_one.clear();
-            key.encode(&mut slot_one);
-            slot.before.encode(&mut slot_one);
-            slot.after.encode(&mut slot_one);
-            list(&mut slot_list, &slot_one);
+            let fields = [key, slot.before, slot.after];
+            let payload_length = fields.iter().map(U256::length).sum();
+            ListHeader { list: true, payload_length }.encode(&mut slot_list);
+            fields.iter().for_each(|field| field.encode(&mut slot_list));
         }
         list(&mut one, &slot_list);
         list(&mut account_list, &one);
