@@ -285,7 +285,6 @@ impl Run {
 
     fn rewind(&mut self) {
         self.count("rewinds");
-        let kept = lowest(self.store());
         if !self.close() {
             return;
         }
@@ -294,6 +293,7 @@ impl Run {
         let (fail, point) = self.armed(&OFFLINE_FAIL_POINTS, "rewind.");
         let (disk, settings) = (Arc::new(self.disk.clone()), Config { fail_point: None, ..self.settings.clone() });
         let outcome = rewind_on(disk, fail, settings, Arc::clone(&self.world.chain), to, &mut |_| {});
+        let mut refusal = None;
         let goes_back = match outcome {
             Ok(rewound) => {
                 assert_eq!(rewound.root, self.world.blocks[to.0 as usize].block.header.state_root);
@@ -305,9 +305,7 @@ impl Run {
                 !["rewind.state", "rewind.before_mark"].contains(&point.unwrap())
             }
             Err(error) => {
-                // What tells of wiped slots is gone, or what leads back so far.
-                let is_told = self.world.wipes && error.to_string().contains("had at");
-                assert!(kept > Height::GENESIS && (to <= kept || is_told), "{error}");
+                refusal = Some(error.to_string());
                 false
             }
         };
@@ -316,6 +314,11 @@ impl Run {
             self.epochs.retain(|(base, _)| *base <= to);
         }
         self.open();
+        if let Some(refusal) = refusal {
+            // What tells of wiped slots is gone, or what leads back so far; closing may have taken it away.
+            let (kept, is_told) = (lowest(self.store()), self.world.wipes && refusal.contains("had at"));
+            assert!(kept > Height::GENESIS && (to <= kept || is_told), "{refusal}");
+        }
     }
 
     /// Blocks up to one at such a height that can be carried whole.
