@@ -128,8 +128,8 @@ fn account_of(change: &AccountChange) -> Option<(Option<Account>, Option<Account
 }
 
 impl Overlay {
-    /// Adds a block's changes, and enters the oldest fresh ones if there are too many; heights rise. `ended` tells which
-    /// rows a wiped account had.
+    /// Adds a block's changes, and enters the oldest fresh ones if there are too many; heights rise. `ended` tells
+    /// which rows a wiped account had.
     pub(crate) fn insert(&self, height: Height, changes: &Arc<StateChanges>, mut ended: impl FnMut(&Address) -> Ended) {
         for (address, _) in changes.accounts.iter().filter(|(_, change)| change.wiped || change.after.is_none()) {
             let wipe = Wipe { height, ended: ended(address), deferred: Vec::new() };
