@@ -122,8 +122,10 @@ fn publish(
     let height = executed.block.height();
     let parent = inner.blocks.newest_trie().1;
     insert_changes(inner, height, &executed.changes, Some(&parent))?;
-    let own = Arc::clone(inner);
-    inner.housekeeper.submit(Box::new(move || own.overlay.enter(0)));
+    if inner.overlay.asks() {
+        let own = Arc::clone(inner);
+        inner.housekeeper.submit(Box::new(move || own.overlay.enter_all()));
+    }
     let committed = Arc::new(CommittedBlock {
         block: Arc::clone(&executed.block),
         receipts: Arc::clone(&executed.receipts),

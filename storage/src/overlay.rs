@@ -20,7 +20,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -102,6 +102,8 @@ pub(crate) struct Overlay {
     fresh_count: AtomicUsize,
     /// Held by whoever enters a block.
     entering: Mutex<()>,
+    /// Somebody was asked to enter all of them and has not begun.
+    is_asked: AtomicBool,
     accounts: Map<Address, Versions<Option<Account>>>,
     slots: Map<(Address, U256), Versions<U256>>,
     wipes: Map<Address, Vec<Wipe>>,
@@ -145,8 +147,19 @@ impl Overlay {
         self.enter(FRESH_MAX);
     }
 
+    /// Whether somebody shall be asked to [enter all](Self::enter_all): not while somebody is who has not begun.
+    pub(crate) fn asks(&self) -> bool {
+        !self.is_asked.swap(true, Ordering::SeqCst)
+    }
+
+    /// Enters every fresh block, those that come meanwhile too.
+    pub(crate) fn enter_all(&self) {
+        self.is_asked.store(false, Ordering::SeqCst);
+        self.enter(0);
+    }
+
     /// Enters fresh blocks, the oldest first, until so many are left.
-    pub(crate) fn enter(&self, left: usize) {
+    fn enter(&self, left: usize) {
         loop {
             let _entering = self.entering.lock();
             let oldest = {
@@ -452,5 +465,18 @@ mod tests {
             }
             assert_eq!(fresh.keys(), entered.keys());
         }
+    }
+
+    #[test]
+    fn one_is_asked_to_enter_blocks_until_it_begins() {
+        let overlay = Overlay::default();
+        let (mut random, mut state) = (1, [None; 3]);
+        for tip in (1..8).map(Height) {
+            overlay.insert(tip, &Arc::new(block(&mut random, &mut state)), |_| Ended::Nothing);
+            assert_eq!(overlay.asks(), tip == Height(1));
+        }
+        overlay.enter_all();
+        assert_eq!(overlay.fresh_count.load(Ordering::SeqCst), 0);
+        assert!(overlay.asks(), "the next block needs another");
     }
 }

@@ -225,11 +225,18 @@ fn load(nodes: &[Rpc], folder: &Path, flags: &[&str]) -> Value {
 #[test]
 fn a_local_network_finalizes_defi_load_and_outlives_the_death_of_its_nodes() {
     let net = Localnet::start(&["--validators", "4", "--followers", "1", "--", "--execution-threads", "2"]);
-    load(&net.nodes[..4], net.folder.path(), &["--txs", "2000", "--senders", "50"]);
-    net.agree(0);
+    // Nobody waits for an access list, so on a busy machine a node may have had none of a few.
+    let lacks = |node: &Value| metric(node, "engine_block_listed_total") < 0.5;
+    let mut rounds = 0..10;
+    while rounds.next().is_some() {
+        load(&net.nodes[..4], net.folder.path(), &["--txs", "2000", "--senders", "50"]);
+        net.agree(0);
+        if !net.described().iter().any(lacks) {
+            break;
+        }
+    }
     for node in net.described() {
-        let listed = metric(&node, "engine_block_listed_total");
-        assert!(listed > 0.0, "{} has executed no block along its access list", node["name"]);
+        assert!(!lacks(&node), "{} has executed no block along its access list", node["name"]);
         let wrong = metric(&node, "vm_replay_mismatch_total");
         assert!(wrong < 0.5, "{wrong} lists were wrong at {}", node["name"]);
     }

@@ -1,9 +1,11 @@
 //! Bits that flip in the files of a closed store: nothing wrong is read that nobody tells of.
 //!
-//! A flip falls into any file, and there into any part that is not all zeros. Flips are judged by a process of their
-//! own, so that one which ends the process is counted and not the end of all.
+//! A flip falls into any kind of file, and there into any part of any file that is not all zeros. Flips are judged by a
+//! process of their own, so that one which ends the process is counted and not the end of all.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -78,10 +80,13 @@ pub fn run(program: &Path, seed: u64, flips: u64) -> Result<Counts, String> {
     Ok(counts)
 }
 
-/// A store that was closed, and where its files have bytes that are not zero.
+/// Files of a kind, and the numbers of their parts that have bytes which are not zero.
+type Places = Vec<(PathBuf, Vec<u64>)>;
+
+/// A store that was closed, and where a bit may flip, by kind of file.
 struct Closed {
     image: Image,
-    places: Vec<(PathBuf, Vec<u64>)>,
+    places: Vec<Places>,
     expected: Expected,
 }
 
@@ -94,15 +99,18 @@ impl Closed {
         work.run(dir, seed, &mut |_| {})?;
         work.close(dir, seed)?;
         let image = Machine::with(dir).map_err(|error| error.to_string())?.cut(&mut Rng::new(seed));
-        let mut places = Vec::new();
+        // A kind of file is a folder and an extension.
+        let mut places = BTreeMap::<_, Places>::new();
         for path in image.files() {
             let bytes = fs::read(dir.join(&path)).map_err(|error| error.to_string())?;
             let parts = (0..).zip(bytes.chunks(PART)).filter(|(_, part)| part.iter().any(|byte| *byte != 0));
             let parts: Vec<u64> = parts.map(|(at, _)| at).collect();
             if !parts.is_empty() && path.extension().is_none_or(|kind| kind != "lck") {
-                places.push((path, parts));
+                let kind = (path.parent().map(Path::to_owned), path.extension().map(OsStr::to_owned));
+                places.entry(kind).or_default().push((path, parts));
             }
         }
+        let places = places.into_values().collect();
         Ok(Self { image, places, expected: Expected::of(work, work::config(dir, seed)) })
     }
 
@@ -111,7 +119,8 @@ impl Closed {
         let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
         self.image.write(dir).map_err(failed)?;
         let index = |random: u64, length: usize| usize::try_from(random).unwrap_or_default() % length;
-        let (path, parts) = &self.places[index(rng.next() >> 8, self.places.len())];
+        let files = &self.places[index(rng.next() >> 8, self.places.len())];
+        let (path, parts) = &files[index(rng.next() >> 8, files.len())];
         let part = parts[index(rng.next() >> 8, parts.len())];
         let file = dir.join(path);
         let mut bytes = fs::read(&file).map_err(failed)?;
