@@ -70,8 +70,10 @@ fn accounts_root(snapshot: &StateSnapshot, changed: BTreeMap<B256, Changed>) -> 
         let start = after.map_or(Some(B256::ZERO), next_key);
         if let Some(start) = start {
             snapshot.rows().scan(tables::ACCOUNT, start.as_slice(), |key, row| {
+                let last = rows.last().map_or(after, |(last, _)| Some(*last));
                 match (B256::try_from(key), AccountRow::decode(row)) {
-                    (Ok(key), Some(row)) => rows.push((key, row)),
+                    (Ok(key), Some(row)) if last.is_none_or(|last| key > last) => rows.push((key, row)),
+                    (Ok(_), Some(_)) => failure = Some(Fault::corrupt("account rows are not in order")),
                     _ => failure = Some(Fault::corrupt("an account row does not decode")),
                 }
                 if rows.len() < 1_024 && failure.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -134,7 +136,7 @@ fn storage_root(snapshot: &StateSnapshot, id: u64, changed: Option<BTreeMap<B256
             builder.add_leaf(Nibbles::unpack(key), &buffer);
         }
     };
-    let mut failure = None;
+    let (mut failure, mut last) = (None, None);
     if id != 0 {
         snapshot.rows().scan(tables::STORAGE, &tables::storage_key(id, &B256::ZERO), |key, value| {
             let Some(hashed) = key.strip_prefix(&id.to_be_bytes()) else { return ControlFlow::Break(()) };
@@ -142,6 +144,10 @@ fn storage_root(snapshot: &StateSnapshot, id: u64, changed: Option<BTreeMap<B256
                 failure = Some(Fault::corrupt(format!("a storage row of {id} does not decode")));
                 return ControlFlow::Break(());
             };
+            if last.replace(key).is_some_and(|last| key <= last) {
+                failure = Some(Fault::corrupt(format!("storage rows of {id} are not in order")));
+                return ControlFlow::Break(());
+            }
             while let Some((new, value)) = changed.next_if(|(other, _)| *other < key) {
                 add(new, value);
             }

@@ -30,21 +30,31 @@ pub(super) fn blocks(inner: &Inner, from: u64, done: &mut Scrubbed) -> Result<Op
     };
     // Of what lies below the base there is what came with it.
     let lowest = inner.segments.lowest().0;
-    let is_kept = |height: u64| {
-        height >= lowest
-            || snapshot.get(tables::CANONICAL, &height.to_be_bytes(), |_| ()).map_or(true, |row| row.is_some())
-    };
-    let from = if from < lowest { next_kept(&snapshot, from)?.unwrap_or(lowest).min(lowest) } else { from };
-    let end = from.saturating_add(BLOCKS_MAX);
-    for height in (from..end.min(indexed.saturating_add(1))).filter(|height| is_kept(*height)) {
+    let mut height = from;
+    for _ in 0..BLOCKS_MAX {
+        if height < lowest {
+            height = next_kept(&snapshot, height)?.unwrap_or(lowest).min(lowest);
+        }
+        if height > indexed {
+            return Ok(None);
+        }
         block(inner, &snapshot, Height(height), done)?;
+        height = height.saturating_add(1);
     }
-    Ok((end <= indexed).then_some(end))
+    Ok(Some(height))
 }
 
-/// The first height from one on that has a canonical row.
+/// The first height from one on that any row is of, or the genesis block, which is always there.
 fn next_kept(snapshot: &Snapshot, from: u64) -> Result<Option<u64>, Fault> {
-    Ok(snapshot.seek(tables::CANONICAL, &from.to_be_bytes(), |key, _| Fields(key).u64())?.flatten())
+    if from == 0 {
+        return Ok(Some(from));
+    }
+    let mut next = None;
+    for table in [tables::CANONICAL, tables::HEADER, tables::LANDMARK] {
+        let found = snapshot.seek(table, &from.to_be_bytes(), |key, _| Fields(key).u64())?.flatten();
+        next = next.into_iter().chain(found).min();
+    }
+    Ok(next)
 }
 
 fn position(snapshot: &Snapshot, height: Height) -> Result<Option<Position>, Fault> {

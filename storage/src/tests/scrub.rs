@@ -35,7 +35,12 @@ fn change(store: &Database, env: &Env, (table, key): (Table, &[u8]), with: impl 
     let mut txn = env.write().unwrap();
     let mut row = txn.get(table, key).unwrap().unwrap();
     with(&mut row);
-    txn.put(table, key, &row).unwrap();
+    // A row that is left empty is gone.
+    if row.is_empty() {
+        txn.delete(table, key).unwrap();
+    } else {
+        txn.put(table, key, &row).unwrap();
+    }
     txn.commit().unwrap();
     let applied = store.checkpointed();
     let rows = crate::snapshot::StateSnapshot::new(store.inner.state.snapshot().unwrap(), applied);
@@ -185,6 +190,36 @@ fn every_changed_row_of_the_chain_is_told_and_never_served() {
             assert_eq!(wrong, [] as [String; 0], "byte {at} of {name}");
             change(&store, &store.inner.chain_env, (table, key), |row| row[at] ^= 1);
             assert_eq!(found(&store), []);
+        }
+    }
+}
+
+#[test]
+fn every_row_of_a_block_that_is_gone_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut world = World::new(52);
+    let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+    world.commit(&store, 40).unwrap();
+    store.close().unwrap();
+    for height in [0, 1, 7, 40] {
+        let block = &world.blocks[height].block;
+        let (key, hash, id) = ((height as u64).to_be_bytes(), block.hash(), block.consensus.id());
+        let rows: [(Table, &'static str, &[u8]); 4] = [
+            (tables::CANONICAL, "canonical", &key),
+            (tables::HEADER, "header", &key),
+            (tables::HEIGHT_BY_HASH, "height_by_hash", hash.as_slice()),
+            (tables::HEIGHT_BY_HASH, "height_by_hash", id.as_slice()),
+        ];
+        for (table, name, key) in rows {
+            let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+            let mut whole = Vec::new();
+            change(&store, &store.inner.chain_env, (table, key), |row| std::mem::swap(row, &mut whole));
+            let findings = found(&store);
+            assert!(findings.iter().any(|(of, _)| *of == name), "{name} of {height}: {findings:?}");
+            let mut txn = store.inner.chain_env.write().unwrap();
+            txn.put(table, key, &whole).unwrap();
+            txn.commit().unwrap();
         }
     }
 }
