@@ -8,9 +8,13 @@
 
 use std::{
     borrow::Cow,
+    fs::OpenOptions,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -29,6 +33,8 @@ const KEY_BYTES_MAX: usize = 128;
 pub(crate) const FILE: &str = "mdbx.dat";
 /// Name of the file beside it that says who reads; there is nothing in it to keep.
 pub(crate) const LOCK_FILE: &str = "mdbx.lck";
+/// Bytes of that file: 32 for each reader, and a page.
+const LOCK_BYTES: u64 = READERS_MAX * 32 + 4_096;
 /// Step by which a file grows, in bytes.
 const GROWTH_BYTES: isize = 16 << 20;
 /// Read transactions per snapshot.
@@ -88,17 +94,43 @@ pub struct TableSize {
     pub depth: u32,
 }
 
+/// Room for the file that says who reads. MDBX empties it when it closes an environment, and fills it through a memory map
+/// when it opens one: on a full disk that is the end of the process. So the room is taken before, and again afterwards.
+struct LockRoom(PathBuf);
+
+impl LockRoom {
+    fn take(&self, create: bool) -> std::io::Result<()> {
+        let file = OpenOptions::new().write(true).create(create).truncate(false).open(&self.0)?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LOCK_BYTES) {
+            // A file system that cannot take room beforehand.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            taken => Ok(taken?),
+        }
+    }
+}
+
+impl Drop for LockRoom {
+    fn drop(&mut self) {
+        // Whoever opens it next is told if there is none.
+        let _ = self.take(false);
+    }
+}
+
 /// One MDBX environment with its tables.
 pub(crate) struct Env {
     env: Environment,
     file: PathBuf,
     tables: Vec<Dbi>,
     names: &'static [&'static str],
+    /// Dropped behind the environment.
+    lock: Arc<LockRoom>,
 }
 
 impl Env {
     /// Opens or creates an environment in a folder that exists.
     pub(crate) fn open(path: &Path, names: &'static [&'static str], map_bytes_max: usize) -> Result<Self, KvError> {
+        let lock = LockRoom(path.join(LOCK_FILE));
+        lock.take(true).map_err(|error| KvError::new("opening", lock.0.display().to_string(), error))?;
         let fail = |error: mdbx::MdbxError| KvError::new("opening", path.display().to_string(), error);
         let env = Environment::builder()
             .set_max_dbs(names.len())
@@ -123,7 +155,7 @@ impl Env {
             .collect::<Result<Vec<_>, _>>()
             .map_err(fail)?;
         txn.commit().map_err(fail)?;
-        Ok(Self { env, file: path.join(FILE), tables, names })
+        Ok(Self { env, file: path.join(FILE), tables, names, lock: Arc::new(lock) })
     }
 
     /// How much room it and its tables take.
@@ -165,7 +197,7 @@ impl Env {
             .map(|_| self.env.begin_ro_unsync().map(Mutex::new))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| KvError::new("begin", "read transaction", error))?;
-        Ok(Snapshot { lanes, tables: self.tables.clone(), names: self.names })
+        Ok(Snapshot { lanes, tables: self.tables.clone(), names: self.names, _lock: Arc::clone(&self.lock) })
     }
 }
 
@@ -182,6 +214,8 @@ pub(crate) struct Snapshot {
     lanes: Vec<Mutex<TxUnsync<Ro>>>,
     tables: Vec<Dbi>,
     names: &'static [&'static str],
+    /// The environment is there as long as its last reader.
+    _lock: Arc<LockRoom>,
 }
 
 impl Snapshot {

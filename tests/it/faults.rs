@@ -84,10 +84,13 @@ impl Drop for Filler {
     }
 }
 
+/// Bytes that what was begun may still take of a disk, the least floor.
+const BEGUN_BYTES: u64 = 4 << 20;
+
 /// Works on a small disk that is filled at some moment; gives how often the store refused, and its height.
 fn fill(mount: &Mount<'_>, seed: u64, rng: &mut Rng) -> (u64, u64) {
     let dir = mount.0.join("data");
-    let (floor, left) = ((4 + rng.below(8)) << 20, rng.below(14) << 20);
+    let (floor, left) = (BEGUN_BYTES + (rng.below(8) << 20), rng.below(14) << 20);
     let config = storage::Config {
         segment_bytes: 1 << 20,
         log_bytes: 1 << 20,
@@ -97,12 +100,21 @@ fn fill(mount: &Mount<'_>, seed: u64, rng: &mut Rng) -> (u64, u64) {
         ..work::config(&dir, seed)
     };
     let mut done = Work::new(seed);
-    let mut store = Database::open(config.clone(), done.world.chain.clone()).expect("an empty disk has room");
+    let chain = done.world.chain.clone();
+    let open = || Database::open(config.clone(), chain.clone()).expect("a disk opens, full or not");
+    let mut store = open();
     let (before, rounds) = (rng.below(20), 60);
     let (mut filler, mut refused) = (None, 0);
     for round in 0..rounds {
         if round == before {
-            filler = Some(Filler::leave(mount.0, left));
+            // Another program may take all but the floor at any time, and the rest while nothing is under way.
+            if left < BEGUN_BYTES {
+                crash(store);
+                filler = Some(Filler::leave(mount.0, left));
+                store = open();
+            } else {
+                filler = Some(Filler::leave(mount.0, left));
+            }
         }
         match rng.below(8) {
             0 => match store.checkpoint() {
@@ -112,7 +124,7 @@ fn fill(mount: &Mount<'_>, seed: u64, rng: &mut Rng) -> (u64, u64) {
             },
             1 => {
                 crash(store);
-                store = Database::open(config.clone(), done.world.chain.clone()).expect("a full disk opens");
+                store = open();
             }
             _ => {}
         }
@@ -134,7 +146,7 @@ fn fill(mount: &Mount<'_>, seed: u64, rng: &mut Rng) -> (u64, u64) {
     let tip = done.world.tip();
     done.round(&store, 2, &mut |_| {}).unwrap_or_else(|why| panic!("seed {seed}: with room again: {why}"));
     store.close().expect("it has room again");
-    let store = Database::open(config, done.world.chain.clone()).expect("it opens");
+    let store = open();
     done.world.compare(&store).assert_none();
     assert!(!store.take_recovered().is_lost);
     (refused, tip.0)
@@ -152,7 +164,8 @@ fn a_disk_that_fills_up_is_refused_cleanly_and_goes_on_with_room() {
     for _ in 0..disks {
         let path = home.path().join("disk");
         let mount = Mount::ext4(&path, &home.path().join("image"), 64);
-        let (refusals, height) = fill(&mount, rng.next() >> 16, &mut rng);
+        // A seed of work that begins with nothing.
+        let (refusals, height) = fill(&mount, rng.next() >> 19 << 3, &mut rng);
         (refused, blocks) = (refused + refusals, blocks + height);
     }
     println!("small full disks: {disks}, {refused} times refused, {blocks} blocks kept");

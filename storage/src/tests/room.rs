@@ -2,7 +2,7 @@
 //!
 //! Real disks are filled in `tests/it/faults.rs`; here the floors rise above whatever room there is.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 use engine::ports::{Store, StoreError};
 
@@ -48,6 +48,30 @@ fn a_store_below_its_floor_refuses_what_writes_and_answers_on() {
     world.check(&store);
     world.commit(&store, 2).unwrap();
     store.close().unwrap();
+}
+
+/// MDBX writes through a memory map to the files that say who reads, which ends the process if there is no room for them.
+#[test]
+fn a_closed_store_keeps_the_room_that_opening_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(3);
+    let room = || {
+        ["chain", "state"].map(|env| {
+            let file = std::fs::metadata(dir.path().join(env).join("mdbx.lck")).unwrap();
+            assert!(file.blocks() * 512 >= file.len(), "it has holes");
+            file.len()
+        })
+    };
+    let store = Database::open(settings(dir.path(), (0, 0)), world.chain.clone()).unwrap();
+    let open = room();
+    assert!(open.iter().all(|bytes| *bytes > 0));
+    world.commit(&store, 3).unwrap();
+    let view = store.view(store.tip().height()).unwrap();
+    store.close().unwrap();
+    drop(view);
+    assert_eq!(room(), open);
+    crate::testing::crash(Database::open(settings(dir.path(), (0, 0)), world.chain.clone()).unwrap());
+    assert_eq!(room(), open);
 }
 
 #[test]
