@@ -92,8 +92,10 @@ impl Header {
             return Some(Cow::Borrowed(payload));
         }
         let (size, packed) = lz4_flex::block::uncompressed_size(payload).ok()?;
-        let is_likely = size <= packed.len().saturating_mul(PACKED_RATIO_MAX);
-        is_likely.then(|| lz4_flex::block::decompress(packed, size).ok().map(Cow::Owned))?
+        if size > packed.len().saturating_mul(PACKED_RATIO_MAX) {
+            return None;
+        }
+        lz4_flex::block::decompress(packed, size).ok().map(Cow::Owned)
     }
 }
 
