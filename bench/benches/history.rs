@@ -187,14 +187,16 @@ fn opening(criterion: &mut Criterion, folder: &tempfile::TempDir) {
         segments().map(|file| file.path()).filter(move |path| path.extension().is_some_and(|found| found == kind))
     };
     let bytes = |kind| files(kind).map(|path| path.metadata().expect("the file is there").len()).sum::<u64>();
-    println!("history::open bytes of segments {}, of their indices {}", bytes("seg"), bytes("idx"));
+    println!("history::open bytes of segments {}, of their indices {}", bytes("seg"), bytes("idx") + bytes("chg"));
     let mut group = criterion.benchmark_group("history::open");
     group.sample_size(10).throughput(Throughput::Bytes(bytes("seg")));
     group.bench_function(format!("blocks={BLOCKS} indices=missing"), |bencher| {
         bencher.iter_custom(|rounds| {
             let mut spent = Duration::ZERO;
             for _ in 0..rounds {
-                files("idx").for_each(|path| std::fs::remove_file(path).expect("the file can be removed"));
+                files("idx")
+                    .chain(files("chg"))
+                    .for_each(|path| std::fs::remove_file(path).expect("the file can be removed"));
                 let start = Instant::now();
                 let store = open(folder);
                 spent += start.elapsed();

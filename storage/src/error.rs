@@ -80,13 +80,15 @@ pub enum OpenError {
     Unfinished(PathBuf),
     /// All blocks are to be kept, and some are gone.
     #[error(
-        "{dir} keeps blocks from height {lowest} on and so is no archive: run it as a validator, or begin a new folder"
+        "{dir} keeps blocks from height {lowest} on, not all as mode {mode} does: run it as a validator, or begin anew"
     )]
     Pruned {
         /// The folder.
         dir: PathBuf,
         /// Height of the lowest block that is kept.
         lowest: Height,
+        /// The mode that was asked for.
+        mode: &'static str,
     },
     /// A setting cannot work.
     #[error("storage setting {0}")]

@@ -27,7 +27,7 @@ use engine::{
 };
 use parking_lot::Mutex;
 
-use crate::{error::Fault, store::Inner, view::View};
+use crate::{error::Fault, index::Half, store::Inner, view::View};
 
 /// Bytes of Changes records kept in memory, for all views: a call reads many slots that changed in one block.
 const RECORD_BYTES_MAX: usize = 32 << 20;
@@ -81,7 +81,11 @@ fn change_at(inner: &Inner, height: Height, address: Address, key: Option<U256>)
 
 /// An answer about the state at `height`, unless blocks that lead back to it were let go meanwhile.
 fn kept<T, E: Into<StateError>>(inner: &Inner, height: Height, answer: Result<T, E>) -> Result<T, StateError> {
-    if height < inner.index.lowest() { Err(StateError::Unavailable(height)) } else { answer.map_err(Into::into) }
+    if height < inner.index.lowest(Half::Changes) {
+        Err(StateError::Unavailable(height))
+    } else {
+        answer.map_err(Into::into)
+    }
 }
 
 /// The account at `height`, `None` if no block above it and up to `top` changed it.
@@ -132,7 +136,7 @@ fn found_slot(
             Ok(Some(if is_there { change.after } else { U256::ZERO }))
         }
         (_, Some(_)) => Ok(Some(U256::ZERO)),
-        (_, None) if index.lowest() == Height::GENESIS => {
+        (_, None) if index.lowest(Half::Changes) == Height::GENESIS => {
             let genesis = inner.chain.alloc.get(&address).and_then(|account| account.storage.get(&key));
             Ok(Some(genesis.copied().unwrap_or_default()))
         }
@@ -152,7 +156,7 @@ impl History {
     /// Opens the state at `height`, below that of the tip.
     pub(crate) fn open(inner: &Arc<Inner>, height: Height) -> Result<Self, StoreError> {
         let unavailable = |_| StoreError::Unavailable(height);
-        let (tip, lowest) = (inner.blocks.tip().height(), inner.index.lowest());
+        let (tip, lowest) = (inner.blocks.tip().height(), inner.index.lowest(Half::Changes));
         if height > tip {
             return Err(StoreError::Unavailable(height));
         }

@@ -48,14 +48,19 @@ pub static SCRUB_ROWS: Counter = Counter::new("storage_scrub_row_total");
 pub static SCRUB_FOUND: Counter = Counter::new("storage_scrub_found_total");
 /// Segments that were taken away.
 pub static SEGMENT_PRUNED: Counter = Counter::new("storage_segment_pruned_total");
+/// Segments whose changes were taken away and whose blocks were not.
+pub static CHANGES_PRUNED: Counter = Counter::new("storage_changes_pruned_total");
 /// Height of the lowest block that is kept.
 pub static LOWEST: Level = Level::new("storage_lowest_height");
+/// Lowest height whose state is kept.
+pub static LOWEST_STATE: Level = Level::new("storage_lowest_state_height");
 /// Nanoseconds spent computing state roots.
 pub static ROOT_BUSY: Counter = Counter::new("storage_root_busy_nanoseconds_total");
 
 /// Exports every counter of this room, and its levels.
 pub fn export() {
     LOWEST.export();
+    LOWEST_STATE.export();
     for counter in [
         &FSYNC,
         &SEGMENT_BYTES,
@@ -81,6 +86,7 @@ pub fn export() {
         &SCRUB_ROWS,
         &SCRUB_FOUND,
         &SEGMENT_PRUNED,
+        &CHANGES_PRUNED,
     ] {
         counter.export();
     }

@@ -23,7 +23,7 @@ use crate::{
     genesis,
     history::Records,
     housekeeper::Housekeeper,
-    index::{Files, Index},
+    index::{Files, Half, Index},
     kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     metrics, offline,
@@ -253,7 +253,11 @@ fn build(
         place: Arc::clone(&place),
     };
     let (segments, housekeeper) = (Arc::clone(&appender.segments), Arc::clone(&appender.housekeeper));
-    let index = Arc::new(Index::open(files.clone(), Arc::clone(&segments), appender.offset, Arc::clone(&housekeeper))?);
+    let (durable, keeps) = (applied.height.min(indexed), (&config, &*chain));
+    let changes = prune::enter_window(&chain_env, &files, &segments.all(), keeps, durable)?;
+    let ends = (appender.offset, changes);
+    let index = Arc::new(Index::open(files.clone(), Arc::clone(&segments), ends, Arc::clone(&housekeeper))?);
+    metrics::LOWEST_STATE.set(index.lowest(Half::Changes).0);
     let past = Past::open(Files { dir: past_in(&config.dir), ..files }, config.proof_window, applied.height)?;
     let trie = Arc::new(StateTrie::stored(applied.root));
     let rows = chain_env.snapshot().map_err(Fault::from)?;

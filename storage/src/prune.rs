@@ -4,28 +4,34 @@
 //! due?       the oldest full segment, if it is too old or segments take too many bytes, and it lies behind every floor
 //! mark       chain `meta`: up to where blocks go, with the blocks that epochs began on, kept whole; durable
 //! let go     index and segment leave memory: from here on readers are refused, or end with the file they have open
-//! unlink     NNNNNNNN.seg and NNNNNNNN.idx; sync of the folder
+//! unlink     NNNNNNNN.seg, NNNNNNNN.idx, NNNNNNNN.chg; sync of the folder
 //! sweep      rows of blocks far below, some thousand with each checkpoint
 //! ```
 //!
 //! The mark comes before everything else, so whoever opens the folder finishes what it says. Floors: state that can
 //! only be had by replay, the window of proofs, two epochs. Nothing of an epoch's start is ever taken away.
 //!
+//! Where all blocks are kept, only the index of what old ones changed goes, NNNNNNNN.chg. Their segments make it again,
+//! so nothing is marked: a store that opens unlinks what is behind its window, and builds what is missing in it.
+//!
 //! The housekeeper does it behind each checkpoint.
 
 use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
-use engine::{limits::STATE_WINDOW_HEIGHTS, types::Height};
+use alloy_consensus::Header;
+use alloy_rlp::Decodable as _;
+use engine::{genesis::ChainSpec, limits::STATE_WINDOW_HEIGHTS, types::Height};
 
 use crate::{
     blocks,
     disk::Disk,
     error::{Fault, OpenError},
+    index::{Files, Half},
     kv::{Env, Row, WriteTxn},
     metrics,
     portable::HEADERS_MAX,
     segment::{self, SegmentFile},
-    store::Inner,
+    store::{Config, Inner},
     tables::{self, Fields, meta},
 };
 
@@ -36,11 +42,20 @@ const SEGMENTS_MAX: usize = 16;
 /// Blocks whose rows go with one checkpoint.
 const ROWS_HEIGHTS: usize = 4_096;
 
+/// The mode in which changes may be missing and blocks not.
+const FULL: &str = "full";
+
 /// What a node keeps of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Everything.
     All,
+    /// All blocks, receipts and logs, and the state of a while.
+    Blocks {
+        /// How much older than the newest block the block of a state may be, by their timestamps; as far as segments
+        /// go whole.
+        time: Duration,
+    },
     /// Blocks, receipts and changes of a while, and what lies before as far as segments go whole.
     Window {
         /// How much older than the newest block a block may be, by their timestamps.
@@ -55,6 +70,7 @@ impl Keep {
     const fn name(self) -> &'static str {
         match self {
             Self::All => "archive",
+            Self::Blocks { .. } => FULL,
             Self::Window { .. } => "validator",
         }
     }
@@ -98,12 +114,12 @@ pub(crate) fn mode(env: &Env) -> Result<Option<String>, Fault> {
 /// Notes what is kept from now on, and gives the mark.
 ///
 /// # Errors
-/// [`OpenError::Pruned`] if all is to be kept, and some is gone.
+/// [`OpenError::Pruned`] if all blocks are to be kept, and some are gone.
 pub(crate) fn enter(env: &Env, dir: &Path, keep: Option<Keep>) -> Result<Mark, OpenError> {
     let mark = Mark::read(env)?;
     let Some(keep) = keep else { return Ok(mark) };
-    if keep == Keep::All && mark != Mark::default() {
-        return Err(OpenError::Pruned { dir: dir.to_owned(), lowest: mark.height.next() });
+    if !matches!(keep, Keep::Window { .. }) && mark != Mark::default() {
+        return Err(OpenError::Pruned { dir: dir.to_owned(), lowest: mark.height.next(), mode: keep.name() });
     }
     if mode(env)?.as_deref() != Some(keep.name()) {
         let mut txn = env.write().map_err(Fault::from)?;
@@ -122,14 +138,93 @@ pub(crate) fn finish((disk, dir): (&dyn Disk, &Path), mark: Mark) -> Result<(), 
     if gone.is_empty() { Ok(()) } else { Ok(disk.sync_dir(dir)?) }
 }
 
+/// Numbers of the segments whose changes have a file.
+fn indexed_changes(names: &[String]) -> impl Iterator<Item = u32> {
+    let extension = format!(".{}", Half::Changes.extension());
+    names.iter().filter_map(move |name| name.strip_suffix(&*extension)?.parse().ok())
+}
+
+/// From which segment on a folder has changes indexed, by the names of its files; what is missing there was lost.
+pub(crate) fn first_changes(env: &Env, names: &[String]) -> Result<u32, Fault> {
+    let is_full = mode(env)?.is_some_and(|mode| mode == FULL);
+    Ok(if is_full { indexed_changes(names).min().unwrap_or(u32::MAX) } else { 0 })
+}
+
+/// From which full segment on a store that opens with the block at `durable`, or above, has changes indexed. Where all
+/// blocks are kept the files of those below are unlinked; else they go with their segments, and are not made again.
+pub(crate) fn enter_window(
+    env: &Env,
+    files: &Files,
+    segments: &[Arc<SegmentFile>],
+    (config, chain): (&Config, &ChainSpec),
+    durable: Height,
+) -> Result<u32, Fault> {
+    let names = files.disk.list(&files.dir)?;
+    let window = |time| first_in_window(env, segments, (config, chain), durable, time);
+    match config.keep {
+        Some(Keep::All) => Ok(0),
+        None => first_changes(env, &names),
+        Some(Keep::Window { time, .. }) => Ok(indexed_changes(&names).fold(window(time)?, u32::min)),
+        Some(Keep::Blocks { time }) => {
+            let first = window(time)?;
+            let gone: Vec<u32> = indexed_changes(&names).filter(|number| *number < first).collect();
+            let extension = Half::Changes.extension();
+            gone.iter().try_for_each(|number| files.disk.remove(&segment::path(&files.dir, *number, extension)))?;
+            if !gone.is_empty() {
+                files.disk.sync_dir(&files.dir)?;
+            }
+            Ok(first)
+        }
+    }
+}
+
+/// The first segment that does not lie behind the window, if the newest block is at `tip`; without their headers none
+/// does.
+fn first_in_window(
+    env: &Env,
+    segments: &[Arc<SegmentFile>],
+    (config, chain): (&Config, &ChainSpec),
+    tip: Height,
+    time: Duration,
+) -> Result<u32, Fault> {
+    let rows = env.snapshot()?;
+    let timestamp = |height: Height| -> Result<Option<u64>, Fault> {
+        let header = rows.get(tables::HEADER, &height.0.to_be_bytes(), |mut row| Header::decode(&mut row))?;
+        Ok(header.and_then(Result::ok).map(|header| header.timestamp))
+    };
+    let floor = floor_at((config, chain), tip, tip);
+    let mut first = segments.first().map_or(0, |segment| segment.number);
+    for next in segments.iter().skip(1) {
+        let Some(last) = next.first_height.previous().filter(|last| last.0 < floor) else { break };
+        let timestamps = timestamp(last)?.zip(timestamp(tip)?);
+        if timestamps.is_none_or(|(block, newest)| !is_old(block, newest, time)) {
+            break;
+        }
+        first = next.number;
+    }
+    Ok(first)
+}
+
+/// Whether a block is older than may be, by timestamps.
+const fn is_old(block: u64, newest: u64, time: Duration) -> bool {
+    newest.saturating_sub(block) > time.as_secs()
+}
+
 /// Takes away what need not be kept; a failure poisons the store.
 pub(crate) fn run(inner: &Inner) {
-    let Some(Keep::Window { time, bytes }) = inner.config.keep else { return };
+    let (half, time, bytes) = match inner.config.keep {
+        None | Some(Keep::All) => return,
+        Some(Keep::Blocks { time }) => (Half::Changes, time, u64::MAX),
+        Some(Keep::Window { time, bytes }) => (Half::Places, time, bytes),
+    };
     let _one = inner.pruning.lock();
     for _ in 0..SEGMENTS_MAX {
-        let outcome = match due(inner, time, bytes) {
+        let outcome = match due(inner, half, time, bytes) {
             Ok(None) => return,
-            Ok(Some((segment, mark))) => take(inner, &segment, mark),
+            Ok(Some((segment, mark))) => match half {
+                Half::Places => take(inner, &segment, mark),
+                Half::Changes => take_changes(inner, &segment, mark),
+            },
             Err(fault) => Err(fault),
         };
         if let Err(fault) = outcome {
@@ -139,20 +234,21 @@ pub(crate) fn run(inner: &Inner) {
     }
 }
 
-/// The oldest segment, if it may go and must, with the mark that this leads to.
-fn due(inner: &Inner, time: Duration, bytes_max: u64) -> Result<Option<(Arc<SegmentFile>, Mark)>, Fault> {
+/// The oldest segment that has half an index, if it may go and must, with the mark that this leads to.
+fn due(inner: &Inner, half: Half, time: Duration, bytes_max: u64) -> Result<Option<(Arc<SegmentFile>, Mark)>, Fault> {
     if inner.failed.get().is_some() {
         return Ok(None);
     }
-    let all = inner.segments.all();
+    let mut all = inner.segments.all();
+    let first = inner.index.first(half);
+    all.retain(|segment| segment.number >= first);
     let [oldest, next, ..] = &all[..] else { return Ok(None) };
     let Some(last) = next.first_height.previous().filter(|last| last.0 < floor(inner)) else { return Ok(None) };
     let bytes = all.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.size));
     if bytes <= bytes_max {
         let header = inner.blocks.header(last)?;
         let header = header.ok_or_else(|| Fault::corrupt(format!("there is no header {last}")))?;
-        let newest = inner.blocks.tip().block.header.timestamp;
-        if Duration::from_secs(newest.saturating_sub(header.timestamp)) <= time {
+        if !is_old(header.timestamp, inner.blocks.tip().block.header.timestamp, time) {
             return Ok(None);
         }
     }
@@ -162,10 +258,15 @@ fn due(inner: &Inner, time: Duration, bytes_max: u64) -> Result<Option<(Arc<Segm
 
 /// The lowest height that must stay.
 fn floor(inner: &Inner) -> u64 {
-    let window = inner.config.proof_window.max(STATE_WINDOW_HEIGHTS);
-    let replayed = inner.snapshots.current().applied.0.min(inner.blocks.indexed().0).saturating_sub(window);
-    let epoch_heights = inner.chain.ordering.epoch_slots.max(1);
-    let epoch = inner.blocks.tip().height().0 / epoch_heights;
+    let replayed = inner.snapshots.current().applied.min(inner.blocks.indexed());
+    floor_at((&inner.config, &inner.chain), replayed, inner.blocks.tip().height())
+}
+
+/// The same where state above `durable` is had by replay, and the newest block is at `tip`.
+fn floor_at((config, chain): (&Config, &ChainSpec), durable: Height, tip: Height) -> u64 {
+    let replayed = durable.0.saturating_sub(config.proof_window.max(STATE_WINDOW_HEIGHTS));
+    let epoch_heights = chain.ordering.epoch_slots.max(1);
+    let epoch = tip.0 / epoch_heights;
     replayed.min(epoch.saturating_sub(EPOCHS_KEPT).saturating_mul(epoch_heights))
 }
 
@@ -191,9 +292,9 @@ fn take(inner: &Inner, segment: &SegmentFile, mark: Mark) -> Result<(), Fault> {
     txn.commit()?;
     inner.fail.hit("prune.marked").map_err(Fault::Failed)?;
     inner.blocks.refresh(&inner.chain_env)?;
-    inner.index.let_go(mark.segment, |files| {
+    inner.index.let_go(&Half::ALL, mark.segment, |files| {
         inner.segments.let_go(mark.segment);
-        for extension in ["seg", "idx"] {
+        for extension in ["seg", "idx", "chg"] {
             files.disk.remove(&segment::path(&files.dir, segment.number, extension))?;
             inner.fail.hit("prune.removed").map_err(Fault::Failed)?;
         }
@@ -201,7 +302,21 @@ fn take(inner: &Inner, segment: &SegmentFile, mark: Mark) -> Result<(), Fault> {
     })?;
     metrics::SEGMENT_PRUNED.increment();
     metrics::LOWEST.set(mark.height.next().0);
+    metrics::LOWEST_STATE.set(inner.index.lowest(Half::Changes).0);
     tracing::info!(segment = segment.number, height = mark.height.0, "blocks up to this height are kept no longer");
+    inner.fail.hit("prune.done").map_err(Fault::Failed)
+}
+
+/// Takes away what the blocks of a segment changed, and keeps them.
+fn take_changes(inner: &Inner, segment: &SegmentFile, mark: Mark) -> Result<(), Fault> {
+    inner.index.let_go(&[Half::Changes], mark.segment, |files| {
+        files.disk.remove(&segment::path(&files.dir, segment.number, Half::Changes.extension()))?;
+        inner.fail.hit("prune.removed").map_err(Fault::Failed)?;
+        Ok(files.disk.sync_dir(&files.dir)?)
+    })?;
+    metrics::CHANGES_PRUNED.increment();
+    metrics::LOWEST_STATE.set(inner.index.lowest(Half::Changes).0);
+    tracing::info!(segment = segment.number, height = mark.height.0, "states below this height are kept no longer");
     inner.fail.hit("prune.done").map_err(Fault::Failed)
 }
 

@@ -34,7 +34,7 @@ use crate::{
     failpoint::{Action, FailPoints},
     history::{History, Records},
     housekeeper::Housekeeper,
-    index::Index,
+    index::{Half, Index},
     kv::Env,
     log::{Log, Port},
     offline::{Listener, Progress},
@@ -426,7 +426,7 @@ impl Store for Database {
         let (start, end) = (*heights.start(), self.inner.blocks.tip().height().min(*heights.end()));
         let found = self.inner.index.blocks_with_logs(filter, &(start..=end));
         // Asked for afterwards: some of it may have been let go meanwhile.
-        let lowest = self.inner.index.lowest();
+        let lowest = self.inner.index.lowest(Half::Places);
         if start <= lowest && lowest != Height::GENESIS {
             return Err(StoreError::NotKept { height: start, lowest: lowest.next() });
         }

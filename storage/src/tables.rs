@@ -25,8 +25,8 @@
 //! height u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was
 //! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away),
 //! `base` (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there
-//! are some headers and landmarks; absent for the chain's own beginning), `mode` (how a node last ran here: `archive`
-//! or `validator`), `pruned` (height u64 up to which blocks were taken away, segment u32 that is the first one since;
+//! are some headers and landmarks; absent for the chain's own beginning), `mode` (how a node last ran here: `archive`,
+//! `full` or `validator`), `pruned` (height u64 up to which blocks were taken away, segment u32 that is the first one since;
 //! of the blocks below there are headers that `BLOCKHASH` reaches, and as landmarks those that epochs began on; absent
 //! if none was), `swept` (height u64 up to which, itself not, the rows of such blocks are gone).
 //! `meta` of `state`: `applied` (height u64, block hash 32, state root 32; absent until the genesis state is complete),
@@ -82,8 +82,8 @@ pub(crate) const LANDMARK: Table = Table(6);
 
 /// Layout version of everything on disk; another major is refused. 2: consensus headers name body, certificates, seed
 /// share and next set. 2.1: rows of epochs and of ended storage end with a checksum. 2.2: a chain may begin above block
-/// 0, on an imported state.
-pub(crate) const SCHEMA: (u16, u16) = (2, 2);
+/// 0, on an imported state. 2.3: indices are two files.
+pub(crate) const SCHEMA: (u16, u16) = (2, 3);
 
 /// Names of `meta` rows.
 pub(crate) mod meta {

@@ -1,5 +1,5 @@
-//! A node that keeps a window of its past: old segments go while it makes blocks, whoever asks for them is told where
-//! the kept ones begin, what shows finality stays, and its folder is one for every command.
+//! Nodes that keep a window of their past, or of its states: old segments go while they make blocks, whoever asks for
+//! them is told where the kept ones begin, what shows finality stays, and their folder is one for every command.
 
 use std::{
     path::{Path, PathBuf},
@@ -159,5 +159,54 @@ fn a_validator_keeps_a_window_and_what_shows_finality() {
     assert!(gone > Some(pruned), "{gone:?}");
     assert!(check(&node.rpc, &hash) > pruned);
     until("blocks go on", PATIENCE, || (height(&node.rpc) > tip + 5).then_some(()));
+    assert!(node.stop().success());
+}
+
+#[test]
+fn a_full_node_keeps_every_block_and_a_window_of_states() {
+    let home = Home { folder: tempfile::tempdir().expect("a folder") };
+    genesis(&home.path("genesis.json"), |chain| {
+        chain["config"]["sluice"]["idle_interval_ms"] = json!(20);
+        chain["config"]["sluice"]["slot_time_ms"] = json!(20);
+        chain["config"]["sluice"]["epoch_slots"] = json!(EPOCH_HEIGHTS);
+    });
+    let full = ["--mode", "full", "--keep.time", "1s"];
+    let mut node = home.start(&full).expect("it serves");
+    let who = account(0).address();
+    let sent = transfer(&account(0), 0, Address::repeat_byte(0x40));
+    let receipt = node.rpc.call("eth_sendRawTransactionSync", json!([hex_of(&sent)]));
+    let hash = receipt["transactionHash"].as_str().expect("a hash").to_owned();
+    let blocks_are_there = |rpc: &Rpc| {
+        assert_eq!(rpc.call("eth_getTransactionReceipt", json!([hash])), receipt);
+        assert_eq!(rpc.call("eth_getBlockByNumber", json!(["0x1", false]))["number"], "0x1");
+        assert_eq!(rpc.call("eth_getLogs", json!([{ "fromBlock": "0x1", "toBlock": "latest" }])), json!([]));
+    };
+    let gone =
+        until("the first state is gone", PATIENCE, || kept_from(&node.rpc, "eth_getBalance", &json!([who, "0x1"])));
+    assert!(gone > 1 && gone + WINDOW <= height(&node.rpc), "{gone}");
+    blocks_are_there(&node.rpc);
+    for (method, parameters) in [
+        ("eth_call", json!([{ "to": who }, "0x1"])),
+        ("eth_getTransactionCount", json!([who, "0x1"])),
+        ("eth_getStorageAt", json!([who, "0x0", "0x1"])),
+    ] {
+        assert!(kept_from(&node.rpc, method, &parameters).is_some_and(|lowest| lowest >= gone), "{method}");
+    }
+    let newer = format!("{:#x}", gone + WINDOW);
+    assert_eq!(quantity(&node.rpc.call("eth_getTransactionCount", json!([who, newer]))), 1);
+    assert!(node.stop().success());
+    let stats = home.done(&["db", "stats"], &[]);
+    assert_eq!((&stats["mode"], &stats["pruned"], &stats["blocks"][0]), (&json!("full"), &json!(0), &json!(1)));
+    assert_eq!(stats["segments"][0]["changes_bytes"], Value::Null);
+    let verified = home.done(&["db", "verify"], &[]);
+    assert_eq!((&verified["bad"], &verified["missing_indices"]), (&json!([]), &json!([])));
+    // What was let go comes back where all is to be kept.
+    let mut node = home.start(&["--mode", "archive"]).expect("it serves");
+    blocks_are_there(&node.rpc);
+    assert_eq!(quantity(&node.rpc.call("eth_getTransactionCount", json!([who, "0x0"]))), 0);
+    assert!(node.stop().success());
+    let mut node = home.start(&full).expect("it serves");
+    assert!(kept_from(&node.rpc, "eth_getBalance", &json!([who, "0x1"])) >= Some(gone));
+    blocks_are_there(&node.rpc);
     assert!(node.stop().success());
 }

@@ -158,6 +158,8 @@ pub(crate) struct NodeArgs {
 pub(crate) enum Mode {
     /// Keeps what others need to catch up, and as much more as --keep.time and --keep.bytes say.
     Validator,
+    /// Keeps every block, receipt and log, and the state of as long as --keep.time says.
+    Full,
     /// Keeps every block, receipt and log, and the state at every height.
     Archive,
 }
@@ -165,12 +167,12 @@ pub(crate) enum Mode {
 /// What a node keeps of the past.
 #[derive(Debug, Args)]
 pub(crate) struct KeepArgs {
-    /// What is kept of the past. Default is validator, with --dev archive. A folder that has let go of blocks is no
-    /// archive any more.
+    /// What is kept of the past. Default is validator, with --dev archive. A folder that has let go of blocks is
+    /// neither full nor an archive any more.
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) mode: Option<Mode>,
-    /// In mode validator: keep blocks, receipts, logs and the state of so long, by the timestamps of blocks. Two epochs
-    /// and --rpc.proof-window are kept in any case.
+    /// In mode validator: keep blocks, receipts, logs and the state of so long, by the timestamps of blocks; in mode
+    /// full the state alone. Two epochs and --rpc.proof-window are kept in any case.
     #[arg(long = "keep.time", value_parser = duration, default_value = "72h", value_name = "TIME")]
     pub(crate) time: Duration,
     /// In mode validator: let go of them earlier where files of blocks take more than so many bytes together.

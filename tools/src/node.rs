@@ -191,6 +191,7 @@ fn store_config(path: &Path, args: &NodeArgs) -> storage::Config {
     config.proof_window = args.proof_window;
     config.keep = Some(match args.keep.mode.unwrap_or(if args.dev { Mode::Archive } else { Mode::Validator }) {
         Mode::Validator => Keep::Window { time: args.keep.time, bytes: args.keep.bytes },
+        Mode::Full => Keep::Blocks { time: args.keep.time },
         Mode::Archive => Keep::All,
     });
     config.segment_bytes = args.segment_bytes.or(args.disk_segment_bytes).unwrap_or(config.segment_bytes);

@@ -17,6 +17,7 @@ use super::{
     key::{Key, Keys, Posting},
     part::Part,
     part_of,
+    sealed::Half,
 };
 use crate::error::Fault;
 
@@ -144,7 +145,7 @@ impl Index {
         let mut found = LogBlocks::default();
         // What the first part begins with does not count, or a filter that names much would never get on.
         let mut steps = keys.iter().fold(LOG_LOOK_STEPS_MAX, |sum, keys| sum.saturating_add(keys.len()));
-        let parts = self.parts();
+        let parts = self.parts(Half::Places);
         for part in parts[part_of(&parts, start)..].iter().take_while(|part| part.first <= end) {
             if steps == 0 && part.first > start {
                 found.next = Some(part.first);
@@ -190,7 +191,7 @@ mod tests {
         let expected: Vec<Height> = (0..10).map(|number| Height(7 + number * 20_000 + 9)).collect();
         for is_sealed in [false, true] {
             let index = index_of(is_sealed, logs);
-            let parts = index.parts();
+            let parts = index.parts(Half::Places);
             let part = &parts[0];
             let opened = |filter: &LogFilter, expected: &[Height]| {
                 let (mut heights, steps) = (Vec::new(), 100_000);

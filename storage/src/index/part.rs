@@ -1,4 +1,4 @@
-//! The index of one segment: a table in memory, or a file.
+//! Half the index of one segment: a table in memory, or a file.
 
 use engine::types::Height;
 use parking_lot::RwLock;
@@ -7,7 +7,7 @@ use tracing::warn;
 use super::{
     collect::Collector,
     key::{Key, Posting},
-    sealed::{Files, IndexFile},
+    sealed::{Files, Half, IndexFile, Name},
     table::Table,
 };
 use crate::place::Room;
@@ -48,8 +48,9 @@ impl Content {
     }
 }
 
-/// The index of one segment.
+/// Half the index of one segment.
 pub(crate) struct Part {
+    half: Half,
     /// Number of the segment.
     pub(crate) segment: u32,
     /// Its first height.
@@ -58,14 +59,19 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) const fn new(segment: u32, first: Height, content: Content) -> Self {
-        Self { segment, first, content: RwLock::new(content) }
+    pub(crate) const fn new((half, segment, first): Name, content: Content) -> Self {
+        Self { half, segment, first, content: RwLock::new(content) }
+    }
+
+    /// What its file is called by.
+    pub(crate) const fn name(&self) -> Name {
+        (self.half, self.segment, self.first)
     }
 
     /// Takes in what was collected from blocks above all that it holds.
     pub(crate) fn insert(&self, collector: &mut Collector) {
         if let Content::Table(table) = &mut *self.content.write() {
-            collector.drain_into(table);
+            collector.drain_into(self.half, table);
         }
     }
 
@@ -83,7 +89,7 @@ impl Part {
     /// cannot be written stays in memory.
     pub(crate) fn seal(&self, files: &Files, room: Room) {
         let written = match &*self.content.read() {
-            Content::Table(table) => files.write(self.segment, self.first, table, room),
+            Content::Table(table) => files.write(self.name(), table, room),
             Content::File(_) => return,
         };
         match written {

@@ -4,6 +4,7 @@
 //! NNNNNNNN.idx  header page: magic "SLUICIDX" | major u16 | minor u16 | chain digest 32 | salt u32 | segment u32
 //!               | first height u64 | pages u64 | CRC32C u32 over all before it | zeros
 //!               pages of 4,096 bytes: entries | zeros | bytes of entries u16 | CRC32C u32 of the page
+//! NNNNNNNN.chg  the same under the magic "SLUICCHG"
 //! entry         key 16 | bytes of postings u16 | postings
 //! posting       heights above the one before (the first: above the segment's first height)
 //!               | index in the block, less that of the one before if both are in one block; both LEB128
@@ -36,13 +37,40 @@ use crate::{
     tables::{Fields, SCHEMA},
 };
 
-const MAGIC: &[u8; 8] = b"SLUICIDX";
 pub(super) const PAGE: usize = 4_096;
 const HEADER_LENGTH: usize = 8 + 4 + 32 + 4 + 4 + 8 + 8 + 4;
 /// Room that an entry with one posting may take.
 const ENTRY_BYTES_MIN: usize = KEY_BYTES + 2 + 5 + 5;
 /// Guesses at a page, each from where the one before came out; then the rest is bisected.
 const GUESSES_MAX: usize = 4;
+
+/// What one of the two files of an index tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    /// Where transactions and logs are.
+    Places,
+    /// When accounts and slots changed.
+    Changes,
+}
+
+impl Half {
+    pub(crate) const ALL: [Self; 2] = [Self::Places, Self::Changes];
+
+    /// How the names of its files end.
+    pub(crate) const fn extension(self) -> &'static str {
+        match self {
+            Self::Places => "idx",
+            Self::Changes => "chg",
+        }
+    }
+
+    const fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::Places => b"SLUICIDX",
+            Self::Changes => b"SLUICCHG",
+        }
+    }
+}
 
 /// What writing an index file takes.
 #[derive(Clone)]
@@ -53,6 +81,9 @@ pub(crate) struct Files {
     pub(crate) fail: Arc<FailPoints>,
     pub(crate) place: Arc<Place>,
 }
+
+/// Which file of an index: its half, its segment's number and first height.
+pub(crate) type Name = (Half, u32, Height);
 
 /// A number in as few bytes as it needs, the low ones first.
 fn put_number(out: &mut Vec<u8>, mut number: u32) {
@@ -125,11 +156,11 @@ fn add(
 }
 
 impl Files {
-    pub(super) fn header(&self, segment: u32, first: Height, pages: u64) -> Vec<u8> {
+    pub(super) fn header(&self, (half, segment, first): Name, pages: u64, minor: u16) -> Vec<u8> {
         let mut out = Vec::with_capacity(PAGE);
-        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(half.magic());
         out.extend_from_slice(&SCHEMA.0.to_be_bytes());
-        out.extend_from_slice(&SCHEMA.1.to_be_bytes());
+        out.extend_from_slice(&minor.to_be_bytes());
         out.extend_from_slice(self.identity.chain_digest.as_slice());
         out.extend_from_slice(&self.identity.salt.to_be_bytes());
         out.extend_from_slice(&segment.to_be_bytes());
@@ -140,15 +171,17 @@ impl Files {
         out
     }
 
-    /// Writes the index of a full segment: temporary file, sync, rename, sync of the folder; nothing if the disk has
-    /// less than so much room.
-    pub(crate) fn write(&self, segment: u32, first: Height, table: &Table, room: Room) -> Result<IndexFile, Fault> {
+    /// Writes half the index of a full segment: temporary file, sync, rename, sync of the folder; nothing if the disk
+    /// has less than so much room.
+    pub(crate) fn write(&self, name: Name, table: &Table, room: Room) -> Result<IndexFile, Fault> {
+        let (half, segment, _) = name;
         if self.place.room(0)? > room {
             return Err(Fault::Full(format!("the index of segment {segment} waits for room on the disk")));
         }
-        let (temporary, target) = (segment::path(&self.dir, segment, "tmp"), segment::path(&self.dir, segment, "idx"));
+        let path = |extension| segment::path(&self.dir, segment, extension);
+        let (temporary, target) = (path("tmp"), path(half.extension()));
         let file = self.disk.create(&temporary)?;
-        let pages = self.fill(&*file, (segment, first), table).inspect_err(|_| {
+        let pages = self.fill(&*file, name, table).inspect_err(|_| {
             // Half a file would only take room; one that cannot be removed is overwritten later.
             let _ = self.disk.remove(&temporary);
         })?;
@@ -161,39 +194,42 @@ impl Files {
     }
 
     /// Writes what a file holds; gives the number of pages behind the first.
-    pub(crate) fn fill(
-        &self,
-        file: &dyn DiskFile,
-        (segment, first): (u32, Height),
-        table: &Table,
-    ) -> Result<u64, DiskError> {
+    pub(crate) fn fill(&self, file: &dyn DiskFile, name: Name, table: &Table) -> Result<u64, DiskError> {
         let (mut writer, mut entry) = (PageWriter::new(file), Vec::new());
         for (key, postings) in table.sorted() {
             add(&mut writer, &mut entry, key, postings)?;
         }
         let pages = writer.finish()?;
         metrics::INDEX_BYTES.add(pages::offset::<PAGE>(pages));
-        file.write_at(&self.header(segment, first, pages), 0)?;
+        file.write_at(&self.header(name, pages, SCHEMA.1), 0)?;
         Ok(pages)
     }
 
-    /// Opens the index of a full segment; the reason why it cannot be used otherwise.
-    pub(crate) fn open(&self, segment: u32, first: Height) -> Result<IndexFile, String> {
-        let path = segment::path(&self.dir, segment, "idx");
+    /// Opens half the index of a full segment; the reason why it cannot be used otherwise.
+    pub(crate) fn open(&self, name: Name) -> Result<IndexFile, String> {
+        let path = segment::path(&self.dir, name.1, name.0.extension());
         if !exists(&*self.disk, &path).map_err(|error| error.to_string())? {
             return Err("missing".to_owned());
         }
         let file = self.disk.open(&path).map_err(|error| error.to_string())?;
-        let mut header = [0; HEADER_LENGTH];
-        file.read_at(&mut header, 0).map_err(|error| error.to_string())?;
-        let pages = Fields(&header[HEADER_LENGTH - 12..]).u64().ok_or("short header")?;
-        if header[..] != self.header(segment, first, pages)[..HEADER_LENGTH] {
-            return Err("damaged header".to_owned());
+        let (minor, pages) = self.front(&*file, name)?;
+        if minor != SCHEMA.1 {
+            return Err(format!("made under schema {}.{minor}", SCHEMA.0));
         }
         if file.length().map_err(|error| error.to_string())? != pages::offset::<PAGE>(pages) {
             return Err("wrong length".to_owned());
         }
         Ok(IndexFile { file, pages })
+    }
+
+    /// What the header of a file says, if it is whole: minor number of the schema, and pages.
+    pub(crate) fn front(&self, file: &dyn DiskFile, name: Name) -> Result<(u16, u64), String> {
+        let mut header = [0; HEADER_LENGTH];
+        file.read_at(&mut header, 0).map_err(|error| error.to_string())?;
+        let pages = Fields(&header[HEADER_LENGTH - 12..]).u64().ok_or("short header")?;
+        let minor = u16::from_be_bytes([header[10], header[11]]);
+        let is_whole = header[..] == self.header(name, pages, minor)[..HEADER_LENGTH];
+        is_whole.then_some((minor, pages)).ok_or_else(|| "damaged header".to_owned())
     }
 }
 

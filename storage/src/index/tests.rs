@@ -11,7 +11,7 @@ use super::{
     Index,
     key::{Key, Keys, Posting},
     part::{Content, Part},
-    sealed::{Files, IndexFile},
+    sealed::{Files, Half, IndexFile, Name},
     table::Table,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
 };
 
 const FIRST: Height = Height(7);
+const NAME: Name = (Half::Places, 3, FIRST);
 
 fn files(disk: &FaultyDisk) -> Files {
     let identity = Identity { chain_id: 1, chain_digest: B256::repeat_byte(0xcd), salt: 0x5a17 };
@@ -42,15 +43,13 @@ pub(crate) fn index_of(is_sealed: bool, postings: impl FnOnce(Keys) -> Vec<(Key,
     for (key, posting) in postings(Keys { salt: files.identity.salt }) {
         table.insert(key, posting);
     }
-    let content = if is_sealed {
-        Content::File(files.write(3, FIRST, &table, Room::Little).unwrap())
-    } else {
-        Content::Table(table)
-    };
+    let content =
+        if is_sealed { Content::File(files.write(NAME, &table, Room::Little).unwrap()) } else { Content::Table(table) };
     let disk = (Arc::new(disk) as Arc<dyn Disk>, files.dir.clone(), Arc::clone(&files.place));
     let housekeeper = Housekeeper::start(disk, 0, Arc::clone(&files.fail), false).unwrap();
     Index {
-        parts: RwLock::new(Arc::new(vec![Arc::new(Part::new(3, FIRST, content))])),
+        shelves: [content, Content::Table(Table::default())]
+            .map(|content| RwLock::new(Arc::new(vec![Arc::new(Part::new(NAME, content))]))),
         waiting: Mutex::default(),
         absorbing: Mutex::default(),
         building: Arc::default(),
@@ -76,11 +75,11 @@ fn files_keep_their_bytes() {
     table.insert(Key(1 << 100), posting(0, 5));
     table.insert(Key(1 << 100), posting(0, 133));
     table.insert(Key(1 << 100), posting(2, 7));
-    files(&disk).write(3, FIRST, &table, Room::Little).unwrap();
+    files(&disk).write(NAME, &table, Room::Little).unwrap();
     let bytes = disk.bytes(&path());
     assert_eq!(bytes.len(), 8_192);
     let header =
-        format!("{}00020002{}00005a1700000003{:016x}{:016x}", hex::encode("SLUICIDX"), "cd".repeat(32), FIRST.0, 1);
+        format!("{}00020003{}00005a1700000003{:016x}{:016x}", hex::encode("SLUICIDX"), "cd".repeat(32), FIRST.0, 1);
     assert_eq!(hex::encode(&bytes[..68]), header);
     assert_eq!(bytes[68..72], crc32c::crc32c(&bytes[..68]).to_be_bytes());
     let entries = [
@@ -194,13 +193,13 @@ fn a_file_answers_as_the_table_it_was_made_of() {
         let mut random = seed;
         let disk = FaultyDisk::default();
         let (table, keys) = random_table(&mut random, seed % 2 == 1);
-        drop(files(&disk).write(3, FIRST, &table, Room::Little).unwrap());
-        compare(table, &keys, files(&disk).open(3, FIRST).unwrap(), &mut random);
+        drop(files(&disk).write(NAME, &table, Room::Little).unwrap());
+        compare(table, &keys, files(&disk).open(NAME).unwrap(), &mut random);
     }
     let disk = FaultyDisk::default();
-    let empty = files(&disk).write(3, FIRST, &Table::default(), Room::Little).unwrap();
+    let empty = files(&disk).write(NAME, &Table::default(), Room::Little).unwrap();
     compare(Table::default(), &[], empty, &mut 0);
-    assert!(files(&disk).open(3, FIRST).is_ok());
+    assert!(files(&disk).open(NAME).is_ok());
 }
 
 #[test]
@@ -208,7 +207,7 @@ fn no_damaged_byte_of_a_file_changes_an_answer() {
     let disk = FaultyDisk::default();
     let (table, mut keys) = random_table(&mut 5, false);
     keys.truncate(200);
-    drop(files(&disk).write(3, FIRST, &table, Room::Little).unwrap());
+    drop(files(&disk).write(NAME, &table, Room::Little).unwrap());
     let whole = disk.bytes(&path());
     let table = Content::Table(table);
     let mut refused = 0;
@@ -216,7 +215,7 @@ fn no_damaged_byte_of_a_file_changes_an_answer() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (at % 8);
         disk.set_bytes(&path(), bytes);
-        let Ok(file) = files(&disk).open(3, FIRST) else {
+        let Ok(file) = files(&disk).open(NAME) else {
             refused += 1;
             continue;
         };
@@ -238,17 +237,17 @@ fn no_damaged_byte_of_a_file_changes_an_answer() {
 fn files_of_another_place_chain_or_folder_are_refused() {
     let disk = FaultyDisk::default();
     let files = files(&disk);
-    drop(files.write(3, FIRST, &random_table(&mut 1, false).0, Room::Little).unwrap());
+    drop(files.write(NAME, &random_table(&mut 1, false).0, Room::Little).unwrap());
     let whole = disk.bytes(&path());
-    assert!(files.open(3, FIRST).is_ok());
-    assert!(files.open(3, Height(8)).is_err());
-    assert!(files.open(2, FIRST).is_err());
+    assert!(files.open(NAME).is_ok());
+    assert!(files.open((Half::Places, 3, Height(8))).is_err());
+    assert!(files.open((Half::Places, 2, FIRST)).is_err());
     for change in [Identity { chain_digest: B256::ZERO, ..files.identity }, Identity { salt: 1, ..files.identity }] {
-        assert!(Files { identity: change, ..files.clone() }.open(3, FIRST).is_err());
+        assert!(Files { identity: change, ..files.clone() }.open(NAME).is_err());
     }
     for bytes in [Vec::new(), whole[..whole.len() - 1].to_vec(), [&whole[..], &[0]].concat(), vec![0; whole.len()]] {
         disk.set_bytes(&path(), bytes);
-        assert!(files.open(3, FIRST).is_err());
+        assert!(files.open(NAME).is_err());
     }
 }
 
@@ -256,7 +255,7 @@ fn files_of_another_place_chain_or_folder_are_refused() {
 fn no_pages_make_a_search_panic_or_last() {
     let disk = FaultyDisk::default();
     let (table, keys) = random_table(&mut 9, false);
-    drop(files(&disk).write(3, FIRST, &table, Room::Little).unwrap());
+    drop(files(&disk).write(NAME, &table, Room::Little).unwrap());
     let whole = disk.bytes(&path());
     let mut random = 10;
     for round in 0..60 {
@@ -273,7 +272,7 @@ fn no_pages_make_a_search_panic_or_last() {
             page[4_092..].copy_from_slice(&crc.to_be_bytes());
         }
         disk.set_bytes(&path(), bytes);
-        let file = files(&disk).open(3, FIRST).unwrap();
+        let file = files(&disk).open(NAME).unwrap();
         for key in keys.iter().take(300) {
             let at = posting(next(&mut random) as u32 % 100, 0);
             let _ = (file.seek(*key, at), file.last(*key, at));

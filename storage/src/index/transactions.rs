@@ -3,7 +3,7 @@
 use alloy_primitives::B256;
 use engine::types::Height;
 
-use super::{Index, key::Posting};
+use super::{Index, key::Posting, sealed::Half};
 use crate::error::Fault;
 
 impl Index {
@@ -11,7 +11,7 @@ impl Index {
     pub(crate) fn transaction(&self, hash: &B256) -> Result<Option<(Height, u32)>, Fault> {
         self.absorb();
         let key = self.keys().transaction(hash);
-        for part in self.parts().iter().rev() {
+        for part in self.parts(Half::Places).iter().rev() {
             let found = self.ask(part, |content| content.seek(key, Posting::FIRST))?;
             if let Some(posting) = found.first() {
                 return Ok(Some((posting.height(part.first), posting.index)));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 2.0 | rows of epochs and of ended storage get their checksum; indices of transactions alone are removed: an index of everything is built when the store is opened |
 //! | 2.1 | nothing but the number: newer rows are read beside those that there are |
+//! | 2.2 | nothing but the number: indices in two files are built when the store is opened |
 //!
 //! Every step can be done again, and the schema row is written with the last of them that changes rows. So a process
 //! that was killed leaves a folder that both programs read, and the next run goes on. Folders of another major version

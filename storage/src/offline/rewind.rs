@@ -35,6 +35,7 @@ use crate::{
     disk::{Disk, RealDisk},
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
+    index::Half,
     kv::{Env, Row},
     recovery,
     segment::{self, Identity, SegmentFile, zero_tail},
@@ -290,9 +291,11 @@ fn forget_segments(env: &Env, (disk, dir): (&dyn Disk, &Path), last: u32, fail: 
     let number = |name: &String| name.strip_suffix(".seg").and_then(|stem| stem.parse::<u32>().ok());
     let mut above: Vec<u32> = disk.list(dir)?.iter().filter_map(number).filter(|number| *number > last).collect();
     above.sort_unstable();
-    disk.remove(&segment::path(dir, last, "idx"))?;
+    let forget =
+        |number| Half::ALL.iter().try_for_each(|half| disk.remove(&segment::path(dir, number, half.extension())));
+    forget(last)?;
     for number in above.into_iter().rev() {
-        disk.remove(&segment::path(dir, number, "idx"))?;
+        forget(number)?;
         disk.remove(&segment::path(dir, number, "seg"))?;
         // None may outlive one below it.
         disk.sync_dir(dir)?;

@@ -10,13 +10,14 @@ use super::{Closed, Listener, Progress};
 use crate::{
     disk::{Disk as _, RealDisk},
     error::{Fault, OpenError},
+    index::Half,
     kv::{Env, EnvSize},
     log,
     place::free_bytes,
     prune::{self, Mark},
     record::HEADER_BYTES,
     recovery,
-    segment::{self, FIRST_OFFSET, SegmentFile, Segments},
+    segment::{FIRST_OFFSET, SegmentFile, Segments},
     tables::{self, Applied, Fields, Position, meta},
 };
 
@@ -37,7 +38,7 @@ pub struct Stats {
     pub indexed: u64,
     /// Heights of the blocks that can be read, first and last.
     pub blocks: (u64, u64),
-    /// How a node last ran here: `archive` or `validator`; `None` if none did.
+    /// How a node last ran here: `archive`, `full` or `validator`; `None` if none did.
     pub mode: Option<String>,
     /// Height up to which blocks were taken away, 0 if none was.
     pub pruned: u64,
@@ -76,8 +77,10 @@ pub struct Segment {
     pub used_bytes: u64,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Bytes of its index; `None` if that is in memory when the store is open.
+    /// Bytes of its index of transactions and logs; `None` if that is in memory when the store is open.
     pub index_bytes: Option<u64>,
+    /// Bytes of its index of changes, which lead back to old states; `None` if it is in memory or gone.
+    pub changes_bytes: Option<u64>,
 }
 
 /// One other file.
@@ -114,7 +117,9 @@ pub fn stats(dir: &Path, chain: &ChainSpec, listen: Listener<'_>) -> Result<Stat
     let log = files(&log::folder_in(dir), "log")?;
     let first = segments.first().map_or(1, |segment| segment.first_height);
     let bytes = environments.iter().map(|environment| environment.size.file_bytes);
-    let bytes = bytes.chain(segments.iter().map(|segment| segment.bytes + segment.index_bytes.unwrap_or_default()));
+    let bytes = bytes.chain(segments.iter().flat_map(|segment| {
+        [segment.bytes, segment.index_bytes.unwrap_or_default(), segment.changes_bytes.unwrap_or_default()]
+    }));
     let bytes = bytes.chain(log.iter().map(|file| file.bytes)).fold(0, u64::saturating_add);
     Ok(Stats {
         schema: schema.map_err(Fault::from)?.flatten().unwrap_or_default(),
@@ -152,22 +157,25 @@ fn files(dir: &Path, extension: &str) -> Result<Vec<File>, Fault> {
 }
 
 fn segments(closed: &Closed, found: &Segments, dir: &Path, listen: Listener<'_>) -> Result<Vec<Segment>, Fault> {
-    let indices: BTreeMap<_, _> = files(dir, "idx")?.into_iter().map(|file| (file.name, file.bytes)).collect();
+    let mut indices = BTreeMap::new();
+    for half in Half::ALL {
+        indices.extend(files(dir, half.extension())?.into_iter().map(|file| (file.name, file.bytes)));
+    }
     let all = found.all();
     let mut segments = Vec::with_capacity(all.len());
     let count = u64::try_from(all.len()).unwrap_or(u64::MAX);
     for (done, segment) in (1..).zip(&all) {
         let next = usize::try_from(done).ok().and_then(|next| all.get(next));
         let (last, used_bytes) = end(closed, segment, next.map(|next| next.first_height))?;
-        let index = segment::path(dir, segment.number, "idx");
-        let index = index.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let index = |half: Half| indices.get(&format!("{:08}.{}", segment.number, half.extension())).copied();
         segments.push(Segment {
             number: segment.number,
             first_height: segment.first_height.0,
             blocks: last.0.saturating_add(1).saturating_sub(segment.first_height.0),
             used_bytes,
             bytes: segment.file.length()?,
-            index_bytes: indices.get(&index).copied(),
+            index_bytes: index(Half::Places),
+            changes_bytes: index(Half::Changes),
         });
         listen(Progress { what: "segments", done, all: count });
     }

@@ -3,7 +3,7 @@
 //! | file | compared |
 //! |---|---|
 //! | `segments/*.seg` | header and records with their checksums; order of records; blocks with the block below, their bodies with the roots in their headers, and both with their rows |
-//! | `segments/*.idx` | every byte with the index that the segment makes |
+//! | `segments/*.idx`, `*.chg` | every byte with the index that the segment makes |
 //! | `past/*.past` | header, directory and pages with their checksums; order of rows |
 //! | `log/*.log` | header and records with their checksums, and what records say of what was synced |
 //! | `chain/mdbx.dat` | rows of blocks with the blocks, rows of epochs with their checksums |
@@ -61,13 +61,13 @@ pub struct Verified {
     pub records: u64,
     /// Rows of MDBX.
     pub rows: u64,
-    /// Indices that were compared.
+    /// Files of indices that were compared.
     pub indices: u64,
     /// Files of what blocks replaced that were read.
     pub past_files: u64,
     /// Bytes behind the last whole block, or record of the log, which were being written when a process ended.
     pub unfinished_bytes: u64,
-    /// Full segments that have no index.
+    /// Full segments whose index is not there, or half of it, or as an older program made it.
     pub missing_indices: Vec<u32>,
     /// How many places are damaged.
     pub bad_places: u64,

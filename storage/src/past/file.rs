@@ -126,13 +126,13 @@ pub(crate) fn heights(name: &str) -> Option<(Height, Height)> {
 pub(super) fn header(
     files: &Files,
     (first, last): (Height, Height),
-    pages: usize,
-    directory: &[u8],
+    (pages, directory): (usize, &[u8]),
+    minor: u16,
 ) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(PAGE);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&SCHEMA.0.to_be_bytes());
-    out.extend_from_slice(&SCHEMA.1.to_be_bytes());
+    out.extend_from_slice(&minor.to_be_bytes());
     out.extend_from_slice(files.identity.chain_digest.as_slice());
     out.extend_from_slice(&files.identity.salt.to_be_bytes());
     out.extend_from_slice(&first.0.to_be_bytes());
@@ -186,7 +186,7 @@ impl PastFile {
         pages.finish()?;
         let encoded = directory.encode();
         file.write_at(&encoded, offset(directory.pages()))?;
-        let header = header(files, range, directory.pages(), &encoded);
+        let header = header(files, range, (directory.pages(), &encoded), SCHEMA.1);
         let header = header.ok_or_else(|| Fault::Failed("a file of more than 4 billion pages".to_owned()))?;
         file.write_at(&header, 0)?;
         files.fail.hit("past.write").map_err(Fault::Failed)?;
@@ -217,7 +217,9 @@ impl PastFile {
         }
         let mut encoded = vec![0; size];
         file.read_at(&mut encoded, offset(pages)).map_err(told)?;
-        if header(files, range, pages, &encoded).as_deref() != Some(&found[..]) {
+        // An older minor has the same layout.
+        let minor = u16::from_be_bytes([found[10], found[11]]).min(SCHEMA.1);
+        if header(files, range, (pages, &encoded), minor).as_deref() != Some(&found[..]) {
             return Err("damaged header or directory, or of another folder".to_owned());
         }
         let directory = Directory::decode(&encoded).filter(|directory| directory.pages() == pages);

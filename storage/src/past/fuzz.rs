@@ -13,6 +13,7 @@ use crate::{
     disk::faulty::FaultyDisk,
     index::Files,
     pages::{self, PageWriter},
+    tables::SCHEMA,
     trie::record,
 };
 
@@ -22,7 +23,7 @@ pub(crate) fn fuzzed(files: &Files, bytes: &[u8]) {
     let (directory, rows) = rest.split_at(usize::from(*at).min(rest.len()));
     let (files, range) = (Files { disk: Arc::new(FaultyDisk::default()), ..files.clone() }, (Height(1), Height(9)));
     let chunks: Vec<&[u8]> = rows.chunks(256).collect();
-    let header = header(&files, range, chunks.len(), directory).expect("a few pages");
+    let header = header(&files, range, (chunks.len(), directory), SCHEMA.1).expect("a few pages");
     let path = Path::new(&files.dir).join(name(range.0, range.1));
     let file = files.disk.create(&path).expect("a disk in memory");
     file.write_at(&header, 0).expect("a disk in memory");

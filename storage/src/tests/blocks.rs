@@ -24,8 +24,11 @@ fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
     }
     world.check_blocks(&store);
     store.close().unwrap();
-    let indices: Vec<_> =
-        disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "idx")).collect();
+    let indices: Vec<_> = disk
+        .names()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|kind| kind == "idx" || kind == "chg"))
+        .collect();
     assert!(indices.len() > 10, "{} indices", indices.len());
     let reopened = |disk: &FaultyDisk| {
         let store = open_on(disk, settings.clone(), &world.chain).unwrap();

@@ -53,7 +53,7 @@ fn salted(dir: &Path, chain: &ChainSpec) -> Config {
     let env = open::environment(dir, "chain", CHAIN_TABLES, 1 << 30).unwrap();
     let mut txn = env.write().unwrap();
     for (name, value) in [
-        (meta::SCHEMA, &hex!("00020002")[..]),
+        (meta::SCHEMA, &hex!("00020003")[..]),
         (meta::CHAIN_ID, &hex!("0000000000000539")),
         (meta::SALT, &hex!("00005a17")),
         (meta::CHAIN_DIGEST, chain.digest().as_slice()),
@@ -135,7 +135,7 @@ fn tell_store(out: &mut String, store: &Database) {
 
 /// Tells what the first file of each kind holds.
 fn tell_files(out: &mut String, disk: &FaultyDisk, dir: &Path) {
-    for kind in ["seg", "idx", "past"] {
+    for kind in ["seg", "idx", "chg", "past"] {
         let mut paths = disk.names().into_iter().filter(|path| path.extension().is_some_and(|found| found == kind));
         let path = paths.next().unwrap();
         let (name, bytes) = (path.strip_prefix(dir).unwrap().display(), disk.bytes(&path));
@@ -158,7 +158,7 @@ fn tell_records(out: &mut String, bytes: &[u8]) {
 
 #[test]
 fn what_lies_on_the_disk_keeps_its_bytes() {
-    assert_eq!(SCHEMA, (2, 2), "another schema has another golden.txt");
+    assert_eq!(SCHEMA, (2, 3), "another schema has another golden.txt");
     let home = tempfile::tempdir().unwrap();
     let (chain, disk, dir) = (chain(), FaultyDisk::default(), home.path().join("a"));
     let settings = salted(&dir, &chain);

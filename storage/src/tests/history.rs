@@ -52,7 +52,9 @@ fn every_account_and_slot_at_every_height_is_what_it_was() {
         assert!(store.inner.overlay.floor() > Height(100));
         check_all(&world, &store);
         store.close().unwrap();
-        for path in disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "idx")) {
+        for path in
+            disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "idx" || kind == "chg"))
+        {
             disk.forget(&path);
         }
         let store = open_on(&disk, settings, &world.chain).unwrap();

@@ -71,7 +71,10 @@ fn check(world: &mut World, store: &Database, queries: usize) {
 }
 
 fn index_files(disk: &FaultyDisk) -> Vec<PathBuf> {
-    disk.names().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "idx")).collect()
+    disk.names()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|kind| kind == "idx" || kind == "chg"))
+        .collect()
 }
 
 /// Removes, cuts or changes some of the index files.

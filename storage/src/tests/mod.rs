@@ -2,6 +2,7 @@
 
 mod blocks;
 mod crash;
+mod full;
 mod golden;
 mod history;
 pub(crate) mod kit;

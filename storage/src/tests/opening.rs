@@ -63,10 +63,10 @@ fn another_major_schema_is_refused_and_a_newer_minor_is_not() {
     };
     set([0, 3, 0, 0]);
     let error = open_on(&disk, config(dir.path()), &chain()).unwrap_err();
-    assert!(matches!(error, OpenError::NewerSchema { found: (3, 0), known: (2, 2), .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerSchema { found: (3, 0), known: (2, 3), .. }), "{error}");
     set([0, 1, 0, 0]);
     let error = open_on(&disk, config(dir.path()), &chain()).unwrap_err();
-    assert!(matches!(error, OpenError::OlderSchema { found: (1, 0), known: (2, 2), .. }), "{error}");
+    assert!(matches!(error, OpenError::OlderSchema { found: (1, 0), known: (2, 3), .. }), "{error}");
     set([0, 2, 0, 9]);
     open_on(&disk, config(dir.path()), &chain()).unwrap();
 }

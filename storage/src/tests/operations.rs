@@ -30,6 +30,7 @@ use crate::{
         Action, EPOCH_FAIL_POINTS, FAIL_POINTS, FailPoints, OFFLINE_FAIL_POINTS, PORTABLE_FAIL_POINTS,
         PRUNE_FAIL_POINTS,
     },
+    index::Half,
     offline::{compact::compact_with, rewind::rewind_on},
     portable::{Foundation, Head, Intake, Source, export, import::import_with, serve, verify},
     testing::world::{Differences, State},
@@ -95,6 +96,8 @@ struct Run {
     epochs: Vec<(Height, EpochStart)>,
     /// Always there but while an operation has it closed.
     store: Option<Database>,
+    /// Whether only changes are ever let go.
+    keeps_blocks: bool,
     /// Folders so far.
     folders: u64,
     done: BTreeMap<&'static str, u64>,
@@ -108,7 +111,8 @@ impl Run {
         world.wipes = seed.is_multiple_of(3);
         let settings = Config { segment_bytes: 8_192 << (seed % 2), ..config(&home.path().join("0")) };
         let (disk, epochs, done) = Default::default();
-        let mut run = Self { home, disk, settings, world, epochs, store: None, folders: 1, done };
+        let keeps_blocks = seed % 5 < 2;
+        let mut run = Self { home, disk, settings, world, epochs, store: None, keeps_blocks, folders: 1, done };
         run.open();
         run
     }
@@ -126,7 +130,7 @@ impl Run {
     }
 
     fn step(&mut self) {
-        let before = lowest(self.store());
+        let before = [lowest(self.store()), self.lowest_state()];
         match self.roll(200) {
             0..70 => self.blocks(),
             70..100 => self.fork(),
@@ -139,15 +143,24 @@ impl Run {
             189..192 => self.compact(),
             _ => self.epoch(),
         }
-        if lowest(self.store()) > before.max(self.world.base) {
+        if lowest(self.store()) > before[0].max(self.world.base) {
             self.count("of them with prunes");
+        } else if self.lowest_state() > before[1].max(self.world.base) {
+            self.count("of them with changes let go");
         }
+    }
+
+    fn lowest_state(&self) -> Height {
+        self.store().inner.index.lowest(Half::Changes)
     }
 
     /// Opens the store with settings that chance gives; a third of the time it dies at some named point later.
     fn open(&mut self) {
         let keep = match self.roll(4) {
             0 => None,
+            1 if self.keeps_blocks => Some(Keep::All),
+            2 if self.keeps_blocks => Some(Keep::Blocks { time: Duration::from_secs(200) }),
+            _ if self.keeps_blocks => Some(Keep::Blocks { time: Duration::ZERO }),
             1 => Some(Keep::Window { time: Duration::from_secs(200), bytes: u64::MAX }),
             _ => Some(Keep::Window { time: Duration::ZERO, bytes: 0 }),
         };
@@ -494,7 +507,7 @@ impl Run {
         assert_eq!(self.store().tip(), *self.world.blocks.last().unwrap());
         let span = (tip.0 - kept.0).min(engine::limits::STATE_WINDOW_HEIGHTS);
         let height = Height(tip.0 - self.roll(span + 1));
-        self.compare(kept, |world, store, found| world.compare_state(store, height, found));
+        self.compare(self.lowest_state(), |world, store, found| world.compare_state(store, height, found));
         if self.roll(8) == 0 {
             let proven = self.store().inner.past.lowest(self.store().checkpointed());
             let height = Height(tip.0 - self.roll(tip.0 - proven.0 + 1));

@@ -19,20 +19,20 @@ use crate::{Config, Database, Keep, OpenError, failpoint::PRUNE_FAIL_POINTS, gen
 const WINDOW: u64 = engine::limits::STATE_WINDOW_HEIGHTS;
 
 /// A world whose epochs are short.
-fn world(seed: u64) -> World {
+pub(super) fn world(seed: u64) -> World {
     let mut world = World::with_epochs(seed, EPOCH_HEIGHTS);
     world.wipes = seed.is_multiple_of(2);
     world
 }
 
 /// Small segments, of which no more is kept than must be.
-fn least(dir: &Path) -> Config {
+pub(super) fn least(dir: &Path) -> Config {
     let keep = Some(Keep::Window { time: Duration::ZERO, bytes: 0 });
     Config { segment_bytes: 8_192, proof_window: 10, keep, ..config(dir) }
 }
 
 /// Commits blocks up to a height, some at a time, with a checkpoint behind each.
-fn grow(world: &mut World, store: &Database, height: u64) {
+pub(super) fn grow(world: &mut World, store: &Database, height: u64) {
     while world.tip().0 < height {
         world.commit(store, 7).unwrap();
         store.checkpoint().unwrap();
@@ -41,7 +41,7 @@ fn grow(world: &mut World, store: &Database, height: u64) {
 }
 
 /// Numbers of the files of a kind.
-fn numbers(disk: &FaultyDisk, kind: &str) -> Vec<u32> {
+pub(super) fn numbers(disk: &FaultyDisk, kind: &str) -> Vec<u32> {
     let paths = disk.names().into_iter().filter(|path| path.extension().is_some_and(|found| found == kind));
     paths.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect()
 }
@@ -101,7 +101,7 @@ fn blocks_go_when_they_are_older_than_is_kept_and_no_earlier() {
     assert!(segments[1].first_height.0 - 1 + 250 >= tip, "the next one is not due");
     assert_eq!(segments[0].first_height, Height(first + 1));
     assert_eq!(numbers(&disk, "seg"), segments.iter().map(|segment| segment.number).collect::<Vec<_>>());
-    assert_eq!(numbers(&disk, "idx")[0], segments[0].number);
+    assert_eq!(["idx", "chg"].map(|kind| numbers(&disk, kind)[0]), [segments[0].number; 2]);
     // Their rows go with the next checkpoint.
     store.checkpoint().unwrap();
     assert_eq!(lowest(&store).0, first);
@@ -195,7 +195,9 @@ fn a_prune_that_dies_at_any_point_is_finished_by_the_next_start() {
         let store = open_on(&disk, only_look.clone(), &world.chain).unwrap();
         assert!(lowest(&store) >= reached.max(before), "round {round}");
         assert_eq!(numbers(&disk, "seg")[0], store.inner.segments.all()[0].number, "round {round}");
-        assert!(numbers(&disk, "idx")[0] >= numbers(&disk, "seg")[0], "round {round}");
+        for kind in ["idx", "chg"] {
+            assert!(numbers(&disk, kind)[0] >= numbers(&disk, "seg")[0], "round {round}");
+        }
         if round % 8 == 7 {
             check_kept(&world, &store);
         }
@@ -257,14 +259,14 @@ fn a_folder_that_let_go_of_blocks_is_no_archive_any_more() {
     let kept = lowest(&store).next();
     crash(store);
     let error = open_on(&disk, archive, &world.chain).unwrap_err();
-    assert_eq!(error, OpenError::Pruned { dir: dir.path().to_owned(), lowest: kept });
+    assert_eq!(error, OpenError::Pruned { dir: dir.path().to_owned(), lowest: kept, mode: "archive" });
     assert!(error.to_string().contains(&format!("from height {kept} on")), "{error}");
     let store = open_on(&disk, patient, &world.chain).unwrap();
     check_kept(&world, &store);
 }
 
 /// The folder of an archive of so many heights, and what it holds.
-fn archived(seed: u64, height: u64) -> (tempfile::TempDir, FaultyDisk, World) {
+pub(super) fn archived(seed: u64, height: u64) -> (tempfile::TempDir, FaultyDisk, World) {
     let (dir, disk, mut world) = (tempfile::tempdir().unwrap(), FaultyDisk::default(), world(seed));
     let archive = Config { keep: Some(Keep::All), ..least(dir.path()) };
     let store = open_on(&disk, archive, &world.chain).unwrap();

@@ -93,7 +93,7 @@ fn indices_wait_for_room_a_few_at_a_time() {
     world.check(&store);
     crate::testing::crash(store);
     for entry in std::fs::read_dir(dir.path().join("segments")).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.extension().is_some_and(|found| found == "idx") {
+        if entry.extension().is_some_and(|found| found == "idx" || found == "chg") {
             std::fs::remove_file(entry).unwrap();
         }
     }

@@ -14,10 +14,10 @@ const SALT: u64 = 0x5a17;
 fn files_and_records_of_the_log_keep_their_bytes() {
     let header = Header { identity: identity(), salt: SALT, number: 3, size: BYTES };
     let (digest, genesis) = ("01".repeat(32), "02".repeat(32));
-    let fields = "0000000000005a1700000003000000000000400027a8d32f";
+    let fields = "0000000000005a170000000300000000000040002dbf0d41";
     assert_eq!(
         hex::encode(header.encode()),
-        format!("{}000200020000000000000007{digest}{genesis}{fields}", hex::encode("SLUICLOG"))
+        format!("{}000200030000000000000007{digest}{genesis}{fields}", hex::encode("SLUICLOG"))
     );
     let check = |entries: Vec<_>, blocks: Vec<_>, expected: &str| {
         let record = Unsealed::new(entries.iter(), blocks.iter()).unwrap().first(true);

@@ -95,7 +95,7 @@ fn storages(
     height: Height,
     accounts: &BTreeSet<Address>,
 ) -> Result<BTreeMap<Address, BTreeMap<U256, U256>>, Fault> {
-    if inner.index.lowest() > Height::GENESIS {
+    if inner.segments.lowest() > Height::GENESIS {
         let text = format!("the blocks that tell which slots {} accounts had at {height} are not kept", accounts.len());
         return Err(Fault::Failed(text));
     }

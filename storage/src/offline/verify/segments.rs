@@ -10,14 +10,15 @@ use engine::{genesis::ChainSpec, types::Height};
 use super::{Closed, Listener, Progress, Verified, same::Same};
 use crate::{
     blocks::{self, Stored},
+    disk::DiskFile,
     error::{Fault, OpenError},
-    index::{Files, table_of},
+    index::{Files, Half, Name, Table, tables_of},
     kv::Snapshot,
     open,
-    prune::Mark,
+    prune::{self, Mark},
     record::{self, HEADER_BYTES, Kind},
     segment::{self, Entry, FIRST_OFFSET, SegmentFile},
-    tables::{self, Applied, Fields, Position, meta},
+    tables::{self, Applied, Fields, Position, SCHEMA, meta},
 };
 
 /// Bytes that are searched at a time for the next record behind damage.
@@ -69,23 +70,49 @@ pub(super) fn all(
     }
     walk.end(found);
     let all = u64::try_from(whole.len()).unwrap_or(u64::MAX);
+    let changes = prune::first_changes(&closed.chain, &names)?;
     for (done, segment) in (1..).zip(&whole) {
-        index(files, segment, &names, found)?;
+        index(files, segment, (&names, changes), found)?;
         listen(Progress { what: "indices", done, all });
     }
     Ok(())
 }
 
-/// Compares the index of a full segment, which is whole, with what it must be.
-fn index(files: &Files, segment: &SegmentFile, names: &[String], found: &mut Verified) -> Result<(), Fault> {
-    let name = format!("{:08}.idx", segment.number);
-    if !names.contains(&name) {
-        found.missing_indices.push(segment.number);
-        return Ok(());
+/// Compares the index of a full segment, which is whole, with what it must be. Changes are indexed from one segment on.
+fn index(
+    files: &Files,
+    segment: &SegmentFile,
+    (names, changes): (&[String], u32),
+    found: &mut Verified,
+) -> Result<(), Fault> {
+    for (half, table) in Half::ALL.into_iter().zip(tables_of(segment)?) {
+        let name = format!("{:08}.{}", segment.number, half.extension());
+        let of = (half, segment.number, segment.first_height);
+        let file = match names.contains(&name) {
+            true => Some(files.disk.open(&files.dir.join(&name))?),
+            false => None,
+        };
+        // What an older program made is made again as well.
+        match file.filter(|file| files.front(&**file, of).map_or(true, |(minor, _)| minor == SCHEMA.1)) {
+            Some(file) => compare(files, of, (&name, file), &table, found)?,
+            None if half == Half::Changes && segment.number < changes => {}
+            None if found.missing_indices.last() == Some(&segment.number) => {}
+            None => found.missing_indices.push(segment.number),
+        }
     }
-    let file = files.disk.open(&files.dir.join(&name))?;
+    Ok(())
+}
+
+/// Compares a file of an index with what it must hold.
+fn compare(
+    files: &Files,
+    of: Name,
+    (name, file): (&str, Arc<dyn DiskFile>),
+    table: &Table,
+    found: &mut Verified,
+) -> Result<(), Fault> {
     let same = Same::new(Arc::clone(&file));
-    let pages = files.fill(&same, (segment.number, segment.first_height), &table_of(segment)?)?;
+    let pages = files.fill(&same, of, table)?;
     let (length, expected) = (file.length()?, pages.saturating_add(1).saturating_mul(4_096));
     let name = format!("segments/{name}");
     for offset in same.differs() {

@@ -33,6 +33,7 @@ fn as_schema_2_0(dir: &Path) {
     txn.commit().unwrap();
     for path in std::fs::read_dir(dir.join("segments")).unwrap().map(|entry| entry.unwrap().path()) {
         match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("chg") => std::fs::remove_file(&path).unwrap(),
             Some("idx") => std::fs::rename(&path, path.with_extension("txi")).unwrap(),
             Some("seg") if path.file_stem().is_some_and(|stem| stem != "spare") => set_minor(&path, 80),
             _ => {}

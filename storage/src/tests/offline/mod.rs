@@ -87,6 +87,7 @@ fn stats_tell_what_is_there_and_change_nothing() {
     for (number, segment) in stats.segments.iter().enumerate() {
         let is_last = number + 1 == stats.segments.len();
         assert_eq!((segment.number as usize, segment.index_bytes.is_none()), (number, is_last));
+        assert_eq!(segment.changes_bytes.is_none(), is_last);
         assert!(segment.used_bytes <= segment.bytes && segment.used_bytes > 4_096);
     }
     let tables: Vec<_> = stats.environments.iter().flat_map(|env| &env.size.tables).collect();

@@ -32,13 +32,14 @@ fn every_flipped_bit_is_found_where_it_is() {
         let (header, page) = match path.extension().unwrap().to_str().unwrap() {
             "log" => (108, 4_096),
             "seg" => (80, 4_096),
-            "idx" => (72, 4_096),
+            "idx" | "chg" => (72, 4_096),
             _ => (80, 16_384),
         };
         for _ in 0..6 {
-            // The header, or what follows its page.
+            // The header, or what follows its page, if anything does.
             let end = used(&bytes) as u64;
-            let at = if world.roll(9) == 0 { world.roll(header) } else { page + world.roll(end - page) } as usize;
+            let at = if end < page || world.roll(9) == 0 { world.roll(header) } else { page + world.roll(end - page) }
+                as usize;
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << world.roll(8);
             std::fs::write(&path, &flipped).unwrap();
