@@ -103,7 +103,10 @@ impl<'a> Batch<'a> {
     /// Keys of the branches.
     fn branches(&self) -> Vec<(Table, &[u8])> {
         let [_, _, accounts, storage] = self.tables();
-        [accounts, storage].into_iter().flat_map(|(table, rows)| rows.iter().map(move |(key, _)| (table, &key[..]))).collect()
+        [accounts, storage]
+            .into_iter()
+            .flat_map(|(table, rows)| rows.iter().map(move |(key, _)| (table, &key[..])))
+            .collect()
     }
 
     fn storage(&mut self, old: Option<&StorageTrie>, new: &StorageTrie) -> Result<(), TrieError> {

@@ -139,7 +139,7 @@ impl Index {
         self.parts(half).first().expect("there is always a part").segment
     }
 
-    /// The height below all of which a half tells: of changes, the lowest whose state they lead back to.
+    /// The height above which a half tells all: of changes, the lowest whose state they lead back to.
     pub(crate) fn lowest(&self, half: Half) -> Height {
         let first = self.parts(half).first().expect("there is always a part").first;
         first.previous().unwrap_or(Height::GENESIS)
