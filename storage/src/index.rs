@@ -13,11 +13,10 @@
 //! first reader who comes before: whoever sees a height finds everything up to it.
 //!
 //! When a segment is full, the housekeeper writes its files, or leaves that to the next full segment if the disk has
-//! little room; the newest parts are built again when the store opens. They are in memory, and so bounded by the size of
-//! a segment: a key with one posting takes 38 to 75 bytes, one more 8,
-//! so a token transfer takes 250 to 500. The most there can be is of slots with short keys, which have 8 bytes in a
-//! segment. A file that is missing or damaged is built again from its segment, when the store opens or when that is
-//! seen.
+//! little room; the newest parts are built again when the store opens. They are in memory, and so bounded by the size
+//! of a segment: a key with one posting takes 38 to 75 bytes, one more 8, so a token transfer takes 250 to 500. The
+//! most there can be is of slots with short keys, which have 8 bytes in a segment. A file that is missing or damaged is
+//! built again from its segment, when the store opens or when that is seen.
 
 mod changes;
 mod collect;
@@ -113,7 +112,7 @@ impl Index {
             let name = (half, last.number, last.first_height);
             shelf.push(Arc::new(Part::new(name, Content::Table(table))));
         }
-        Ok(Self {
+        let index = Self {
             shelves: shelves.map(|shelf| RwLock::new(Arc::new(shelf))),
             waiting: Mutex::default(),
             absorbing: Mutex::default(),
@@ -121,7 +120,9 @@ impl Index {
             files,
             segments,
             housekeeper,
-        })
+        };
+        metrics::LOWEST_STATE.set(index.lowest(Half::Changes).0);
+        Ok(index)
     }
 
     /// Makes the keys of this folder.
@@ -288,8 +289,8 @@ const fn room_for(tables: usize) -> Room {
     if tables > TABLES_MAX { Room::Little } else { Room::Ample }
 }
 
-/// Opens a file of a full segment, or makes it again, beside so many that have none. Where one half was made the other is
-/// as well: a program that knows one half alone may have put other blocks into the segment.
+/// Opens a file of a full segment, or makes it again, beside so many that have none. Where one half was made the other
+/// is as well: a program that knows one half alone may have put other blocks into the segment.
 fn opened(
     files: &Files,
     name: Name,

@@ -23,7 +23,7 @@ use crate::{
     genesis,
     history::Records,
     housekeeper::Housekeeper,
-    index::{Files, Half, Index},
+    index::{Files, Index},
     kv::{self, Env, WriteTxn},
     log::{self, LOG_BYTES_MAX, LOG_BYTES_MIN, Log},
     metrics, offline,
@@ -244,7 +244,8 @@ fn build(
     let indexed = read_indexed(&chain_env, &chain)?;
     let next_storage_id = read_next_storage_id(&state)?;
     let snapshots = Snapshots::new(StateSnapshot::new(state.snapshot().map_err(Fault::from)?, applied.height));
-    let scan = recovery::scan(&chain_env, &mut appender, &chain, applied.height.min(indexed), applied, indexed)?;
+    let durable = applied.height.min(indexed);
+    let scan = recovery::scan(&chain_env, &mut appender, &chain, durable, applied, indexed)?;
     let files = Files {
         disk: Arc::clone(&appender.disk),
         dir: appender.dir.clone(),
@@ -253,11 +254,9 @@ fn build(
         place: Arc::clone(&place),
     };
     let (segments, housekeeper) = (Arc::clone(&appender.segments), Arc::clone(&appender.housekeeper));
-    let (durable, keeps) = (applied.height.min(indexed), (&config, &*chain));
-    let changes = prune::enter_window(&chain_env, &files, &segments.all(), keeps, durable)?;
+    let changes = prune::enter_window(&chain_env, &files, &segments.all(), (&config, &chain), durable)?;
     let ends = (appender.offset, changes);
     let index = Arc::new(Index::open(files.clone(), Arc::clone(&segments), ends, Arc::clone(&housekeeper))?);
-    metrics::LOWEST_STATE.set(index.lowest(Half::Changes).0);
     let past = Past::open(Files { dir: past_in(&config.dir), ..files }, config.proof_window, applied.height)?;
     let trie = Arc::new(StateTrie::stored(applied.root));
     let rows = chain_env.snapshot().map_err(Fault::from)?;

@@ -1,19 +1,19 @@
-//! Every block stays, and the state of the window; what leads back to older states goes, whatever happens meanwhile, and
-//! comes back where all is to be kept.
+//! Every block stays, and the state of the window; what leads back to older states goes, whatever happens meanwhile,
+//! and comes back where all is to be kept.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use alloy_primitives::U256;
 use engine::{
     limits::STATE_WINDOW_HEIGHTS,
-    ports::{StateError, Store as _},
+    ports::{StateError, Store as _, StoreError},
     types::Height,
 };
 
 use super::{
-    kit::{FaultyDisk, World, address, check_kept, lowest, open_on},
+    kit::{FaultyDisk, World, address, check_kept, lowest, next, open_on},
     model::crash,
-    prune::{archived, grow, least, numbers, world},
+    prune::{archived, grow, least, numbers, read, world},
 };
 use crate::{Config, Database, Keep, OpenError, index::Half, offline, prune};
 
@@ -229,6 +229,44 @@ fn who_reads_a_state_that_goes_is_refused_and_the_blocks_stay() {
     }
     assert_eq!(view.block_hash(Height(3)), Err(StateError::Unavailable(height)));
     check_kept(&world, &store);
+}
+
+#[test]
+fn readers_go_on_while_states_go() {
+    let (dir, disk, mut world) = archived(37, 500);
+    let keep = Some(Keep::Blocks { time: Duration::from_secs(350) });
+    let mut settings = Config { background: true, keep, ..full(dir.path()) };
+    settings.checkpoint.interval = Duration::from_secs(3_600);
+    let store = open_on(&disk, settings, &world.chain).unwrap();
+    let (known, began) = (world.clone(), lowest_state(&store));
+    let is_refused = |height: Height, error: &StoreError| match error {
+        StoreError::NotKept { height: at, lowest } => *at == height && *lowest > height,
+        _ => false,
+    };
+    std::thread::scope(|scope| {
+        for reader in 0..4_u64 {
+            let (store, known) = (&store, &known);
+            scope.spawn(move || {
+                let (mut random, mut rounds) = (reader, 0);
+                while rounds < 60 || lowest_state(store).0 < 300 {
+                    rounds += 1;
+                    let height = Height(1 + next(&mut random) % 450);
+                    assert_eq!(store.block(height).unwrap().as_ref(), Some(&known.blocks[height.0 as usize]));
+                    match store.view(height) {
+                        Ok(view) => read(&*view, known, height),
+                        Err(error) => assert!(is_refused(height, &error), "state at {height}: {error}"),
+                    }
+                    store.inner.check().unwrap();
+                }
+            });
+        }
+        while lowest_state(&store).0 < 300 {
+            let height = world.tip().0 + 7;
+            grow(&mut world, &store, height);
+        }
+    });
+    assert!(lowest_state(&store) > began);
+    store.inner.check().unwrap();
 }
 
 /// An older program knows one file, and may have put other blocks into a segment since.

@@ -355,7 +355,7 @@ fn world_goes_on(store: &Database) {
 }
 
 /// Reads a state that may go meanwhile.
-fn read(view: &dyn engine::ports::StateView, world: &World, height: Height) {
+pub(super) fn read(view: &dyn engine::ports::StateView, world: &World, height: Height) {
     let state = &world.states[height.0 as usize];
     for who in (0..13).map(address) {
         match view.account(who) {
