@@ -21,14 +21,14 @@
 //! (then 1 length byte and that many bytes), 2 it has code (then 32 bytes), 3 it has a storage id
 //! (then id 8 bytes and root 32 bytes).
 //!
-//! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `chain_digest` 32, `salt` u32, `indexed`
-//! height u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was
-//! made with; there once the folder had a log), `rewind` height u64 (there while blocks above it are taken away),
-//! `base` (height u64 of the block whose state was imported: the segments begin above it, and of the blocks below there
-//! are some headers and landmarks; absent for the chain's own beginning), `mode` (how a node last ran here: `archive`,
-//! `full` or `validator`), `pruned` (height u64 up to which blocks were taken away, segment u32 that is the first one since;
-//! of the blocks below there are headers that `BLOCKHASH` reaches, and as landmarks those that epochs began on; absent
-//! if none was), `swept` (height u64 up to which, itself not, the rows of such blocks are gone).
+//! `meta` of `chain`: `schema` (major u16, minor u16), `chain_id` u64, `chain_digest` 32, `salt` u32, `indexed` height
+//! u64 (it and all lower heights have their rows, down to the base), `log` (schema u16 that it was made with; there
+//! once the folder had a log), `rewind` height u64 (there while blocks above it are taken away), `base` (height u64 of
+//! the block whose state was imported: the segments begin above it, and of the blocks below there are some headers and
+//! landmarks; absent for the chain's own beginning), `mode` (how a node last ran here: `archive`, `full` or
+//! `validator`), `pruned` (height u64 up to which blocks were taken away, segment u32 that is the first one since; of
+//! the blocks below there are headers that `BLOCKHASH` reaches, and as landmarks those that epochs began on; absent if
+//! none was), `swept` (height u64 up to which, itself not, the rows of such blocks are gone).
 //! `meta` of `state`: `applied` (height u64, block hash 32, state root 32; absent until the genesis state is complete),
 //! `next_storage_id` u64, `import` (how far the import of a snapshot has come, see [`crate::portable`]; absent
 //! otherwise).
