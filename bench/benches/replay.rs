@@ -2,9 +2,9 @@
 //!
 //! A node is driven to its peak first. A chain is then recorded at a tenth of that, a block every 200 ms, and replayed
 //! on a store that has its beginning, in turns: by execution, along access lists or without, block by block as it comes
-//! from others (decoded, senders recovered, executed on two threads, roots and headers checked, committed on the disk);
-//! and by what blocks changed alone, as a store does that was killed: it applies the lists with values that its segments
-//! hold and compares roots.
+//! from others (decoded, senders recovered, executed on two threads, roots and headers checked, committed on the
+//! disk); and by what blocks changed alone, as a store does that was killed: it applies the lists with values that its
+//! segments hold and compares roots.
 #![expect(clippy::print_stdout, reason = "ratios are printed")]
 
 #[path = "../../tools/src/allocator.rs"]

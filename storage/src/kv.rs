@@ -94,8 +94,10 @@ pub struct TableSize {
     pub depth: u32,
 }
 
-/// Room for the file that says who reads. MDBX empties it when it closes an environment, and fills it through a memory map
-/// when it opens one: on a full disk that is the end of the process. So the room is taken before, and again afterwards.
+/// Room for the file that says who reads.
+///
+/// MDBX empties it when it closes an environment, and fills it through a memory map when it opens one: on a full disk
+/// that is the end of the process. So the room is taken before, and again afterwards.
 struct LockRoom(PathBuf);
 
 impl LockRoom {
