@@ -1,7 +1,8 @@
 //! The state root after a block: changed slots of a large storage trie, against the walk that other clients do.
 //!
 //! `SLUICE_ROOT_LEAVES` sets the slots of the trie, a million unless told otherwise. Both compute the root of the same
-//! changes, one after the other, and both must give the same.
+//! changes, one after the other, and both must give the same. What each needs is in memory: the trie's branches, and the
+//! pages of the peer's MDBX. `SLUICE_ROOT_COLD=1` begins with no branch in memory, as a store does that was just opened.
 #![expect(missing_docs, clippy::print_stdout, reason = "criterion_group makes a public function; ratios are printed")]
 
 mod durable;
@@ -29,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The account whose slots change.
 const CONTRACT: Address = Address::repeat_byte(0xc0);
+
+/// Slots that are changed together until all branches are in memory.
+const WARMED_TOGETHER: usize = 200_000;
 
 /// Both sides over one trie.
 struct World {
@@ -74,6 +78,21 @@ impl World {
             };
             slots.insert(slot, after);
         }
+        self.changed(slots)
+    }
+
+    /// Reads every branch into memory, which stay there.
+    fn warm(&self) {
+        let view = self.store.view(Height::GENESIS).expect("the tip's state is kept");
+        for first in (0..self.slots).step_by(WARMED_TOGETHER) {
+            let some = first..self.slots.min(first + WARMED_TOGETHER as u64);
+            let (changes, _) = self.changed(some.map(|slot| (slot, value(slot, 1))).collect());
+            view.root_after(None, &changes).expect("a root");
+        }
+    }
+
+    /// These slots' new values, for both sides.
+    fn changed(&self, slots: BTreeMap<u64, U256>) -> (StateChanges, Vec<Item>) {
         let mut items: Vec<Item> =
             slots.iter().map(|(slot, after)| (hashed(*slot), (!after.is_zero()).then_some(*after))).collect();
         items.sort_unstable_by_key(|item| item.0);
@@ -114,6 +133,9 @@ fn root(criterion: &mut Criterion) {
     keep_memory();
     let leaves = std::env::var("SLUICE_ROOT_LEAVES").map_or(1_000_000, |text| text.parse().expect("a number"));
     let mut world = World::new(leaves);
+    if std::env::var("SLUICE_ROOT_COLD").is_err() {
+        world.warm();
+    }
     let view = world.store.view(Height::GENESIS).expect("the tip's state is kept");
     for changed in [1_000, 10_000, 50_000] {
         let mut group = criterion.benchmark_group(format!("root::{leaves} leaves, {changed} changed"));

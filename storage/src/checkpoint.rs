@@ -26,7 +26,7 @@ use crate::{
     trie::{
         diff::{Scope, Sink, diff},
         encode::hash_all,
-        evict,
+        evict::Bound,
         node::{Branch, TrieError},
         record,
         state::{AccountLeaf, AccountSource, StateSource, StateTrie, StorageSource, StorageTrie},
@@ -45,6 +45,8 @@ pub(crate) struct Checkpointed {
     pub(crate) applied: Applied,
     pub(crate) trie: Arc<StateTrie>,
     pub(crate) next_storage_id: u64,
+    /// What of the trie may be in memory.
+    pub(crate) bound: Bound,
 }
 
 /// A key with its value, `None` to delete it.
@@ -216,7 +218,7 @@ fn write(inner: &Inner, checkpointed: &mut Checkpointed, ahead: Ahead) -> Result
         let rows = inner.state.snapshot()?;
         inner.snapshots.replace(StateSnapshot::new(rows, height));
         let next_storage_id = batch.next_storage_id;
-        *checkpointed = Checkpointed { applied, trie, next_storage_id };
+        (checkpointed.applied, checkpointed.trie, checkpointed.next_storage_id) = (applied, trie, next_storage_id);
     }
     inner.fail.hit("checkpoint.between").map_err(Fault::Failed)?;
     write_chain(inner, checkpointed.applied.height)?;
@@ -308,11 +310,11 @@ fn write_chain(inner: &Inner, height: Height) -> Result<(), Fault> {
 }
 
 /// Lets go of what the checkpoint made superfluous.
-fn settle(inner: &Inner, checkpointed: &Checkpointed) {
+fn settle(inner: &Inner, checkpointed: &mut Checkpointed) {
     let height = checkpointed.applied.height;
     inner.codes.write().pending.retain(|_, (deployed, _)| *deployed > height);
     inner.overlay.prune(inner.blocks.tip().height(), height, |changes| inner.cache.forget(changes));
-    evict::evict(&checkpointed.trie, inner.config.trie_bytes_max);
+    checkpointed.bound.keep(&checkpointed.trie);
     let mut dirty = inner.dirty.lock();
     dirty.is_full = false;
     while let Some((done, slots, bytes)) = dirty.blocks.front().copied().filter(|(done, ..)| *done <= height) {

@@ -35,7 +35,7 @@ use crate::{
     snapshot::{Snapshots, StateSnapshot},
     store::{Codes, Config, Database, Dirty, Inner},
     tables::{self, Applied, CHAIN_TABLES, Fields, Position, SCHEMA, STATE_TABLES, meta},
-    trie::state::StateTrie,
+    trie::{evict::Bound, state::StateTrie},
 };
 
 /// Smallest segment that makes sense, in bytes.
@@ -258,7 +258,7 @@ fn build(
     let ends = (appender.offset, changes);
     let index = Arc::new(Index::open(files.clone(), Arc::clone(&segments), ends, Arc::clone(&housekeeper))?);
     let past = Past::open(Files { dir: past_in(&config.dir), ..files }, config.proof_window, applied.height)?;
-    let trie = Arc::new(StateTrie::stored(applied.root));
+    let (trie, bound) = (Arc::new(StateTrie::stored(applied.root)), Bound::new(config.trie_bytes_max));
     let rows = chain_env.snapshot().map_err(Fault::from)?;
     let blocks = Blocks::new(
         (Arc::new(genesis::block(&chain)), Arc::clone(&scan.base)),
@@ -282,7 +282,7 @@ fn build(
         cache: Cache::new(config.cache_bytes_max),
         codes: RwLock::new(Codes::default()),
         appender: Mutex::new(appender),
-        checkpointed: Mutex::new(Checkpointed { applied, trie, next_storage_id }),
+        checkpointed: Mutex::new(Checkpointed { applied, trie, next_storage_id, bound }),
         past,
         pruning: Mutex::default(),
         dirty: Mutex::new(Dirty::default()),

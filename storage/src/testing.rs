@@ -88,10 +88,11 @@ pub fn state_part(
     serve::part(store, block, (owner, from), bytes)
 }
 
-/// Bytes of the nodes that the trie of the newest checkpoint has in memory.
+/// Forgets the leaves of storage that the trie of the newest checkpoint has in memory; gives the bytes of what it has
+/// beside.
 #[must_use]
 pub fn trie_bytes(store: &Database) -> usize {
-    evict::resident_bytes(&store.inner.checkpointed.lock().trie)
+    evict::evict(&store.inner.checkpointed.lock().trie, usize::MAX)
 }
 
 /// Writes a checkpoint as [`Database::checkpoint`] does, but reads nothing ahead of its one writer.

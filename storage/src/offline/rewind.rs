@@ -31,7 +31,7 @@ use serde::Serialize;
 use super::{Listener, Progress, ensure_store};
 use crate::{
     Config, Database, blocks,
-    checkpoint::{Batch, Checkpointed, write_state},
+    checkpoint::{Batch, write_state},
     disk::{Disk, RealDisk},
     error::{Fault, OpenError},
     failpoint::{Action, FailPoints},
@@ -163,8 +163,8 @@ fn state(inner: &Inner, to: Height, listen: Listener<'_>) -> Result<(), Fault> {
         inner.fail.hit("rewind.state").map_err(Fault::Failed)?;
         write_state(inner, &batch, applied)?;
         inner.snapshots.replace(StateSnapshot::new(inner.state.snapshot()?, height));
-        let next_storage_id = batch.next_storage_id;
-        *checkpointed = Checkpointed { applied, trie: Arc::new(StateTrie::stored(applied.root)), next_storage_id };
+        let (stored, next_storage_id) = (Arc::new(StateTrie::stored(applied.root)), batch.next_storage_id);
+        (checkpointed.applied, checkpointed.trie, checkpointed.next_storage_id) = (applied, stored, next_storage_id);
         listen(Progress { what: "state", done: from.0.saturating_sub(height.0), all: from.0.saturating_sub(to.0) });
     }
     Ok(())

@@ -223,6 +223,21 @@ fn proofs_verify_at_kept_heights_with_an_evicted_trie() {
 }
 
 #[test]
+fn below_its_bound_a_trie_stays_in_memory_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(16);
+    let settings = Config { trie_bytes_max: usize::MAX, ..config(dir.path()) };
+    let store = open_on(&FaultyDisk::default(), settings, &world.chain).unwrap();
+    world.commit(&store, 30).unwrap();
+    let trie = store.inner.blocks.newest_trie().1;
+    let before = crate::trie::evict::resident_bytes(&trie);
+    store.checkpoint().unwrap();
+    assert_eq!(crate::trie::evict::resident_bytes(&trie), before);
+    assert!(crate::testing::trie_bytes(&store) < before, "leaves of storage are in memory");
+    world.check(&store);
+}
+
+#[test]
 fn eviction_keeps_to_its_bound_and_reads_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();

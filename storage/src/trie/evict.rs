@@ -2,8 +2,13 @@
 //!
 //! After a checkpoint every node of the checkpointed trie is in MDBX and can be forgotten. A walk counts what is in
 //! memory; above the bound it forgets nodes bottom-up, first those not used since the last walk, then any. A node whose
-//! child is in memory stays, and so does storage that has no id yet. Leaves of storage are never kept: what a branch
+//! child is in memory stays, and so does storage that has no id yet. Leaves of storage go with every walk: what a branch
 //! above them needs is their hashes, and those it has.
+//!
+//! A walk takes as long as there are nodes in memory, so there is none as long as what the last one left and what was
+//! made since keep to the bound; and it leaves room for more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy_primitives::{B256, U256};
 
@@ -21,6 +26,49 @@ fn node_bytes<K, V: Value>(node: &Node<K, V>) -> usize {
             Body::Leaf(_, value) => value.heap_bytes(),
             Body::Branch(branch) => branch.prefix.len() + size_of_val(&*branch.references),
         }
+}
+
+/// Bytes of nodes that were made or read since the process began: by more nothing grows, as nodes that nobody needs any
+/// more go by themselves.
+static MADE: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of a node that was made, with the longest list of its children there can be.
+pub(crate) fn weight<K, V: Value>(node: &Node<K, V>) -> usize {
+    let children = match &node.body {
+        Body::Leaf(..) => 0,
+        Body::Branch(branch) => branch.references.len(),
+    };
+    node_bytes(node) + children * size_of::<usize>()
+}
+
+/// Notes that nodes of so many bytes were made.
+pub(crate) fn made(bytes: usize) {
+    MADE.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// How much of a trie may be in memory, from one walk to the next.
+pub(crate) struct Bound {
+    /// Bytes that may be.
+    bytes_max: usize,
+    /// Bytes that the last walk left.
+    resident: usize,
+    /// [`MADE`] when it began.
+    made: usize,
+}
+
+impl Bound {
+    /// Nothing is in memory yet.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, resident: 0, made: MADE.load(Ordering::Relaxed) }
+    }
+
+    /// Forgets nodes of a checkpointed trie if there may be more than the bound; an eighth of it is free then.
+    pub(crate) fn keep(&mut self, trie: &StateTrie) {
+        let made = MADE.load(Ordering::Relaxed);
+        if self.resident.saturating_add(made.wrapping_sub(self.made)) > self.bytes_max {
+            (self.resident, self.made) = (evict(trie, self.bytes_max - self.bytes_max / 8), made);
+        }
+    }
 }
 
 struct Sweep {
@@ -100,7 +148,7 @@ impl Sweep {
 }
 
 /// Bytes of the trie's nodes in memory.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 pub(crate) fn resident_bytes(trie: &StateTrie) -> usize {
     Sweep { excess: 0, force: false, drops_leaves: false, resident: 0 }.run(trie)
 }

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use super::{
     encode::{NodeRef, encoded_reference},
+    evict,
     links::{Links, nibbles},
     rlp,
 };
@@ -195,7 +196,11 @@ impl<K: Key, V: Value> Child<K, V> {
         }
         let loaded = source.load(position, self.kind)?;
         match loaded.filter(|body| encoded_reference(body, position.len()) == self.reference) {
-            Some(body) => Ok(Arc::new(Node { body, is_built: false, touched: AtomicBool::new(true) })),
+            Some(body) => {
+                let node = Node { body, is_built: false, touched: AtomicBool::new(true) };
+                evict::made(evict::weight(&node));
+                Ok(Arc::new(node))
+            }
             None => Err(TrieError::Mismatch {
                 kind: source.name(),
                 position: position.iter().map(|nibble| format!("{nibble:x}")).collect(),

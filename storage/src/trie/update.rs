@@ -20,6 +20,7 @@ use std::{
 
 use super::{
     encode::{HASHED_TOGETHER, NodeRef, References, encode_branch, encode_extension, encode_leaf},
+    evict,
     node::{Body, Branch, Child, Key, Kind, Link, Node, Root, Source, Tree, TrieError, Value},
 };
 
@@ -241,6 +242,7 @@ impl<K: Key, V: Value> Forest<K, V> {
         let mut references = References::default();
         let mut leaves = std::mem::take(&mut self.leaves).into_iter();
         self.made_leaves.reserve(leaves.len());
+        let mut bytes = 0;
         loop {
             let together: Vec<_> = leaves.by_ref().take(HASHED_TOGETHER).collect();
             if together.is_empty() {
@@ -251,6 +253,7 @@ impl<K: Key, V: Value> Forest<K, V> {
             }
             let made = together.into_iter().zip(references.take()).map(|(leaf, reference)| {
                 let link = Node::built(Body::Leaf(leaf.key, leaf.value));
+                bytes += evict::weight(&link);
                 Some(Child { reference, kind: Kind::Leaf, link: Some(link) })
             });
             self.made_leaves.extend(made);
@@ -274,10 +277,12 @@ impl<K: Key, V: Value> Forest<K, V> {
             }
             let hashed = references_of(&grown, &mut references);
             for (((_, number), branch), reference) in together.iter().zip(grown.drain(..)).zip(hashed) {
-                let link = Some(Node::built(Body::Branch(branch)));
-                self.made_branches[*number] = Some(Child { reference, kind: Kind::Branch, link });
+                let link = Node::built(Body::Branch(branch));
+                bytes += evict::weight(&link);
+                self.made_branches[*number] = Some(Child { reference, kind: Kind::Branch, link: Some(link) });
             }
         }
+        evict::made(bytes);
     }
 
     /// A planned branch with its children, which have grown.
@@ -432,6 +437,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         let below = branch.nibbles().filter_map(|nibble| Some((nibble, branch.child(nibble)?)));
         let shorter = Branch::new(prefix[length + 1..].into(), below, branch.value.clone());
         let shorter = Node::built(Body::Branch(shorter));
+        evict::made(evict::weight(&shorter));
         self.forest.path.extend_from_slice(&prefix[..length]);
         let (ended, groups) = split(&relevant, self.depth());
         let mut changed = Vec::with_capacity(groups.len() + 1);
