@@ -1,8 +1,9 @@
 //! The state root after a block: changed slots of a large storage trie, against the walk that other clients do.
 //!
 //! `SLUICE_ROOT_LEAVES` sets the slots of the trie, a million unless told otherwise. Both compute the root of the same
-//! changes, one after the other, and both must give the same. What each needs is in memory: the trie's branches, and the
-//! pages of the peer's MDBX. `SLUICE_ROOT_COLD=1` begins with no branch in memory, as a store does that was just opened.
+//! changes, one after the other, and both must give the same. What each needs is in memory: branches of the trie, and
+//! pages of the peer's MDBX. `SLUICE_ROOT_COLD=1` begins with no branch in memory, as a store does that was just
+//! opened.
 #![expect(missing_docs, clippy::print_stdout, reason = "criterion_group makes a public function; ratios are printed")]
 
 mod durable;

@@ -50,7 +50,7 @@ fn a_store_below_its_floor_refuses_what_writes_and_answers_on() {
     store.close().unwrap();
 }
 
-/// MDBX writes through a memory map to the files that say who reads, which ends the process if there is no room for them.
+/// MDBX writes to the files that say who reads through a memory map, which ends the process if there is no room.
 #[test]
 fn a_closed_store_keeps_the_room_that_opening_it_takes() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,8 +2,8 @@
 //!
 //! After a checkpoint every node of the checkpointed trie is in MDBX and can be forgotten. A walk counts what is in
 //! memory; above the bound it forgets nodes bottom-up, first those not used since the last walk, then any. A node whose
-//! child is in memory stays, and so does storage that has no id yet. Leaves of storage go with every walk: what a branch
-//! above them needs is their hashes, and those it has.
+//! child is in memory stays, and so does storage that has no id yet. Leaves of storage go with every walk: what a
+//! branch above them needs is their hashes, and those it has.
 //!
 //! A walk takes as long as there are nodes in memory, so there is none as long as what the last one left and what was
 //! made since keep to the bound; and it leaves room for more.
