@@ -98,3 +98,14 @@ impl<'f, const PAGE: usize> PageWriter<'f, PAGE> {
         Ok(self.whole)
     }
 }
+
+/// Writes pages that hold this content, one each, whatever it is; gives their number.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn write_each<const PAGE: usize>(file: &dyn DiskFile, contents: &[&[u8]]) -> u64 {
+    let mut writer = PageWriter::<PAGE>::new(file);
+    for content in contents {
+        writer.put(content);
+        writer.end_page().expect("a disk in memory");
+    }
+    writer.finish().expect("a disk in memory")
+}

@@ -28,6 +28,18 @@ struct Home {
 }
 
 impl Home {
+    /// One with the genesis file of a chain that makes fifty blocks a second, in short epochs.
+    fn of_a_fast_chain() -> Self {
+        let home = Self { folder: tempfile::tempdir().expect("a folder") };
+        genesis(&home.path("genesis.json"), |chain| {
+            let sluice = &mut chain["config"]["sluice"];
+            sluice["idle_interval_ms"] = json!(20);
+            sluice["slot_time_ms"] = json!(20);
+            sluice["epoch_slots"] = json!(EPOCH_HEIGHTS);
+        });
+        home
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -113,12 +125,7 @@ fn check(rpc: &Rpc, hash: &str) -> u64 {
 
 #[test]
 fn a_validator_keeps_a_window_and_what_shows_finality() {
-    let home = Home { folder: tempfile::tempdir().expect("a folder") };
-    genesis(&home.path("genesis.json"), |chain| {
-        chain["config"]["sluice"]["idle_interval_ms"] = json!(20);
-        chain["config"]["sluice"]["slot_time_ms"] = json!(20);
-        chain["config"]["sluice"]["epoch_slots"] = json!(EPOCH_HEIGHTS);
-    });
+    let home = Home::of_a_fast_chain();
     let little = ["--mode", "validator", "--keep.bytes", "32768"];
     let mut node = home.start(&little).expect("it serves");
     let sent = transfer(&account(0), 0, Address::repeat_byte(0x40));
@@ -164,12 +171,7 @@ fn a_validator_keeps_a_window_and_what_shows_finality() {
 
 #[test]
 fn a_full_node_keeps_every_block_and_a_window_of_states() {
-    let home = Home { folder: tempfile::tempdir().expect("a folder") };
-    genesis(&home.path("genesis.json"), |chain| {
-        chain["config"]["sluice"]["idle_interval_ms"] = json!(20);
-        chain["config"]["sluice"]["slot_time_ms"] = json!(20);
-        chain["config"]["sluice"]["epoch_slots"] = json!(EPOCH_HEIGHTS);
-    });
+    let home = Home::of_a_fast_chain();
     let full = ["--mode", "full", "--keep.time", "1s"];
     let mut node = home.start(&full).expect("it serves");
     let who = account(0).address();

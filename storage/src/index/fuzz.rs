@@ -8,7 +8,7 @@ use super::{
     key::{KEY_BYTES, Key, Posting},
     sealed::{Files, Half, PAGE},
 };
-use crate::{disk::faulty::FaultyDisk, pages::PageWriter, segment, tables::SCHEMA};
+use crate::{disk::faulty::FaultyDisk, pages::write_each, segment, tables::SCHEMA};
 
 /// Looks something up in a file whose pages hold these bytes.
 pub(crate) fn fuzzed(files: &Files, bytes: &[u8]) {
@@ -19,12 +19,7 @@ pub(crate) fn fuzzed(files: &Files, bytes: &[u8]) {
     let path = segment::path(Path::new(&files.dir), 1, "idx");
     let file = files.disk.create(&path).expect("a disk in memory");
     file.write_at(&header, 0).expect("a disk in memory");
-    let mut writer = PageWriter::<PAGE>::new(&*file);
-    for rows in &pages {
-        writer.put(rows);
-        writer.end_page().expect("a disk in memory");
-    }
-    writer.finish().expect("a disk in memory");
+    write_each::<PAGE>(&*file, &pages);
     let index = files.open(name).expect("its header holds");
     let given = bytes.chunks_exact(KEY_BYTES).take(8).map(|key| u128::from_be_bytes(key.try_into().expect("a key")));
     for key in given.chain([0, 1 << 127, u128::MAX]).map(Key) {

@@ -9,13 +9,7 @@ use super::{
     entry::{self, Partial, Told},
     file::{PAGE, PastFile, header, name},
 };
-use crate::{
-    disk::faulty::FaultyDisk,
-    index::Files,
-    pages::{self, PageWriter},
-    tables::SCHEMA,
-    trie::record,
-};
+use crate::{disk::faulty::FaultyDisk, index::Files, pages, tables::SCHEMA, trie::record};
 
 /// Reads a file whose directory and pages hold these bytes, and takes them for entries.
 pub(crate) fn fuzzed(files: &Files, bytes: &[u8]) {
@@ -27,12 +21,7 @@ pub(crate) fn fuzzed(files: &Files, bytes: &[u8]) {
     let path = Path::new(&files.dir).join(name(range.0, range.1));
     let file = files.disk.create(&path).expect("a disk in memory");
     file.write_at(&header, 0).expect("a disk in memory");
-    let mut writer = PageWriter::<PAGE>::new(&*file);
-    for rows in &chunks {
-        writer.put(rows);
-        writer.end_page().expect("a disk in memory");
-    }
-    let written = writer.finish().expect("a disk in memory");
+    let written = pages::write_each::<PAGE>(&*file, &chunks);
     file.write_at(directory, pages::offset::<PAGE>(written)).expect("a disk in memory");
     if let Ok(past) = PastFile::open(&files, range) {
         let is_sound = past.check().is_empty();

@@ -13,7 +13,7 @@ use engine::{
 use super::{
     kit::{FaultyDisk, World, address, check_kept, lowest, next, open_on},
     model::crash,
-    prune::{archived, grow, least, numbers, read, world},
+    prune::{archived, grow, least, numbers, read, through_crashes, world},
 };
 use crate::{Config, Database, Keep, OpenError, index::Half, offline, prune};
 
@@ -49,37 +49,8 @@ fn check_all(world: &World, store: &Database) {
 #[test]
 fn a_full_store_agrees_with_the_model_through_checkpoints_and_crashes() {
     for seed in 20..24 {
-        println!("seed {seed}");
         let dir = tempfile::tempdir().unwrap();
-        let mut disk = FaultyDisk::default();
-        let mut world = world(seed);
-        let settings = Config { segment_bytes: 8_192 << (seed % 2), ..full(dir.path()) };
-        let mut store = open_on(&disk, settings.clone(), &world.chain).unwrap();
-        while world.tip() < Height(400) {
-            let count = world.roll(8) + 1;
-            world.commit(&store, count).unwrap();
-            match world.roll(12) {
-                0..4 => store.checkpoint().unwrap(),
-                4 => {
-                    store.close().unwrap();
-                    // Whoever only looks at it takes nothing away, and makes nothing.
-                    let keep = settings.keep.filter(|_| world.roll(2) == 0);
-                    store = open_on(&disk, Config { keep, ..settings.clone() }, &world.chain).unwrap();
-                }
-                5 => {
-                    crash(store);
-                    disk = disk.crashed(world.roll(1 << 40));
-                    store = open_on(&disk, settings.clone(), &world.chain).unwrap();
-                }
-                6 => check_kept(&world, &store),
-                _ => world.check_state(&store, world.tip()),
-            }
-            store.inner.check().unwrap();
-        }
-        store.close().unwrap();
-        let store = open_on(&disk, settings, &world.chain).unwrap();
-        store.checkpoint().unwrap();
-        check_kept(&world, &store);
+        let (disk, store) = through_crashes(seed, &full(dir.path()));
         check_files(&disk, &store);
         assert_eq!(lowest(&store), Height::GENESIS);
         assert!(lowest_state(&store) > Height(150), "{}", lowest_state(&store));

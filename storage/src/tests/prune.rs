@@ -46,40 +46,46 @@ pub(super) fn numbers(disk: &FaultyDisk, kind: &str) -> Vec<u32> {
     paths.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect()
 }
 
+/// What a store that keeps as little as its settings say is after 400 blocks with checkpoints, restarts and crashes; it
+/// agrees with the model throughout.
+pub(super) fn through_crashes(seed: u64, settings: &Config) -> (FaultyDisk, Database) {
+    println!("seed {seed}");
+    let (mut world, mut disk) = (world(seed), FaultyDisk::default());
+    let settings = Config { segment_bytes: 8_192 << (seed % 2), ..settings.clone() };
+    let mut store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+    while world.tip() < Height(400) {
+        let count = world.roll(8) + 1;
+        world.commit(&store, count).unwrap();
+        match world.roll(12) {
+            0..4 => store.checkpoint().unwrap(),
+            4 => {
+                store.close().unwrap();
+                // Whoever only looks at it takes nothing away, and makes nothing.
+                let keep = settings.keep.filter(|_| world.roll(2) == 0);
+                store = open_on(&disk, Config { keep, ..settings.clone() }, &world.chain).unwrap();
+            }
+            5 => {
+                crash(store);
+                disk = disk.crashed(world.roll(1 << 40));
+                store = open_on(&disk, settings.clone(), &world.chain).unwrap();
+            }
+            6 => check_kept(&world, &store),
+            _ => world.check_state(&store, world.tip()),
+        }
+        store.inner.check().unwrap();
+    }
+    store.close().unwrap();
+    let store = open_on(&disk, settings, &world.chain).unwrap();
+    store.checkpoint().unwrap();
+    check_kept(&world, &store);
+    (disk, store)
+}
+
 #[test]
 fn a_pruned_store_agrees_with_the_model_through_checkpoints_and_crashes() {
     for seed in 0..4 {
-        println!("seed {seed}");
         let dir = tempfile::tempdir().unwrap();
-        let mut disk = FaultyDisk::default();
-        let mut world = world(seed);
-        let settings = Config { segment_bytes: 8_192 << (seed % 2), ..least(dir.path()) };
-        let mut store = open_on(&disk, settings.clone(), &world.chain).unwrap();
-        while world.tip() < Height(400) {
-            let count = world.roll(8) + 1;
-            world.commit(&store, count).unwrap();
-            match world.roll(12) {
-                0..4 => store.checkpoint().unwrap(),
-                4 => {
-                    store.close().unwrap();
-                    // Whoever only looks at it takes nothing away.
-                    let keep = Some(Keep::Window { time: Duration::ZERO, bytes: 0 }).filter(|_| world.roll(2) == 0);
-                    store = open_on(&disk, Config { keep, ..settings.clone() }, &world.chain).unwrap();
-                }
-                5 => {
-                    crash(store);
-                    disk = disk.crashed(world.roll(1 << 40));
-                    store = open_on(&disk, settings.clone(), &world.chain).unwrap();
-                }
-                6 => check_kept(&world, &store),
-                _ => world.check_state(&store, world.tip()),
-            }
-            store.inner.check().unwrap();
-        }
-        store.close().unwrap();
-        let store = open_on(&disk, settings, &world.chain).unwrap();
-        store.checkpoint().unwrap();
-        check_kept(&world, &store);
+        let (_, store) = through_crashes(seed, &least(dir.path()));
         assert!(lowest(&store) > Height(150), "{}", lowest(&store));
     }
 }
