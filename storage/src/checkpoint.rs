@@ -29,7 +29,7 @@ use crate::{
         evict::Bound,
         node::{Branch, TrieError},
         record,
-        state::{AccountLeaf, AccountSource, StateSource, StateTrie, StorageSource, StorageTrie},
+        state::{AccountLeaf, AccountSource, StateSource, StateTrie, StorageTrie},
     },
 };
 
@@ -122,7 +122,7 @@ impl<'a> Batch<'a> {
             self.next_storage_id = self.next_storage_id.saturating_add(1);
         }
         let id = incarnation.id();
-        let source = StorageSource { source: self.source, id };
+        let source = new.rows(self.source);
         let mut sink = SlotSink { id, slots: &mut self.slots, nodes: &mut self.storage_nodes };
         diff(same.map_or(&None, |old| &old.root), &new.root, &source, Scope::All, &mut sink)
     }

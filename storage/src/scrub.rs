@@ -30,7 +30,7 @@ use crate::{
     trie::{
         node::{Key as _, Root, Source, Tree, Value},
         prefix, record,
-        state::{AccountLeaf, AccountSource, StateTrie, StorageSource, StorageTrie},
+        state::{AccountLeaf, AccountSource, Incarnation, StateTrie, StorageSource, StorageTrie},
     },
 };
 
@@ -309,11 +309,11 @@ impl<'a> Scrub<'a> {
                 None => self.done.find(SLOTS.1, format!("the row of {key} of account {account} does not decode")),
             }
         }
-        let root = Root::stored(row.storage_root);
+        let (root, owner) = (Root::stored(row.storage_root), Incarnation::stored(row.storage_id));
         let compared = Compared {
             names: (SLOTS.1, "storage_node"),
             root: &root,
-            source: &StorageSource { source: &state.source, id: row.storage_id },
+            source: &StorageSource { source: &state.source, owner: Some(&owner) },
             snapshot: state.rows.rows(),
             nodes: (tables::STORAGE_NODE, &id),
             of: format!(" of account {account}"),

@@ -50,7 +50,7 @@ use crate::{
     trie::{
         node::TrieError,
         proof::prove,
-        state::{AccountSource, StateSource, StateTrie, StorageSource, hash_address},
+        state::{AccountSource, StateSource, StateTrie, hash_address},
     },
     view::View,
 };
@@ -476,7 +476,7 @@ fn prove_account(
 ) -> Result<AccountProof, TrieError> {
     let (leaf, nodes) = prove(&trie.root, &hash_address(address), &AccountSource(source))?;
     let storage = leaf.as_ref().map(|leaf| leaf.storage.clone()).unwrap_or_default();
-    let rows = StorageSource { source, id: storage.id() };
+    let rows = storage.rows(source);
     let slots = slots.iter().map(|slot| {
         let (value, nodes) = prove(&storage.root, &keccak256(slot.to_be_bytes::<32>()), &rows)?;
         Ok((*slot, value.unwrap_or_default(), nodes))

@@ -12,7 +12,7 @@ use crate::{
         diff::{Scope, Sink, diff},
         encode::hash_all,
         node::{Branch, TrieError},
-        state::{AccountLeaf, AccountSource, Incarnation, StateSource, StateTrie, StorageSource},
+        state::{AccountLeaf, AccountSource, Incarnation, StateSource, StateTrie},
     },
 };
 
@@ -94,7 +94,7 @@ pub(crate) fn replaced(
             && let Some(owner) = &old.storage.incarnation
             && old.storage.same_incarnation(&new.storage)
         {
-            let rows = StorageSource { source, id: owner.id() };
+            let rows = old.storage.rows(source);
             let mut sink = Branches { owner: Some(owner), height, found: &mut found };
             diff(&old.storage.root, &new.storage.root, &rows, Scope::Branches, &mut sink)?;
             slots(owner, height, change, &mut found);

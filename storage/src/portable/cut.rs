@@ -17,7 +17,7 @@ use crate::trie::{
     node::{Source, Tree, Value as Leaf},
     proof::prove,
     range::{Range, edges, range, rows},
-    state::{AccountLeaf, AccountSource, StateSource, StateTrie, StorageSource},
+    state::{AccountLeaf, AccountSource, StateSource, StateTrie},
 };
 
 /// A state, and how large its chunks are to be.
@@ -68,7 +68,7 @@ impl Cutter<'_> {
         codes: &mut BTreeMap<B256, Bytes>,
         bytes: &mut usize,
     ) -> Result<Row, PortableError> {
-        let source = StorageSource { source: self.source, id: leaf.storage.id() };
+        let source = leaf.storage.rows(self.source);
         let mut left = self.chunk_bytes / 4;
         let slots = rows(&leaf.storage.root, B256::ZERO, &source, |key, value| {
             left = left.saturating_sub(slot_size(&(*key, *value)));
@@ -93,7 +93,7 @@ impl Cutter<'_> {
         let (leaf, owner_proof) = prove(&self.trie.root, &owner, &AccountSource(self.source))?;
         let Some(AccountLeaf { account, storage }) = leaf else { return Ok(None) };
         let owner = Row { key: owner, account, storage: Storage::Apart(storage.hash) };
-        let source = StorageSource { source: self.source, id: storage.id() };
+        let source = storage.rows(self.source);
         let mut bytes = 0_usize;
         let Range { rows, proof } = range(&storage.root, from, &source, |key, value| {
             bytes = bytes.saturating_add(slot_size(&(*key, *value)));

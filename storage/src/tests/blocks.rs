@@ -9,7 +9,7 @@ use engine::{
 };
 
 use super::kit::{FaultyDisk, World, address, block_after, config, open_on, transaction};
-use crate::{Config, Database};
+use crate::{Config, Database, trie::range::rows};
 
 #[test]
 fn blocks_in_many_small_segments_read_back_after_every_damage_to_the_indices() {
@@ -253,4 +253,27 @@ fn eviction_keeps_to_its_bound_and_reads_come_back() {
         world.check_proofs(&store, world.tip());
     }
     world.check(&store);
+}
+
+/// A block's root is computed while a checkpoint gives the storage below it an id and lets go of its nodes.
+#[test]
+fn who_reads_storage_that_a_checkpoint_writes_meanwhile_finds_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(17);
+    let settings = Config { trie_bytes_max: 0, ..config(dir.path()) };
+    let store = open_on(&FaultyDisk::default(), settings, &world.chain).unwrap();
+    world.commit(&store, 20).unwrap();
+    let (trie, source) = (store.inner.blocks.newest_trie().1, &store.inner.snapshots);
+    let leaf = |index| trie.leaf(&keccak256(address(index)), source).unwrap();
+    let storages: Vec<_> = (0..64).filter_map(|index| Some(leaf(index)?.storage)).collect();
+    let begun: Vec<_> = storages.iter().filter(|storage| storage.root.is_some() && storage.id() == 0).collect();
+    assert!(!begun.is_empty(), "there is storage that no checkpoint has written");
+    let sources: Vec<_> = begun.iter().map(|storage| storage.rows(source)).collect();
+    let read = || {
+        let both = begun.iter().zip(&sources);
+        both.map(|(storage, source)| rows(&storage.root, B256::ZERO, source, |_, _| true)).collect::<Vec<_>>()
+    };
+    let before = read();
+    store.checkpoint().unwrap();
+    assert_eq!(read(), before);
 }

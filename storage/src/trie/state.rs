@@ -71,6 +71,11 @@ impl StorageTrie {
         self.incarnation.as_ref().map_or(0, |incarnation| incarnation.id())
     }
 
+    /// Where its nodes come from.
+    pub(crate) fn rows<'a>(&'a self, source: &'a dyn StateSource) -> StorageSource<'a> {
+        StorageSource { source, owner: self.incarnation.as_deref() }
+    }
+
     /// Whether both are versions of the same storage rows.
     pub(crate) fn same_incarnation(&self, other: &Self) -> bool {
         match (&self.incarnation, &other.incarnation) {
@@ -93,7 +98,7 @@ impl StorageTrie {
         };
         let mut items: Vec<_> = slots.map(item).collect();
         items.sort_unstable_by_key(|item| item.key);
-        forest.plan(&self.root, &items, &StorageSource { source, id: self.id() })
+        forest.plan(&self.root, &items, &self.rows(source))
     }
 
     /// The storage after what was planned for it has grown.
@@ -175,17 +180,23 @@ impl Source<B256, AccountLeaf> for AccountSource<'_> {
 pub(crate) struct StorageSource<'a> {
     /// Where nodes come from.
     pub(crate) source: &'a dyn StateSource,
-    /// Storage id.
-    pub(crate) id: u64,
+    /// Whose rows they are, not their id: a checkpoint may give it, and forget nodes, while somebody reads.
+    pub(crate) owner: Option<&'a Incarnation>,
+}
+
+impl StorageSource<'_> {
+    fn id(&self) -> u64 {
+        self.owner.map_or(0, Incarnation::id)
+    }
 }
 
 impl Source<B256, U256> for StorageSource<'_> {
     fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
-        self.source.storage_node(self.id, position, kind)
+        self.source.storage_node(self.id(), position, kind)
     }
 
     fn name(&self) -> String {
-        format!("storage {}", self.id)
+        format!("storage {}", self.id())
     }
 }
 
