@@ -235,6 +235,13 @@ impl Snapshot {
         self.lanes[own].lock()
     }
 
+    /// How many rows a table says that it has.
+    pub(crate) fn rows(&self, table: Table) -> Result<u64, KvError> {
+        let stat = self.lane().db_stat(&self.tables[table.0]);
+        let stat = stat.map_err(|error| KvError::new("measuring", self.names[table.0], error))?;
+        Ok(u64::try_from(stat.entries()).unwrap_or(u64::MAX))
+    }
+
     /// Hands the value of `key` to `read`.
     pub(crate) fn get<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, KvError> {
         let key = checked_key(key, self.names, table)?;

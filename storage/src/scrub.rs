@@ -7,7 +7,7 @@
 //! | `account_node`, `storage_node` | the records that those rows make |
 //! | `code` | the hash that is its key |
 //! | `canonical`, `header`, `height_by_hash` | the block in its segment, and the rows of the height below |
-//! | `epoch` | its checksum, and the id that is its key |
+//! | `epoch` | its checksum, the id that is its key, and how many rows there are |
 //!
 //! Each row is read in order and looked up by its key as well: damage in MDBX's own pages may hide a row from one of
 //! both. Work is done in steps of some thousand rows, each on the newest checkpoint, so that neither a write nor a view

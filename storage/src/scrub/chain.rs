@@ -140,19 +140,47 @@ fn at_base(snapshot: &Snapshot, height: Height, found: &Position) -> Result<Posi
 
 /// Compares rows of epochs from a key on; the next key.
 pub(super) fn epochs(inner: &Inner, from: &[u8], done: &mut Scrubbed) -> Result<Option<Vec<u8>>, Fault> {
+    let snapshot = inner.blocks.rows();
+    if from.is_empty() {
+        all_epochs(&snapshot, done)?;
+    }
     let from = if from.is_empty() { &[0][..] } else { from };
-    let (mut rows, mut next) = (0, None);
-    inner.blocks.rows().scan(tables::EPOCH, from, |key, row| {
-        if rows == EPOCHS_MAX {
+    let (mut rows, mut next) = (Vec::new(), None);
+    snapshot.scan(tables::EPOCH, from, |key, row| {
+        if rows.len() == EPOCHS_MAX {
             next = Some(key.to_vec());
             return ControlFlow::Break(());
         }
-        rows += 1;
         if let Err(fault) = rows_of_epochs::check(key, row) {
             done.find("epoch", format!("the row of {}: {fault}", hex::encode(key)));
         }
+        rows.push(key.to_vec());
         ControlFlow::Continue(())
     })?;
-    done.count(rows);
+    done.count(rows.len());
+    for key in rows {
+        let is_it = snapshot.get(tables::EPOCH, &key, |row| rows_of_epochs::check(&key, row).is_ok())?;
+        if is_it != Some(true) {
+            done.find("epoch", format!("the row of {} is not found by its key", hex::encode(key)));
+        }
+    }
     Ok(next)
+}
+
+/// Compares how many rows of epochs are met in order with how many there are: no other row calls for one of them.
+pub(super) fn all_epochs(snapshot: &Snapshot, done: &mut Scrubbed) -> Result<(), Fault> {
+    let (mut rows, mut last) = (0_u64, Vec::new());
+    snapshot.scan(tables::EPOCH, &[0], |key, _| {
+        if *key <= last[..] {
+            done.find("epoch", format!("the row of {} is out of place", hex::encode(key)));
+        }
+        rows = rows.saturating_add(1);
+        last = key.to_vec();
+        ControlFlow::Continue(())
+    })?;
+    let all = snapshot.rows(tables::EPOCH)?;
+    if rows != all {
+        done.find("epoch", format!("{rows} rows are met in order, and there are {all}"));
+    }
+    Ok(())
 }

@@ -82,6 +82,7 @@ fn once(inner: &Inner, place: B256) -> Scrubbed {
         let number = u64::from_be_bytes(place[..8].try_into().expect("eight bytes"));
         let heights = inner.blocks.tip().height().0.saturating_add(1);
         chain::blocks(inner, number % heights, &mut scrub.done)?;
+        chain::all_epochs(&inner.blocks.rows(), &mut scrub.done)?;
         chain::epochs(inner, &place[..8], &mut scrub.done)
     })();
     if let Err(fault) = outcome.map(drop) {

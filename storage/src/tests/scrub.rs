@@ -6,10 +6,10 @@ use alloy_primitives::{B256, Bytes, U256, keccak256};
 use engine::{
     genesis::GenesisAccount,
     ports::{Store, StoreError},
-    types::{Epoch, EpochStart, Signature, SignedHeader},
+    types::Epoch,
 };
 
-use super::kit::{FaultyDisk, World, address, chain_with, config, open_on};
+use super::kit::{FaultyDisk, World, address, begin_epoch, chain_with, config, open_on};
 use crate::{
     Database,
     kv::{Env, Table},
@@ -150,14 +150,8 @@ fn every_changed_row_of_the_chain_is_told_and_never_served() {
     let mut world = World::new(51);
     let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
     world.commit(&store, 300).unwrap();
+    let start = begin_epoch(&store, 1).unwrap();
     let base = &world.blocks[300].block.consensus;
-    let start = EpochStart {
-        set: world.chain.validator_set().unwrap().in_epoch(Epoch(1)),
-        base: base.id(),
-        handover: engine::testing::finality(base).certificate,
-        tail: vec![SignedHeader { header: base.clone(), signature: Signature::default() }],
-    };
-    store.begin_epoch(&start).unwrap();
     store.close().unwrap();
     let height = 7u64.to_be_bytes();
     let (hash, id) = (world.blocks[7].hash(), world.blocks[7].block.consensus.id());
@@ -221,5 +215,48 @@ fn every_row_of_a_block_that_is_gone_is_missed() {
             txn.put(table, key, &whole).unwrap();
             txn.commit().unwrap();
         }
+    }
+}
+
+/// Takes the last `count` rows off every leaf page of a closed environment that holds `row`, as a bit of its header can:
+/// the table goes on to say that it has them. Gives how many pages there were.
+fn hide_rows(file: &std::path::Path, row: &[u8], count: u16) -> usize {
+    const PAGE: usize = 4_096;
+    const LEAF: u16 = 2;
+    let mut bytes = std::fs::read(file).unwrap();
+    let mut hidden = 0;
+    for (number, page) in bytes.chunks_exact_mut(PAGE).enumerate() {
+        // Transaction u64, key size u16, flags u16, end of the list of rows u16, begin of the rows u16, number u32.
+        let u16_at = |page: &[u8], at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
+        let is_own = page[16..20] == u32::try_from(number).unwrap().to_le_bytes() && u16_at(page, 10) == LEAF;
+        if is_own && page.windows(row.len()).any(|part| part == row) {
+            let end = u16_at(page, 12) - 2 * count;
+            page[12..14].copy_from_slice(&end.to_le_bytes());
+            hidden += 1;
+        }
+    }
+    std::fs::write(file, bytes).unwrap();
+    hidden
+}
+
+#[test]
+fn rows_of_epochs_that_a_damaged_page_hides_are_missed() {
+    for count in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let mut world = World::new(53);
+        let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+        world.commit(&store, 4).unwrap();
+        let start = begin_epoch(&store, 1).unwrap();
+        store.close().unwrap();
+        let (tail, row) = (start.tail[0].header.id(), alloy_rlp::encode(&start.tail[0]));
+        assert!(hide_rows(&dir.path().join("chain/mdbx.dat"), &row, count) > 0);
+        let store = open_on(&disk, config(dir.path()), &world.chain).unwrap();
+        assert_eq!(store.tail_header(tail).unwrap(), None, "the row is hidden");
+        assert_eq!(store.epoch(Epoch(1)).unwrap(), (count == 1).then_some(start));
+        let findings = found(&store);
+        assert!(findings.iter().all(|(of, _)| *of == "epoch") && !findings.is_empty(), "{findings:?}");
+        look(&store.inner, B256::ZERO);
+        assert!(matches!(store.commit(&[]).unwrap_err(), StoreError::Corrupt(_)));
     }
 }
