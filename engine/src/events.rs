@@ -1,10 +1,11 @@
-//! What the node tells those who asked: one announcement per committed block and admitted transaction.
+//! What the node tells those who asked: what becomes of transactions, and of the blocks that include them.
 //!
 //! Listeners run on the engine's own threads and must return at once; a listener that has much to do
 //! puts the event into a ring of its own, where a slow reader loses the oldest and is told so.
 
 use std::{fmt, sync::Arc};
 
+use alloy_primitives::B256;
 use parking_lot::RwLock;
 
 use crate::types::{CommittedBlock, PooledTransaction};
@@ -16,6 +17,42 @@ pub enum Event {
     Committed(Arc<CommittedBlock>),
     /// A transaction entered the pool.
     Admitted(PooledTransaction),
+    /// The transaction of this hash left the pool, and no block included it.
+    Dropped(B256, DropReason),
+}
+
+/// Why a transaction left the pool without being included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DropReason {
+    /// Another one of its sender and nonce pays more.
+    #[error("replaced by {0}")]
+    Replaced(B256),
+    /// Another one of its sender and nonce was included.
+    #[error("its nonce was used")]
+    NonceUsed,
+    /// Others pay more, or its sender has more waiting than it may.
+    #[error("the pool is full of others that pay more")]
+    Evicted,
+    /// It waited for longer than the pool keeps one.
+    #[error("it waited for too long")]
+    Expired,
+    /// It takes longer than a block may, or follows one of its sender that does.
+    #[error("it takes longer than a block may")]
+    TooSlow,
+}
+
+impl DropReason {
+    /// A fixed word for metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Replaced(_) => "replaced",
+            Self::NonceUsed => "nonce_used",
+            Self::Evicted => "evicted",
+            Self::Expired => "expired",
+            Self::TooSlow => "too_slow",
+        }
+    }
 }
 
 type Listener = Box<dyn Fn(&Event) + Send + Sync>;
