@@ -185,20 +185,24 @@ impl AccountRow {
         out
     }
 
+    /// Reads the one form that an account has: what is as usual has no field.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
         let flags = fields.bytes(1)?[0];
         let has = |bit: u8| flags & bit != 0;
-        let nonce = if has(1) { fields.u64()? } else { 0 };
+        let nonce = if has(1) { fields.u64().filter(|nonce| *nonce != 0)? } else { 0 };
         let balance = if has(2) {
             let length = usize::from(fields.bytes(1)?[0]);
-            U256::try_from_be_slice(fields.bytes(length)?)?
+            U256::try_from_be_slice(fields.bytes(length).filter(|bytes| bytes.first() > Some(&0))?)?
         } else {
             U256::ZERO
         };
-        let code_hash = if has(4) { fields.hash()? } else { KECCAK256_EMPTY };
-        let (storage_id, storage_root) =
-            if has(8) { (fields.u64()?, fields.hash()?) } else { (0, alloy_trie::EMPTY_ROOT_HASH) };
+        let code_hash = if has(4) { fields.hash().filter(|hash| *hash != KECCAK256_EMPTY)? } else { KECCAK256_EMPTY };
+        let (storage_id, storage_root) = if has(8) {
+            (fields.u64().filter(|id| *id != 0)?, fields.hash()?)
+        } else {
+            (0, alloy_trie::EMPTY_ROOT_HASH)
+        };
         (fields.0.is_empty() && flags < 16).then_some(Self {
             account: Account { nonce, balance, code_hash },
             storage_id,
@@ -311,6 +315,12 @@ mod tests {
         let contract = Account { nonce: 1, balance: U256::ZERO, code_hash: B256::repeat_byte(0xcc) };
         let row = AccountRow { account: contract, storage_id: 7, storage_root: B256::repeat_byte(0xdd) };
         check(row, &format!("0d0000000000000001{}0000000000000007{}", "cc".repeat(32), "dd".repeat(32)));
+        // Each says in a field what it would say without: nonce 0, balance 0 or with a zero in front, no code, no id.
+        let no_code = format!("04{KECCAK256_EMPTY:x}");
+        let no_storage = format!("08{}{}", "00".repeat(8), "dd".repeat(32));
+        for hex in ["010000000000000000", "0200", "0203001234", &no_code, &no_storage, "10"] {
+            assert_eq!(AccountRow::decode(&alloy_primitives::hex::decode(hex).unwrap()), None, "{hex}");
+        }
     }
 
     #[test]
