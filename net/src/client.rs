@@ -1,187 +1,464 @@
-//! A small JSON-RPC client over HTTP: what `sluice load` and tests ask a node with.
+//! The other end of [`ingress`](crate::ingress): submits transactions over QUIC and hears what becomes of them.
 //!
-//! Connections are kept and shared by all clones. One call or one batch is one HTTP request.
+//! ```no_run
+//! # async fn quote(raw: alloy_primitives::Bytes) -> Result<(), Box<dyn std::error::Error>> {
+//! use net::{NodeKey, client::{Client, ClientConfig}};
+//!
+//! let client = Client::connect(ClientConfig::new("127.0.0.1:8547", NodeKey::from_seed(&[7; 32])?)).await?;
+//! let mut submission = client.submit(raw).await?;
+//! submission.admitted().await?;
+//! let included = submission.included().await?;
+//! println!("block {}, gas {}", included.height, included.gas_used);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Submissions are pipelined: [`Client::submit`] waits only where the node holds the client back. A connection that is
+//! lost is made anew; what became of transactions meanwhile is asked for by hash, and those that the node does not know
+//! are submitted again, which is harmless, since their nonces are used once.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, value::RawValue};
+use alloy_primitives::{
+    B256, Bytes, bytes, keccak256,
+    map::{B256Map, Entry},
+};
+use engine::limits::TRANSACTION_BYTES_MAX;
+use parking_lot::Mutex;
+use quinn::{Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
 
-/// Longest wait for an answer; above that of `eth_sendRawTransactionSync`.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
+use crate::{
+    identity::NodeKey,
+    ingress::{
+        tls,
+        wire::{self, Cutter, EVENT_BYTES_MAX, Event, Included, QUESTION_HASHES_MAX, Reason, WireError},
+    },
+    transport::record::NodeId,
+};
 
-/// Why a call gave no result.
+/// Submissions that wait to be written.
+const QUEUE_MAX: usize = 1_024;
+
+/// Bytes that are read at a time.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Events of one submission that nobody has taken yet; there are no more stages.
+const STAGES_MAX: usize = 4;
+
+/// How long a connection may take to be made, its first event included.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The wait after a connection was lost, and the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// A connection that is silent for this long is gone, and how often something is sent.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Receive window of the connection: some hundred thousand events.
+const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Why a client does not serve.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The node answered with an error.
-    #[error("{message} (code {code})")]
-    Call {
-        /// JSON-RPC error code.
-        code: i64,
-        /// What the node said.
-        message: String,
-        /// What it attached.
-        data: Option<Value>,
-    },
-    /// The node was not reached, or hung up.
-    #[error("{0}")]
-    Transport(String),
-    /// The node answered with an HTTP status that carries no JSON-RPC.
-    #[error("HTTP status {0}")]
-    Status(u16),
-    /// The answer is not what was asked for.
-    #[error("unexpected answer: {0}")]
-    Answer(String),
+    /// The address has no meaning here.
+    #[error("{0} has no address")]
+    Address(String),
+    /// The node is not reached.
+    #[error("the node is not reached: {0}")]
+    Connect(String),
+    /// It answers what no node answers.
+    #[error("the node sent {0}")]
+    Wire(#[from] WireError),
+    /// A transaction of no bytes, or of more than a node takes.
+    #[error("a transaction of {0} bytes, where 1 to {TRANSACTION_BYTES_MAX} are allowed")]
+    Length(usize),
+    /// The same transaction is under way already.
+    #[error("transaction {0} is under way already")]
+    UnderWay(B256),
+    /// The node refused the transaction.
+    #[error("refused: {text} (code {code})", text = .0.text, code = .0.code)]
+    Refused(Reason),
+    /// The node dropped the transaction.
+    #[error("dropped: {text} (code {code})", text = .0.text, code = .0.code)]
+    Dropped(Reason),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
 }
 
-impl ClientError {
-    /// The JSON-RPC error code, if the node answered with one.
+/// What a client is told once.
+pub struct ClientConfig {
+    /// `host:port` of the node.
+    pub node: String,
+    /// The client's own key, which the node knows it by.
+    pub key: NodeKey,
+    /// The key of the node, if no other is to be talked to.
+    pub expected: Option<NodeId>,
+    /// Hears every event about this client's transactions, on the task that reads them; must return at once.
+    pub listener: Option<Listener>,
+}
+
+/// See [`ClientConfig::listener`].
+pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
+
+impl ClientConfig {
+    /// A client of any node at this address.
     #[must_use]
-    pub const fn code(&self) -> Option<i64> {
-        match self {
-            Self::Call { code, .. } => Some(*code),
-            Self::Transport(_) | Self::Status(_) | Self::Answer(_) => None,
-        }
+    pub fn new(node: &str, key: NodeKey) -> Self {
+        Self { node: node.to_owned(), key, expected: None, listener: None }
     }
 }
 
-/// A client of one node; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct RpcClient {
-    http: reqwest::Client,
-    url: Arc<str>,
-    next_id: Arc<AtomicU64>,
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
-#[derive(Serialize)]
-struct Request<'a, P> {
-    jsonrpc: &'static str,
-    id: u64,
-    method: &'a str,
-    params: P,
+/// What a node said when it was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Chain id.
+    pub chain_id: u64,
+    /// Height of its newest durable block then.
+    pub height: u64,
+    /// Transactions that may be on their way into its pool.
+    pub window: u32,
+    /// Transactions that may wait to be included.
+    pub outstanding: u32,
 }
 
-#[derive(Deserialize)]
-struct Response {
-    #[serde(default)]
-    id: Option<u64>,
-    #[serde(default)]
-    result: Option<Box<RawValue>>,
-    #[serde(default)]
-    error: Option<ErrorObject>,
+/// A transaction that has not ended.
+struct Waiting {
+    raw: Bytes,
+    stages: Option<mpsc::Sender<Event>>,
+    _room: OwnedSemaphorePermit,
 }
 
-#[derive(Deserialize)]
-struct ErrorObject {
-    code: i64,
-    message: String,
-    #[serde(default)]
-    data: Option<Value>,
+struct Inner {
+    node: String,
+    endpoint: Endpoint,
+    welcome: Welcome,
+    queue: mpsc::Sender<Bytes>,
+    waiting: Mutex<B256Map<Waiting>>,
+    room: Arc<Semaphore>,
+    listener: Option<Listener>,
 }
 
-impl RpcClient {
-    /// A client for the node at `url`, such as `http://127.0.0.1:8545`; connects when it is used.
+/// A client of one node; cheap to clone. It is closed when its last clone is dropped.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("node", &self.0.node).field("welcome", &self.0.welcome).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.endpoint.close(VarInt::from_u32(0), b"the client is done");
+    }
+}
+
+/// One connection with its two streams.
+struct Met {
+    connection: Connection,
+    events: Events,
+    submissions: SendStream,
+    welcome: Welcome,
+}
+
+impl Client {
+    /// Connects to a node, on the calling runtime.
     ///
     /// # Errors
-    /// The URL is none, or the system lets no client be made.
-    pub fn new(url: &str) -> Result<Self, ClientError> {
-        let parsed = reqwest::Url::parse(url).map_err(|error| ClientError::Transport(format!("{url}: {error}")))?;
-        let http = reqwest::Client::builder()
-            .tcp_nodelay(true)
-            .pool_idle_timeout(Duration::from_secs(60))
-            .timeout(ANSWER_TIME_MAX)
-            .no_proxy()
-            .build()
-            .map_err(transport)?;
-        Ok(Self { http, url: parsed.as_str().into(), next_id: Arc::new(AtomicU64::new(1)) })
+    /// [`ClientError::Address`], [`ClientError::Connect`] and [`ClientError::Wire`].
+    pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
+        let ClientConfig { node, key, expected, listener } = config;
+        let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
+        let crypto = tls::client(&key, expected).map_err(|error| failed(&error))?;
+        let mut transport = TransportConfig::default();
+        transport.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
+        transport.keep_alive_interval(Some(KEEP_ALIVE));
+        transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
+        transport.max_concurrent_uni_streams(VarInt::from_u32(1));
+        transport.receive_window(VarInt::from_u32(WINDOW_BYTES));
+        transport.stream_receive_window(VarInt::from_u32(WINDOW_BYTES));
+        let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
+        quic.transport_config(Arc::new(transport));
+        let address = resolve(&node).await?;
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 8], 0).into() };
+        let mut endpoint = Endpoint::client(any).map_err(|error| failed(&error))?;
+        endpoint.set_default_client_config(quic);
+        let met = meet(&endpoint, &node).await?;
+        let welcome = met.welcome;
+        let (queue, queued) = mpsc::channel(QUEUE_MAX);
+        let room = Arc::new(Semaphore::new(usize::try_from(welcome.outstanding).unwrap_or(Semaphore::MAX_PERMITS)));
+        let inner = Arc::new(Inner { node, endpoint, welcome, queue, waiting: Mutex::default(), room, listener });
+        tokio::spawn(serve(Arc::downgrade(&inner), met, queued));
+        Ok(Self(inner))
     }
 
-    /// Calls one method. `params` is what becomes the array: a tuple, a slice, a list of values.
+    /// What the node said when it was met first.
+    #[must_use]
+    pub fn welcome(&self) -> Welcome {
+        self.0.welcome
+    }
+
+    /// Submits a transaction in its EIP-2718 encoding; waits while as many wait to be included as may.
     ///
     /// # Errors
-    /// [`ClientError`].
-    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, ClientError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let body = self.post(&Request { jsonrpc: "2.0", id, method, params }).await?;
-        let response: Response =
-            serde_json::from_slice(&body).map_err(|error| ClientError::Answer(error.to_string()))?;
-        serde_json::from_str(result(response)?.get()).map_err(|error| ClientError::Answer(error.to_string()))
+    /// [`ClientError::Length`], [`ClientError::UnderWay`] and [`ClientError::Closed`].
+    pub async fn submit(&self, raw: Bytes) -> Result<Submission, ClientError> {
+        let (stages, heard) = mpsc::channel(STAGES_MAX);
+        let hash = self.send_with(raw, Some(stages)).await?;
+        Ok(Submission { hash, heard, _client: self.clone() })
     }
 
-    /// Calls several methods in one request; results are in the order of the calls.
-    pub async fn batch(&self, calls: Vec<(&str, Value)>) -> Vec<Result<Value, ClientError>> {
-        let count = u64::try_from(calls.len()).unwrap_or(u64::MAX);
-        let first = self.next_id.fetch_add(count, Ordering::Relaxed);
-        let ids = first..first.saturating_add(count);
-        let requests: Vec<_> = ids
-            .clone()
-            .zip(calls)
-            .map(|(id, (method, params))| Request { jsonrpc: "2.0", id, method, params })
-            .collect();
-        if requests.is_empty() {
-            return Vec::new();
-        }
-        match self.batch_answers(&requests).await {
-            Ok(mut answers) => ids
-                .map(|id| {
-                    answers.remove(&id).unwrap_or_else(|| Err(ClientError::Answer("no answer to a call".to_owned())))
-                })
-                .collect(),
-            Err(error) => ids.map(|_| Err(error.clone())).collect(),
-        }
+    /// The same for who has a [`ClientConfig::listener`]; gives the transaction's hash.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn send(&self, raw: Bytes) -> Result<B256, ClientError> {
+        self.send_with(raw, None).await
     }
 
-    async fn batch_answers(
-        &self,
-        requests: &[Request<'_, Value>],
-    ) -> Result<HashMap<u64, Result<Value, ClientError>>, ClientError> {
-        let body = self.post(requests).await?;
-        let wrong = |error: serde_json::Error| ClientError::Answer(error.to_string());
-        // A batch that is refused as a whole is answered by one error.
-        if body.trim_ascii_start().first() == Some(&b'{') {
-            let refused = result(serde_json::from_slice(&body).map_err(wrong)?);
-            return Err(refused.err().unwrap_or_else(|| ClientError::Answer("one result to many calls".to_owned())));
+    async fn send_with(&self, raw: Bytes, stages: Option<mpsc::Sender<Event>>) -> Result<B256, ClientError> {
+        if !(1..=TRANSACTION_BYTES_MAX).contains(&raw.len()) {
+            return Err(ClientError::Length(raw.len()));
         }
-        let responses: Vec<Response> = serde_json::from_slice(&body).map_err(wrong)?;
-        let answer = |response| serde_json::from_str(result(response)?.get()).map_err(wrong);
-        Ok(responses.into_iter().filter_map(|response| Some((response.id?, answer(response)))).collect())
-    }
-
-    async fn post(&self, body: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|error| ClientError::Answer(error.to_string()))?;
-        let request = self.http.post(&*self.url).header("content-type", "application/json").body(body);
-        let response = request.send().await.map_err(transport)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(transport)?;
-        // An error of JSON-RPC may come with any status; without one the status is all there is.
-        if !status.is_success() && bytes.first() != Some(&b'{') {
-            return Err(ClientError::Status(status.as_u16()));
-        }
-        Ok(bytes.into())
+        let room = self.0.room.clone().acquire_owned().await.map_err(|_| ClientError::Closed)?;
+        let hash = keccak256(&raw);
+        match self.0.waiting.lock().entry(hash) {
+            Entry::Occupied(_) => return Err(ClientError::UnderWay(hash)),
+            Entry::Vacant(place) => place.insert(Waiting { raw: raw.clone(), stages, _room: room }),
+        };
+        self.0.queue.send(raw).await.map_err(|_| ClientError::Closed)?;
+        Ok(hash)
     }
 }
 
-fn result(response: Response) -> Result<Box<RawValue>, ClientError> {
-    match (response.error, response.result) {
-        (Some(ErrorObject { code, message, data }), _) => Err(ClientError::Call { code, message, data }),
-        (None, Some(result)) => Ok(result),
-        // serde reads a result of null as none.
-        (None, None) => Ok(RawValue::NULL.to_owned()),
+/// A transaction under way.
+#[derive(Debug)]
+pub struct Submission {
+    /// Its hash.
+    pub hash: B256,
+    heard: mpsc::Receiver<Event>,
+    _client: Client,
+}
+
+impl Submission {
+    /// The next event about it; `None` behind the last, or if the client is closed.
+    pub async fn stage(&mut self) -> Option<Event> {
+        self.heard.recv().await
+    }
+
+    /// Waits until it is in the pool, or included at once.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::Dropped`] and [`ClientError::Closed`].
+    pub async fn admitted(&mut self) -> Result<(), ClientError> {
+        self.stage().await.map_or(Err(ClientError::Closed), |event| judged(event).map(drop))
+    }
+
+    /// Waits until it is included in a final block.
+    ///
+    /// # Errors
+    /// As [`Self::admitted`].
+    pub async fn included(&mut self) -> Result<Included, ClientError> {
+        while let Some(event) = self.stage().await {
+            if let Some(included) = judged(event)? {
+                return Ok(included);
+            }
+        }
+        Err(ClientError::Closed)
     }
 }
 
-fn transport(error: reqwest::Error) -> ClientError {
-    // The outer words say only that sending failed; the innermost say why.
-    let mut source: &dyn std::error::Error = &error;
-    while let Some(inner) = source.source() {
-        source = inner;
+fn judged(event: Event) -> Result<Option<Included>, ClientError> {
+    match event {
+        Event::Final(_, included) => Ok(Some(included)),
+        Event::Refused(_, reason) => Err(ClientError::Refused(reason)),
+        Event::Dropped(_, reason) => Err(ClientError::Dropped(reason)),
+        Event::Admitted(_) | Event::Welcome { .. } | Event::Unknown(_) => Ok(None),
     }
-    ClientError::Transport(source.to_string())
+}
+
+async fn resolve(node: &str) -> Result<SocketAddr, ClientError> {
+    let found = tokio::net::lookup_host(node).await.ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| ClientError::Address(node.to_owned()))
+}
+
+async fn meet(endpoint: &Endpoint, node: &str) -> Result<Met, ClientError> {
+    let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
+    let met = async {
+        let connecting = endpoint.connect(resolve(node).await?, tls::NAME).map_err(|error| failed(&error))?;
+        let connection = connecting.await.map_err(|error| failed(&error))?;
+        let events = connection.accept_uni().await.map_err(|error| failed(&error))?;
+        let mut events = Events { stream: events, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() };
+        let Some(Event::Welcome { chain_id, height, window, outstanding, .. }) = events.next().await? else {
+            return Err(failed(&"it does not say who it is"));
+        };
+        let submissions = connection.open_uni().await.map_err(|error| failed(&error))?;
+        Ok(Met { connection, events, submissions, welcome: Welcome { chain_id, height, window, outstanding } })
+    };
+    timeout(CONNECT_TIME_MAX, met).await.map_err(|_| failed(&"it does not answer in time"))?
+}
+
+/// Events as they arrive.
+struct Events {
+    stream: RecvStream,
+    cutter: Cutter,
+    arrived: bytes::Bytes,
+}
+
+impl Events {
+    /// The next one that is known here; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            let mut rest = &self.arrived[..];
+            let piece = self.cutter.next(&mut rest).map_err(WireError::Event)?;
+            let taken = self.arrived.len().saturating_sub(rest.len());
+            let _ = self.arrived.split_to(taken);
+            match piece {
+                Some(piece) => {
+                    if let Some(event) = Event::decode(&piece)? {
+                        return Ok(Some(event));
+                    }
+                }
+                None => match self.stream.read_chunk(READ_BYTES_MAX, true).await {
+                    Ok(Some(chunk)) => self.arrived = chunk.bytes,
+                    Ok(None) => return Ok(None),
+                    Err(error) => return Err(ClientError::Connect(error.to_string())),
+                },
+            }
+        }
+    }
+}
+
+/// Keeps a connection as long as there is a client.
+async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>) {
+    let mut next = Some(met);
+    let mut wait = RETRY_FIRST;
+    loop {
+        if let Some(met) = next.take() {
+            wait = RETRY_FIRST;
+            let connection = met.connection.clone();
+            tokio::select! {
+                () = hear(&client, met.events) => {}
+                () = write(met.submissions, &mut queued) => {}
+                () = catch_up(&client, &connection) => {}
+            }
+            connection.close(VarInt::from_u32(0), b"");
+        }
+        let Some(inner) = client.upgrade() else { return };
+        let (endpoint, node) = (inner.endpoint.clone(), inner.node.clone());
+        drop(inner);
+        match meet(&endpoint, &node).await {
+            Ok(met) => next = Some(met),
+            Err(error) => {
+                tracing::debug!(node, %error, "a connection is lost");
+                sleep(wait).await;
+                wait = wait.saturating_mul(2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+/// Hears events until the connection ends.
+async fn hear(client: &Weak<Inner>, mut events: Events) {
+    while let Ok(Some(event)) = events.next().await {
+        let Some(inner) = client.upgrade() else { return };
+        inner.take(event);
+    }
+}
+
+/// Writes what is submitted, as much at once as there is, until the connection ends or the client does.
+async fn write(mut stream: SendStream, queued: &mut mpsc::Receiver<Bytes>) {
+    let (mut batch, mut bytes) = (Vec::new(), Vec::new());
+    while queued.recv_many(&mut batch, QUEUE_MAX).await > 0 {
+        batch.drain(..).for_each(|raw| wire::put(&mut bytes, &raw));
+        if stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+        bytes.clear();
+    }
+}
+
+/// Asks what became of what was submitted over an earlier connection, then waits for the end of this one.
+async fn catch_up(client: &Weak<Inner>, connection: &Connection) {
+    let hashes: Vec<B256> =
+        client.upgrade().map(|inner| inner.waiting.lock().keys().copied().collect()).unwrap_or_default();
+    for some in hashes.chunks(QUESTION_HASHES_MAX) {
+        match ask(connection, some).await {
+            Ok(events) => {
+                for event in events {
+                    let Some(inner) = client.upgrade() else { return };
+                    let Event::Unknown(hash) = event else {
+                        inner.take(event);
+                        continue;
+                    };
+                    let raw = inner.waiting.lock().get(&hash).map(|waiting| waiting.raw.clone());
+                    let queue = inner.queue.clone();
+                    drop(inner);
+                    if let Some(raw) = raw
+                        && queue.send(raw).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+            Err(error) => return tracing::debug!(%error, "a question is not answered"),
+        }
+    }
+    let _: ConnectionError = connection.closed().await;
+}
+
+async fn ask(connection: &Connection, hashes: &[B256]) -> Result<Vec<Event>, ClientError> {
+    let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
+    let (mut question, stream) = connection.open_bi().await.map_err(|error| failed(&error))?;
+    question.write_all(&wire::question(hashes)).await.map_err(|error| failed(&error))?;
+    question.finish().map_err(|error| failed(&error))?;
+    let mut answers = Events { stream, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() };
+    let mut events = Vec::with_capacity(hashes.len());
+    while events.len() < hashes.len()
+        && let Some(event) = answers.next().await?
+    {
+        events.push(event);
+    }
+    Ok(events)
+}
+
+impl Inner {
+    /// Takes what the node says of a transaction; what nobody waits for is nobody's business.
+    fn take(&self, event: Event) {
+        let Some(hash) = event.hash() else { return };
+        let mut waiting = self.waiting.lock();
+        let stages = match waiting.get(&hash) {
+            Some(found) => found.stages.clone(),
+            None => return,
+        };
+        if event.is_end() {
+            waiting.remove(&hash);
+        }
+        drop(waiting);
+        if let Some(listener) = &self.listener {
+            listener(&event);
+        }
+        if let Some(stages) = stages {
+            // Who does not take them has as many as there are.
+            let _ = stages.try_send(event);
+        }
+    }
 }

@@ -18,10 +18,13 @@
 //! | `testing` | a peer that keeps no rule, for tests |
 
 pub mod client;
+mod doorkeeper;
 pub mod identity;
+pub mod ingress;
 pub mod metrics;
 pub mod ports;
 pub mod rpc;
+pub mod rpc_client;
 pub mod solitary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -24,6 +24,11 @@ pub const PEER_REFUSED: &str = "net_peer_refused_total";
 /// Letters, shares, requests and transactions that found no room, by `lane`.
 pub const PEER_DROPPED: &str = "net_peer_dropped_total";
 
+/// Connected clients over QUIC.
+pub const CLIENT_CONNECTION: &str = "net_client_connection_level";
+/// Connections of clients that were not taken, by `reason`.
+pub const CLIENT_REFUSED: &str = "net_client_refused_total";
+
 /// Access lists of this node's own blocks that went whole, beside their headers.
 pub static LIST_SENT_WHOLE: Counter = Counter::new("net_list_sent_whole_total");
 /// Access lists of this node's own blocks that were to be cut into shares.
@@ -53,5 +58,7 @@ pub fn describe() {
     describe_counter!(PEER_BANNED, "Peers that were cut off for what they sent");
     describe_counter!(PEER_REFUSED, "Connections that were not taken, by reason");
     describe_counter!(PEER_DROPPED, "Letters, shares, requests and transactions that found no room, by lane");
+    describe_gauge!(CLIENT_CONNECTION, "Connected clients over QUIC");
+    describe_counter!(CLIENT_REFUSED, "Connections of clients that were not taken, by reason");
     describe_gauge!(RPC_LANE_DEPTH, "Calls waiting for a thread, by lane");
 }

@@ -32,7 +32,7 @@ mod quota;
 pub mod record;
 mod relay;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::VecDeque,

@@ -26,7 +26,7 @@ use engine::{
     types::{Certificate, ConsensusHeader, Domain, Epoch, Height, PublicKey, Validator, ValidatorSet},
 };
 use eyre::{WrapErr, bail, ensure, eyre};
-use net::client::RpcClient;
+use net::rpc_client::RpcClient;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! A node dials every validator and every configured node until it is connected, and a few of those that records tell
-//! of. Others are let in as long as there are places. Before an address is proven it gets at most three times the bytes
-//! that it sent (RFC 9000, section 8); as soon as handshakes pile up it must prove itself before anything is computed.
+//! of. Others are let in as long as there are places.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,19 +19,14 @@ use std::{
 
 use alloy_primitives::Bytes;
 use engine::{genesis::ChainSpec, limits, types::PublicKey};
-use parking_lot::Mutex;
 use quinn::{
-    ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig,
+    ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
     TransportConfig as QuicConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use rustls::pki_types::CertificateDer;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     PeerAddress, Shared,
@@ -40,10 +34,13 @@ use super::{
     handshake,
     lanes::Lanes,
     link::{self, Close},
-    peers::{NetworkGroup, Peer},
+    peers::Peer,
     record::{NodeId, NodeRecord},
 };
-use crate::metrics;
+use crate::{
+    doorkeeper::{Doorkeeper, NetworkGroup},
+    metrics,
+};
 
 /// How long a handshake, records included, may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -54,12 +51,6 @@ const DIAL_TIME_MAX: Duration = Duration::from_millis(1_500);
 
 /// The time there and back that a new connection reckons with: what is lost is first sent again after three of them.
 const ROUND_TRIP_FIRST: Duration = Duration::from_millis(80);
-
-/// Handshakes in progress from which on an address must be proven before anything is computed for it.
-const HANDSHAKES_UNPROVEN_MAX: usize = 16;
-
-/// Handshakes of configured addresses, which have places of their own.
-const HANDSHAKES_RESERVED_MAX: usize = 64;
 
 /// A connection that is silent for this long is gone. After a cut a new one stands sooner than an old one, whose last
 /// try may be as far away as the cut was long, finds that it is over.
@@ -315,75 +306,12 @@ fn quic_config() -> QuicConfig {
     config
 }
 
-/// Places for handshakes, by network.
-#[derive(Debug)]
-struct Doorkeeper {
-    reserved: Arc<Semaphore>,
-    others: Arc<Semaphore>,
-    by_network: Mutex<BTreeMap<NetworkGroup, usize>>,
-}
-
-/// A place for one handshake; free again when it is dropped.
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    keeper: Arc<Doorkeeper>,
-    group: Option<NetworkGroup>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some(group) = self.group else { return };
-        let mut by_network = self.keeper.by_network.lock();
-        if let Some(count) = by_network.get_mut(&group) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                by_network.remove(&group);
-            }
-        }
-    }
-}
-
-impl Doorkeeper {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            reserved: Arc::new(Semaphore::new(HANDSHAKES_RESERVED_MAX)),
-            others: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
-            by_network: Mutex::default(),
-        })
-    }
-
-    /// Whether so many handshakes are in progress that an address must be proven. Those that name the address of a node
-    /// with a place of its own are counted apart; anybody can name it.
-    fn is_busy(&self, is_reserved: bool) -> bool {
-        let (max, places) = if is_reserved {
-            (HANDSHAKES_RESERVED_MAX, &self.reserved)
-        } else {
-            (limits::HANDSHAKES_MAX, &self.others)
-        };
-        max.saturating_sub(places.available_permits()) >= HANDSHAKES_UNPROVEN_MAX
-    }
-
-    fn place(self: &Arc<Self>, address: IpAddr, is_reserved: bool) -> Option<Place> {
-        if is_reserved && let Ok(permit) = self.reserved.clone().try_acquire_owned() {
-            return Some(Place { _permit: permit, keeper: self.clone(), group: None });
-        }
-        let permit = self.others.clone().try_acquire_owned().ok()?;
-        let group = NetworkGroup::of(address);
-        let mut by_network = self.by_network.lock();
-        let count = by_network.entry(group).or_default();
-        if *count >= limits::HANDSHAKES_PER_NETWORK_MAX {
-            return None;
-        }
-        *count = count.saturating_add(1);
-        Some(Place { _permit: permit, keeper: self.clone(), group: Some(group) })
-    }
-}
-
 /// Lets peers in until the endpoint is closed.
 pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     let keeper = Doorkeeper::new();
     while let Some(incoming) = endpoint.accept().await {
-        if let Some((connecting, place)) = let_in(incoming, &keeper, &shared) {
+        let is_reserved = shared.book.lock().is_reserved_address(incoming.remote_address().ip());
+        if let Some((connecting, place)) = keeper.begin(incoming, is_reserved, metrics::PEER_REFUSED) {
             let shared = shared.clone();
             tokio::spawn(async move {
                 let met = timeout(HANDSHAKE_TIME_MAX, meet(connecting, None, &shared)).await;
@@ -392,22 +320,6 @@ pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             });
         }
     }
-}
-
-fn let_in(incoming: Incoming, keeper: &Arc<Doorkeeper>, shared: &Shared) -> Option<(Connecting, Place)> {
-    let address = incoming.remote_address().ip();
-    let is_reserved = shared.book.lock().is_reserved_address(address);
-    if !incoming.remote_address_validated() && keeper.is_busy(is_reserved) {
-        // Costs a packet no larger than the one that came; one that cannot be asked for it is dropped.
-        let _ = incoming.retry();
-        return None;
-    }
-    let Some(place) = keeper.place(address, is_reserved) else {
-        ::metrics::counter!(metrics::PEER_REFUSED, "reason" => "handshakes").increment(1);
-        incoming.ignore();
-        return None;
-    };
-    incoming.accept().ok().map(|connecting| (connecting, place))
 }
 
 /// Dials whoever should be connected and is not, until the endpoint is closed.

@@ -19,7 +19,7 @@ use rustls::{
         AlwaysResolvesServerRawPublicKeys,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
     version::TLS13,
 };
 
@@ -44,18 +44,26 @@ pub(crate) fn node_id(encoded: &[u8]) -> Option<NodeId> {
     NodeId::try_from(encoded.strip_prefix(&PUBLIC_PREFIX)?).ok()
 }
 
+/// What signs handshakes with this key.
+///
+/// # Errors
+/// A key that TLS does not take.
+pub(crate) fn signing_key(key: &NodeKey) -> Result<Arc<dyn SigningKey>, Error> {
+    let mut secret = SECRET_PREFIX.to_vec();
+    secret.extend_from_slice(key.seed());
+    let signing = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(secret.as_slice()));
+    zeroize::Zeroize::zeroize(&mut secret);
+    signing
+}
+
 /// Both sides of the handshake for this key.
 ///
 /// # Errors
 /// A key that TLS does not take.
 pub(crate) fn configs(key: &NodeKey) -> Result<(QuicServerConfig, QuicClientConfig), Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut secret = SECRET_PREFIX.to_vec();
-    secret.extend_from_slice(key.seed());
-    let signing = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(secret.as_slice()));
-    zeroize::Zeroize::zeroize(&mut secret);
     let public = CertificateDer::from([&PUBLIC_PREFIX[..], &key.public_key()].concat());
-    let certified = Arc::new(CertifiedKey::new(vec![public], signing?));
+    let certified = Arc::new(CertifiedKey::new(vec![public], signing_key(key)?));
     let verifier = Arc::new(RawKeys { algorithms: provider.signature_verification_algorithms });
 
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13])?;

@@ -17,6 +17,7 @@ use std::{
 use engine::{limits, types::PublicKey};
 
 use super::{lanes::Lanes, record::NodeId};
+use crate::doorkeeper::NetworkGroup;
 
 /// A peer is refused when its faults weigh this much.
 pub(crate) const SCORE_MAX: f64 = 100.0;
@@ -32,25 +33,6 @@ const BAN_MAX: Duration = Duration::from_secs(3_600);
 
 /// After this time without a new fault an identity starts afresh.
 const BAN_MEMORY: Duration = Duration::from_secs(4 * 3_600);
-
-/// Addresses that one owner is likely to have: a /24 of IPv4, a /64 of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NetworkGroup([u8; 8]);
-
-impl NetworkGroup {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let [a, b, c, _] = address.octets();
-                Self([4, a, b, c, 0, 0, 0, 0])
-            }
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
 
 /// A connected node.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 //! sends what no honest node sends is gone.
 
 mod hostile;
-pub(super) mod kit;
+pub(crate) mod kit;
 mod lists;
 mod wire;
 

@@ -96,7 +96,7 @@ async fn by_default_nobody_is_served_and_little_is_shown() {
 
     let config = RpcConfig { txpool: false, ..open() };
     let server = serve(config, rpc_node(&node, None)).await.unwrap();
-    let client = net::client::RpcClient::new(&format!("http://{}", server.http_addr().unwrap())).unwrap();
+    let client = net::rpc_client::RpcClient::new(&format!("http://{}", server.http_addr().unwrap())).unwrap();
     for method in
         ["txpool_status", "txpool_content", "personal_sign", "eth_signTypedData_v4", "admin_peers", "debug_traceBlock"]
     {

@@ -28,8 +28,8 @@ use engine::{
 };
 use net::{
     Solitary,
-    client::{ClientError, RpcClient},
     rpc::{DevAccounts, RpcConfig, RpcNode, RpcServer, serve},
+    rpc_client::{ClientError, RpcClient},
 };
 use serde_json::{Value, json};
 use tokio::{

@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, U64, U256};
 use bench::encode::Call;
 use eyre::{WrapErr, eyre};
-use net::client::{ClientError, RpcClient};
+use net::rpc_client::{ClientError, RpcClient};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use std::{
 
 use bench::sign::SignedTransaction;
 use eyre::{WrapErr, ensure};
-use net::client::RpcClient;
+use net::rpc_client::RpcClient;
 use tokio::task::JoinSet;
 
 use super::{

@@ -10,7 +10,7 @@ use std::{
 };
 
 use alloy_primitives::{B256, hex};
-use net::client::{ClientError, RpcClient};
+use net::rpc_client::{ClientError, RpcClient};
 use serde_json::json;
 
 use super::board::Board;

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use alloy_primitives::B256;
 use eyre::{WrapErr, bail, ensure};
-use net::client::RpcClient;
+use net::rpc_client::RpcClient;
 use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::Value;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use alloy_primitives::U64;
-use net::client::{ClientError, RpcClient};
+use net::rpc_client::{ClientError, RpcClient};
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -35,22 +35,22 @@ use crate::{
 const GAS_LIMIT: u64 = 100_000_000;
 
 /// How long anything may take on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The validator's key with this number.
-pub(super) fn secret(number: u8) -> SecretKey {
+pub(crate) fn secret(number: u8) -> SecretKey {
     let mut secret = [0; 32];
     secret[31] = number + 1;
     SecretKey::from_bytes(&mut secret).expect("a small number is a key")
 }
 
 /// The node key with this number.
-pub(super) fn node_key(number: u8) -> NodeKey {
+pub(crate) fn node_key(number: u8) -> NodeKey {
     NodeKey::from_seed(&[number + 1; 32]).expect("any seed")
 }
 
 /// A transfer with this many bytes of input; the sender is whoever the signature recovers to.
-pub(super) fn transaction(index: u64, input: usize) -> (Bytes, Address) {
+pub(crate) fn transaction(index: u64, input: usize) -> (Bytes, Address) {
     let tx = TxEip1559 {
         chain_id: 9,
         gas_limit: 21_000 + 40 * u64::try_from(input).expect("small"),
@@ -67,24 +67,24 @@ pub(super) fn transaction(index: u64, input: usize) -> (Bytes, Address) {
 }
 
 /// One node: what it remembers, and the node while it runs.
-pub(super) struct Member {
-    pub(super) number: u8,
-    pub(super) store: Arc<MemoryStore>,
+pub(crate) struct Member {
+    pub(crate) number: u8,
+    pub(crate) store: Arc<MemoryStore>,
     journal: Arc<MemoryJournal>,
-    pub(super) toy: Arc<ToyExecutor>,
-    pub(super) running: Option<Running>,
+    pub(crate) toy: Arc<ToyExecutor>,
+    pub(crate) running: Option<Running>,
 }
 
-pub(super) struct Running {
-    pub(super) node: Node,
-    pub(super) transport: Arc<Transport>,
-    pub(super) address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) node: Node,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) address: SocketAddr,
 }
 
 /// Validators first, followers behind them.
-pub(super) struct Cluster {
-    pub(super) spec: Arc<ChainSpec>,
-    pub(super) members: Vec<Member>,
+pub(crate) struct Cluster {
+    pub(crate) spec: Arc<ChainSpec>,
+    pub(crate) members: Vec<Member>,
     validators: u8,
     /// Whose blocks name another access list than the one that it sends, and how many slots that one names.
     liar: Option<(u8, u64)>,
@@ -94,12 +94,12 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Starts so many validators and followers on one chain, each with the addresses of those before it.
-    pub(super) async fn new(validators: u8, followers: u8, senders: &[Address]) -> Self {
+    pub(crate) async fn new(validators: u8, followers: u8, senders: &[Address]) -> Self {
         Self::start_all((validators, followers), senders, ToyExecutor::default, None).await
     }
 
     /// As [`Self::new`], of nodes that send access lists, one of them wrong ones.
-    pub(super) async fn listing(validators: u8, followers: u8, senders: &[Address], liar: Option<(u8, u64)>) -> Self {
+    pub(crate) async fn listing(validators: u8, followers: u8, senders: &[Address], liar: Option<(u8, u64)>) -> Self {
         Self::start_all((validators, followers), senders, ToyExecutor::listing, liar).await
     }
 
@@ -126,7 +126,7 @@ impl Cluster {
     }
 
     /// Starts a node on any free port, with the addresses of all that run.
-    pub(super) async fn start(&mut self, number: u8) {
+    pub(crate) async fn start(&mut self, number: u8) {
         let running = self.members.iter().filter_map(|member| Some((member.number, member.running.as_ref()?.address)));
         let peers = running.map(|(other, address)| PeerAddress {
             identity: node_key(other).public_key().into(),
@@ -167,25 +167,25 @@ impl Cluster {
     }
 
     /// Ends a node without a word to its peers, as a power cut would.
-    pub(super) fn kill(&mut self, number: u8) {
+    pub(crate) fn kill(&mut self, number: u8) {
         self.members[usize::from(number)].running = None;
     }
 
-    pub(super) fn node(&self, number: u8) -> &Running {
+    pub(crate) fn node(&self, number: u8) -> &Running {
         self.members[usize::from(number)].running.as_ref().expect("it runs")
     }
 
-    pub(super) fn height(&self, number: u8) -> u64 {
+    pub(crate) fn height(&self, number: u8) -> u64 {
         self.members[usize::from(number)].store.tip().height().0
     }
 
-    pub(super) fn block(&self, number: u8, height: u64) -> Arc<CommittedBlock> {
+    pub(crate) fn block(&self, number: u8, height: u64) -> Arc<CommittedBlock> {
         let found = self.members[usize::from(number)].store.block(Height(height)).expect("readable");
         found.expect("it was committed")
     }
 
     /// Waits until something holds that commits bring about.
-    pub(super) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let wait = async {
             loop {
                 let committed = self.committed.notified();
@@ -209,12 +209,12 @@ impl Cluster {
     }
 
     /// Waits until these nodes have committed up to a height.
-    pub(super) async fn reach(&self, numbers: &[u8], height: u64) {
+    pub(crate) async fn reach(&self, numbers: &[u8], height: u64) {
         self.until("heights", |cluster| numbers.iter().all(|number| cluster.height(*number) >= height)).await;
     }
 
     /// All nodes have the same chain as far as each has one.
-    pub(super) fn agree(&self) {
+    pub(crate) fn agree(&self) {
         let least = self.members.iter().map(|member| self.height(member.number)).min().expect("there are some");
         for height in 1..=least {
             let one = self.block(0, height).block.clone();
@@ -225,7 +225,7 @@ impl Cluster {
     }
 
     /// Transactions in the chain of a node.
-    pub(super) fn included(&self, number: u8) -> usize {
+    pub(crate) fn included(&self, number: u8) -> usize {
         (1..=self.height(number)).map(|height| self.block(number, height).block.body.transactions.len()).sum()
     }
 }
@@ -300,7 +300,7 @@ fn config(identity: Option<Identity>) -> Config {
 }
 
 /// A chain with these validators of equal stake, whose addresses nobody knows.
-pub(in crate::transport) fn spec(validators: u8, senders: &[Address]) -> ChainSpec {
+pub(crate) fn spec(validators: u8, senders: &[Address]) -> ChainSpec {
     let mut alloc: BTreeMap<_, _> = system_contracts();
     let rich = GenesisAccount { balance: U256::from(u64::MAX), ..GenesisAccount::default() };
     alloc.extend(senders.iter().map(|sender| (*sender, rich.clone())));
@@ -334,7 +334,7 @@ pub(in crate::transport) fn spec(validators: u8, senders: &[Address]) -> ChainSp
 }
 
 /// Hands a transaction in as a client would.
-pub(super) async fn submit(node: &Node, raw: &Bytes) -> Result<B256, AdmissionError> {
+pub(crate) async fn submit(node: &Node, raw: &Bytes) -> Result<B256, AdmissionError> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     let done = Box::new(move |result| answer.send(result).expect("the test waits"));
     node.admission.submit(RawTransaction(raw.clone()), done);

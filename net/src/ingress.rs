@@ -1,0 +1,384 @@
+//! Transactions over QUIC: market makers' way in, on a port of its own.
+//!
+//! ```text
+//!  client ==QUIC==> session: cut into transactions --window, ways in--> engine::admission
+//!    ^                                                                       |
+//!    +---- events <---- unread <---- admitted, refused ----------------------+
+//!                          ^
+//!                          +-------- final, dropped <---- watched <---- engine::events
+//! ```
+//!
+//! | file | promise |
+//! |---|---|
+//! | [`wire`] | bytes on the wire, bounded before anything is allocated |
+//! | `tls` | TLS between keys |
+//! | `places` | how many clients there may be, and what those with weight get |
+//! | `session` | one client at work |
+//! | [`limits`] | every bound |
+//!
+//! A client is known by the key of its certificate. Whatever it submits is answered on the same connection, and each
+//! transaction has exactly one end: refused, final or dropped. When the ways into the pool are full, clients are not
+//! read from, each in its turn, so that flow control holds them back and none gets more than its share; keys that have
+//! weight have ways of their own.
+
+pub mod limits;
+mod places;
+mod session;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tls;
+pub mod wire;
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, Weak},
+};
+
+use alloy_consensus::Transaction as _;
+use alloy_primitives::B256;
+use dashmap::DashMap;
+use engine::{
+    admission::Admission,
+    events::{self, Events},
+    query::{BlockRef, Query, TransactionPlace},
+    types::{CommittedBlock, Height},
+};
+use quinn::{
+    Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
+};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustls::pki_types::CertificateDer;
+use smallvec::SmallVec;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
+
+pub use self::session::Close;
+use self::{
+    limits::{
+        BLOCKS_QUEUE_MAX, HANDSHAKE_TIME_MAX, IDLE_MAX, LOOKING_UP_MAX, OUTSTANDING_MAX, QUESTIONS_MAX, STREAMS_MAX,
+        WINDOW_BYTES,
+    },
+    places::Places,
+    session::Session,
+    wire::{Event, Included, Reason},
+};
+use crate::{doorkeeper::Doorkeeper, identity::NodeKey, metrics, transport::record::NodeId};
+
+/// Bytes that the system keeps of packets that nobody has read, or not yet sent.
+const SOCKET_BYTES: usize = 4 * 1024 * 1024;
+
+/// Packets of handshakes that nobody has looked at.
+const INCOMING_MAX: usize = 256;
+
+/// What the way in is told once.
+#[derive(Debug)]
+pub struct IngressConfig {
+    /// Where it listens, over UDP.
+    pub listen: SocketAddr,
+    /// The node's key, which clients know it by.
+    pub key: NodeKey,
+    /// Keys of clients with weight, and how much each has: validators by their stake, and whom the operator names.
+    pub weights: Vec<(NodeId, u64)>,
+}
+
+/// Why there is no way in.
+#[derive(Debug, thiserror::Error)]
+pub enum IngressError {
+    /// The key does not serve TLS.
+    #[error("the node's key is not taken: {0}")]
+    Key(#[from] rustls::Error),
+    /// The socket cannot be opened.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// What clients reach in this node.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    /// For transactions.
+    pub admission: Admission,
+    /// For what is known here.
+    pub query: Query,
+    /// Tells of what becomes of transactions.
+    pub events: Events,
+}
+
+/// What every task of the way in shares.
+#[derive(Debug)]
+struct Shared {
+    doors: Doors,
+    /// Who is told what becomes of a transaction. There are no more than pool and admission hold.
+    watched: DashMap<B256, SmallVec<[Weak<Session>; 1]>>,
+    looking_up: Semaphore,
+}
+
+/// The way in; stops when it is told to, or dropped.
+#[derive(Debug)]
+pub struct Ingress {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Ingress {
+    /// Lets clients in, on the runtime that serves it.
+    ///
+    /// # Errors
+    /// [`IngressError`].
+    pub fn start(config: IngressConfig, doors: Doors) -> Result<Self, IngressError> {
+        let failed = |error| IngressError::Listen { address: config.listen, error };
+        let endpoint = endpoint(config.listen, tls::server(&config.key)?).map_err(failed)?;
+        let address = endpoint.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared { doors, watched: DashMap::new(), looking_up: Semaphore::new(LOOKING_UP_MAX) });
+        let (blocks, committed) = mpsc::channel(BLOCKS_QUEUE_MAX);
+        let next = shared.doors.query.tip().height().0.saturating_add(1);
+        // The engine keeps listeners for its whole life; what it tells ends with the way in.
+        let listener = Arc::downgrade(&shared);
+        shared.doors.events.listen(Box::new(move |event| take_event(&listener, &blocks, event)));
+        let told = tokio::spawn(tell_blocks(shared.clone(), committed, next));
+        let accepted = tokio::spawn(accept(endpoint.clone(), shared, Places::new(&config.weights)));
+        Ok(Self { endpoint, address, tasks: [told, accepted] })
+    }
+
+    /// Where clients find it.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says goodbye to every client and waits until that is on its way.
+    pub async fn stop(&self) {
+        self.endpoint.close(VarInt::from_u32(Close::Stopping as u32), b"the node stops");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+impl Drop for Ingress {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.endpoint.close(VarInt::from_u32(Close::Stopping as u32), b"the node stops");
+    }
+}
+
+fn endpoint(address: SocketAddr, crypto: QuicServerConfig) -> io::Result<Endpoint> {
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(QUESTIONS_MAX));
+    transport.stream_receive_window(VarInt::from_u32(WINDOW_BYTES));
+    transport.receive_window(VarInt::from_u32(WINDOW_BYTES));
+    transport.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
+    transport.datagram_receive_buffer_size(None);
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    config.migration(false);
+    config.max_incoming(INCOMING_MAX);
+    config.incoming_buffer_size(16 * 1024);
+    config.incoming_buffer_size_total(1024 * 1024);
+    let socket = UdpSocket::bind(address)?;
+    // As much as the system allows; with less, bursts lose packets.
+    set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
+    set_socket_send_buffer_size(&socket, SOCKET_BYTES)?;
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+}
+
+/// Lets clients in until the endpoint is closed.
+async fn accept(endpoint: Endpoint, shared: Arc<Shared>, places: Arc<Places>) {
+    let keeper = Doorkeeper::new();
+    while let Some(incoming) = endpoint.accept().await {
+        let Some((connecting, begun)) = keeper.begin(incoming, false, metrics::CLIENT_REFUSED) else { continue };
+        let (shared, places) = (shared.clone(), places.clone());
+        tokio::spawn(async move {
+            let connection = timeout(HANDSHAKE_TIME_MAX, connecting).await;
+            drop(begun);
+            if let Ok(Ok(connection)) = connection {
+                serve(connection, shared, &places).await;
+            }
+        });
+    }
+}
+
+async fn serve(connection: Connection, shared: Arc<Shared>, places: &Arc<Places>) {
+    let Some(identity) = identity_of(&connection) else {
+        return Close::Key.close(&connection, "the certificate is over no Ed25519 key");
+    };
+    let place = match places.take(identity, connection.remote_address().ip()) {
+        Ok(place) => place,
+        Err(reason) => {
+            ::metrics::counter!(metrics::CLIENT_REFUSED, "reason" => "places").increment(1);
+            return Close::Full.close(&connection, reason);
+        }
+    };
+    let _level = Level::new();
+    session::run(Arc::new(Session::new(identity, connection, place.share.clone())), shared).await;
+}
+
+fn identity_of(connection: &Connection) -> Option<NodeId> {
+    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::identity_of(shown.first()?)
+}
+
+/// Counts a connected client as long as it lives.
+struct Level;
+
+impl Level {
+    fn new() -> Self {
+        ::metrics::gauge!(metrics::CLIENT_CONNECTION).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        ::metrics::gauge!(metrics::CLIENT_CONNECTION).decrement(1.0);
+    }
+}
+
+/// Takes what the engine announces, on its thread.
+fn take_event(shared: &Weak<Shared>, blocks: &mpsc::Sender<Arc<CommittedBlock>>, event: &events::Event) {
+    match event {
+        // One that finds no room is read from the store.
+        events::Event::Committed(block) => drop(blocks.try_send(block.clone())),
+        events::Event::Dropped(hash, reason) => {
+            if let Some(shared) = shared.upgrade() {
+                shared.end(*hash, || Event::Dropped(*hash, Reason::from(*reason)));
+            }
+        }
+        events::Event::Admitted(_) => {}
+    }
+}
+
+/// Tells of what blocks include, from height `next` on, each block once.
+async fn tell_blocks(shared: Arc<Shared>, mut blocks: mpsc::Receiver<Arc<CommittedBlock>>, mut next: u64) {
+    while let Some(block) = blocks.recv().await {
+        while next < block.height().0 {
+            let (looking, height) = (shared.clone(), next);
+            let missed = tokio::task::spawn_blocking(move || looking.block(height)).await;
+            if let Ok(Some(missed)) = missed {
+                shared.tell_block(&missed);
+            }
+            next = next.saturating_add(1);
+        }
+        if block.height().0 == next {
+            shared.tell_block(&block);
+            next = next.saturating_add(1);
+        }
+    }
+}
+
+impl Shared {
+    fn welcome(&self, session: &Session) -> Event {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Event::Welcome {
+            version: wire::VERSION,
+            chain_id: self.doors.query.chain().chain_id,
+            height: self.doors.query.tip().height().0,
+            window: count(session.share.window_size),
+            outstanding: count(OUTSTANDING_MAX),
+        }
+    }
+
+    /// From now on a session is told how a transaction ends; `false` if it was before.
+    fn watch(&self, hash: B256, session: &Arc<Session>) -> bool {
+        let mut watching = self.watched.entry(hash).or_default();
+        watching.retain(|other| other.strong_count() > 0);
+        let is_new = !watching.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(session)));
+        if is_new {
+            watching.push(Arc::downgrade(session));
+            session.begun();
+        }
+        is_new
+    }
+
+    /// It is not, after all.
+    fn unwatch(&self, hash: B256, session: &Arc<Session>) {
+        let is_other = |other: &Weak<Session>| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(session));
+        self.watched.remove_if_mut(&hash, |_, watching| {
+            let before = watching.len();
+            watching.retain(|other| is_other(other));
+            (watching.len()..before).for_each(|_| session.ended());
+            watching.is_empty()
+        });
+    }
+
+    /// Tells everybody who watches a transaction how it ended.
+    fn end(&self, hash: B256, event: impl FnOnce() -> Event) {
+        let Some((_, watching)) = self.watched.remove(&hash) else { return };
+        let event = event();
+        for session in watching.iter().filter_map(Weak::upgrade) {
+            session.tell(&event);
+            session.ended();
+        }
+    }
+
+    fn tell_block(&self, block: &CommittedBlock) {
+        if self.watched.is_empty() {
+            return;
+        }
+        for index in 0..block.receipts.len() {
+            let Some(sent) = block.block.body.transactions.get(index) else { return };
+            self.end(sent.hash(), || included(block, index).unwrap_or_else(|| Event::Unknown(sent.hash())));
+        }
+    }
+
+    fn block(&self, height: u64) -> Option<Arc<CommittedBlock>> {
+        self.doors.query.block(BlockRef::Height(Height(height))).ok().flatten()
+    }
+
+    /// What became of a transaction; if nothing has yet, the session is told from now on.
+    fn look_up(&self, hash: B256, session: &Arc<Session>) -> Event {
+        let is_new = self.watch(hash, session);
+        let event = match self.find(hash) {
+            Found::Waiting => return Event::Admitted(hash),
+            Found::Ended(event) => event,
+            Found::Nowhere => Event::Unknown(hash),
+        };
+        if is_new {
+            self.unwatch(hash, session);
+        }
+        event
+    }
+
+    /// Where a transaction is.
+    fn find(&self, hash: B256) -> Found {
+        match self.doors.query.transaction(hash) {
+            Ok(Some(TransactionPlace::Waiting(_))) => Found::Waiting,
+            Ok(Some(TransactionPlace::Included { block, index })) => {
+                included(&block, index).map_or(Found::Nowhere, Found::Ended)
+            }
+            Ok(None) => Found::Nowhere,
+            Err(error) => {
+                tracing::warn!(%error, "what became of a client's transaction cannot be read");
+                Found::Nowhere
+            }
+        }
+    }
+}
+
+/// Where a transaction is.
+enum Found {
+    /// In the pool, or in a block that is not durable yet.
+    Waiting,
+    /// In a block.
+    Ended(Event),
+    /// As far as this node knows.
+    Nowhere,
+}
+
+/// How a transaction of a block ended.
+fn included(block: &CommittedBlock, index: usize) -> Option<Event> {
+    let (sent, receipt) = (block.block.body.transactions.get(index)?, block.receipts.get(index)?);
+    let price = sent.envelope().effective_gas_price(block.block.header.base_fee_per_gas);
+    let place = (block.height().0, u32::try_from(index).unwrap_or(u32::MAX), block.hash());
+    Some(Event::Final(sent.hash(), Included::of(receipt, place, price)))
+}

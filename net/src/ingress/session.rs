@@ -1,0 +1,302 @@
+//! One client at work: what it submits, what it is told, and when it is cut.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use alloy_primitives::{B256, Bytes, keccak256};
+use engine::{admission::AdmissionError, limits::TRANSACTION_BYTES_MAX, types::RawTransaction};
+use parking_lot::Mutex;
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit},
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    Found, Shared,
+    limits::{OUTSTANDING_MAX, PIECE_TIME_MAX, SMALL_PIECE_BYTES_MAX, UNREAD_BYTES_MAX},
+    places::Share,
+    wire::{self, Cutter, Event, Reason, WireError},
+};
+use crate::transport::record::NodeId;
+
+/// Bytes that are read at a time.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a connection ends, as the client reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The node stops.
+    Stopping = 0,
+    /// No place is free.
+    Full = 1,
+    /// It sent what no client sends.
+    Malformed = 2,
+    /// It does not read what it is told.
+    Slow = 3,
+    /// What it began to send did not end in time.
+    Late = 4,
+    /// Its certificate is over no Ed25519 key.
+    Key = 5,
+}
+
+impl Close {
+    pub(super) fn close(self, connection: &Connection, reason: &str) {
+        connection.close(VarInt::from_u32(self as u32), reason.as_bytes());
+    }
+}
+
+/// A client's connection, for whoever tells it something.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) identity: NodeId,
+    pub(super) connection: Connection,
+    pub(super) share: Share,
+    /// Whose turn it is to wait for a way in: one stream's, so that many streams get no more than one.
+    turn: AsyncMutex<()>,
+    /// Who may have begun a long piece.
+    long: AsyncMutex<()>,
+    /// Transactions that wait to be included.
+    outstanding: AtomicUsize,
+    unread: Mutex<Vec<u8>>,
+    told: Notify,
+}
+
+/// Room of one transaction on its way into the pool.
+type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Session {
+    pub(super) fn new(identity: NodeId, connection: Connection, share: Share) -> Self {
+        let (turn, long, outstanding, unread, told) = Default::default();
+        Self { identity, connection, share, turn, long, outstanding, unread, told }
+    }
+
+    /// Tells the client; one that has not read too much of what it was told is cut.
+    pub(super) fn tell(&self, event: &Event) {
+        let mut unread = self.unread.lock();
+        if unread.len() > UNREAD_BYTES_MAX {
+            drop(unread);
+            return Close::Slow.close(&self.connection, "it does not read what it is told");
+        }
+        event.encode(&mut unread);
+        drop(unread);
+        self.told.notify_one();
+    }
+
+    /// One of its transactions waits no more.
+    pub(super) fn ended(&self) {
+        self.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One more of its transactions waits.
+    pub(super) fn begun(&self) {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn room(&self) -> Option<Room> {
+        let own = match self.share.window.clone().try_acquire_owned() {
+            Ok(own) => own,
+            Err(_) => self.share.window.clone().acquire_owned().await.ok()?,
+        };
+        let way = match self.share.ways_in.clone().try_acquire_owned() {
+            Ok(way) => way,
+            Err(_) => {
+                let _turn = self.turn.lock().await;
+                self.share.ways_in.clone().acquire_owned().await.ok()?
+            }
+        };
+        Some((own, way))
+    }
+}
+
+/// Serves a client until it is gone.
+pub(super) async fn run(session: Arc<Session>, shared: Arc<Shared>) {
+    session.tell(&shared.welcome(&session));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(write_events(session.clone()));
+    tasks.spawn(read_streams(session.clone(), shared.clone()));
+    tasks.spawn(read_questions(session.clone(), shared));
+    let reason = session.connection.closed().await;
+    tracing::debug!(client = %session.identity, %reason, "a client is gone");
+    tasks.shutdown().await;
+}
+
+async fn write_events(session: Arc<Session>) {
+    let Ok(mut stream) = session.connection.open_uni().await else { return };
+    let mut bytes = Vec::new();
+    loop {
+        std::mem::swap(&mut bytes, &mut *session.unread.lock());
+        if bytes.is_empty() {
+            session.told.notified().await;
+            continue;
+        }
+        if stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+        bytes.clear();
+        // A burst leaves no more behind than the next one needs.
+        bytes.shrink_to(READ_BYTES_MAX);
+    }
+}
+
+async fn read_streams(session: Arc<Session>, shared: Arc<Shared>) {
+    let mut streams = JoinSet::new();
+    while let Ok(stream) = session.connection.accept_uni().await {
+        let (session, shared) = (session.clone(), shared.clone());
+        // There are no more than flow control allows; those that have ended are let go of.
+        while streams.try_join_next().is_some() {}
+        streams.spawn(async move {
+            match read_stream(stream, &session, &shared).await {
+                Ok(()) => {}
+                Err(Fault::Gone) => {}
+                Err(Fault::Late) => Close::Late.close(&session.connection, "a transaction took too long to arrive"),
+                Err(Fault::Wire(error)) => Close::Malformed.close(&session.connection, &error.to_string()),
+            }
+        });
+    }
+}
+
+enum Fault {
+    Gone,
+    Late,
+    Wire(WireError),
+}
+
+/// Reads transactions of one stream and hands them in.
+async fn read_stream(mut stream: RecvStream, session: &Arc<Session>, shared: &Arc<Shared>) -> Result<(), Fault> {
+    let mut cutter = Cutter::new(TRANSACTION_BYTES_MAX);
+    let mut begun: Option<Instant> = None;
+    let mut long = None;
+    loop {
+        let chunk = match begun {
+            None => stream.read_chunk(READ_BYTES_MAX, true).await,
+            Some(since) => {
+                let due = since.checked_add(PIECE_TIME_MAX).ok_or(Fault::Late)?;
+                timeout_at(due, stream.read_chunk(READ_BYTES_MAX, true)).await.map_err(|_| Fault::Late)?
+            }
+        };
+        let Some(chunk) = chunk.map_err(|_| Fault::Gone)? else {
+            // The end of a stream within a transaction is the client's own business: it wanted it back.
+            return Ok(());
+        };
+        let mut arrived = &chunk.bytes[..];
+        while let Some(raw) = cutter.next(&mut arrived).map_err(|length| Fault::Wire(WireError::Length(length)))? {
+            begun = None;
+            submit(raw, session, shared).await.ok_or(Fault::Gone)?;
+        }
+        match cutter.begun_bytes() {
+            0 => (begun, long) = (None, None),
+            bytes => {
+                begun = begun.or_else(|| Some(Instant::now()));
+                if bytes > SMALL_PIECE_BYTES_MAX && long.is_none() {
+                    long = Some(session.long.lock().await);
+                }
+            }
+        }
+    }
+}
+
+/// Hands a transaction in once there is room for it; `None` if the node stops.
+async fn submit(raw: Bytes, session: &Arc<Session>, shared: &Arc<Shared>) -> Option<()> {
+    let room = session.room().await?;
+    let hash = keccak256(&raw);
+    if session.outstanding.load(Ordering::Relaxed) >= OUTSTANDING_MAX {
+        let text = format!("{OUTSTANDING_MAX} transactions of this connection wait to be included");
+        session.tell(&Event::Refused(hash, Reason { code: wire::OUTSTANDING, text }));
+        return Some(());
+    }
+    // From here on whatever becomes of it is told, though it be included before admission has answered.
+    let is_new = shared.watch(hash, session);
+    let sent = Sent { hash, is_new, session: session.clone(), shared: shared.clone(), _room: room };
+    let runtime = Handle::current();
+    let answer = Box::new(move |answer: Result<B256, AdmissionError>| match answer {
+        // Whoever submits it again is told what becomes of it as the first one is.
+        Ok(_) | Err(AdmissionError::AlreadyKnown) => sent.session.tell(&Event::Admitted(hash)),
+        // Perhaps by itself; whether it was is looked up where nobody else waits for it.
+        Err(error @ AdmissionError::NonceTooLow { .. }) => drop(runtime.spawn(sent.find_or_refuse(error))),
+        Err(error) => sent.refuse(&error),
+    });
+    shared.doors.admission.submit(RawTransaction(raw), answer);
+    Some(())
+}
+
+/// A transaction on its way into the pool.
+struct Sent {
+    hash: B256,
+    /// Whether the session was not told of it before.
+    is_new: bool,
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    _room: Room,
+}
+
+impl Sent {
+    fn refuse(&self, error: &AdmissionError) {
+        self.end(&Event::Refused(self.hash, Reason::from(error)));
+    }
+
+    fn end(&self, event: &Event) {
+        if self.is_new {
+            self.shared.unwatch(self.hash, &self.session);
+        }
+        self.session.tell(event);
+    }
+
+    /// Its nonce was used: by itself, or by another one.
+    async fn find_or_refuse(self, error: AdmissionError) {
+        let Ok(_place) = self.shared.looking_up.acquire().await else { return };
+        let (shared, hash) = (self.shared.clone(), self.hash);
+        // Its thread is gone where the node stops.
+        let found = tokio::task::spawn_blocking(move || shared.find(hash)).await;
+        match found {
+            Ok(Found::Ended(event)) => self.end(&event),
+            _ => self.refuse(&error),
+        }
+    }
+}
+
+async fn read_questions(session: Arc<Session>, shared: Arc<Shared>) {
+    let mut questions = JoinSet::new();
+    while let Ok((answer, question)) = session.connection.accept_bi().await {
+        let (session, shared) = (session.clone(), shared.clone());
+        while questions.try_join_next().is_some() {}
+        questions.spawn(async move {
+            match timeout(PIECE_TIME_MAX, read_question(question)).await {
+                Ok(Some(Ok(hashes))) => answer_question(answer, hashes, &session, &shared).await,
+                Ok(Some(Err(error))) => Close::Malformed.close(&session.connection, &error.to_string()),
+                Ok(None) => {}
+                Err(_) => Close::Late.close(&session.connection, "a question took too long to arrive"),
+            }
+        });
+    }
+}
+
+async fn read_question(mut question: RecvStream) -> Option<Result<Vec<B256>, WireError>> {
+    match question.read_to_end(wire::QUESTION_BYTES_MAX).await {
+        Ok(question) => Some(wire::asked(&question)),
+        Err(quinn::ReadToEndError::TooLong) => Some(Err(WireError::Question)),
+        Err(quinn::ReadToEndError::Read(_)) => None,
+    }
+}
+
+/// Answers what became of transactions; those that wait are told of from now on as if they had been submitted here.
+async fn answer_question(mut answer: SendStream, hashes: Vec<B256>, session: &Arc<Session>, shared: &Arc<Shared>) {
+    let Ok(_place) = shared.looking_up.acquire().await else { return };
+    let (session, looking) = (session.clone(), shared.clone());
+    let look_up = move || {
+        let mut events = Vec::new();
+        for hash in hashes {
+            looking.look_up(hash, &session).encode(&mut events);
+        }
+        events
+    };
+    // Its thread is gone where the node stops.
+    let Ok(events) = tokio::task::spawn_blocking(look_up).await else { return };
+    if answer.write_all(&events).await.is_ok() {
+        let _ = answer.finish();
+    }
+}
