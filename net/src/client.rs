@@ -19,7 +19,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,7 +32,7 @@ use alloy_primitives::{
 };
 use engine::limits::TRANSACTION_BYTES_MAX;
 use parking_lot::Mutex;
-use quinn::{Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
@@ -140,6 +143,8 @@ pub struct Welcome {
 
 /// A transaction that has not ended.
 struct Waiting {
+    /// Its number in the order of submission.
+    number: u64,
     raw: Bytes,
     stages: Option<mpsc::Sender<Event>>,
     _room: OwnedSemaphorePermit,
@@ -151,6 +156,7 @@ struct Inner {
     welcome: Welcome,
     queue: mpsc::Sender<Bytes>,
     waiting: Mutex<B256Map<Waiting>>,
+    submitted: AtomicU64,
     room: Arc<Semaphore>,
     listener: Option<Listener>,
 }
@@ -205,7 +211,16 @@ impl Client {
         let welcome = met.welcome;
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let room = Arc::new(Semaphore::new(usize::try_from(welcome.outstanding).unwrap_or(Semaphore::MAX_PERMITS)));
-        let inner = Arc::new(Inner { node, endpoint, welcome, queue, waiting: Mutex::default(), room, listener });
+        let inner = Arc::new(Inner {
+            node,
+            endpoint,
+            welcome,
+            queue,
+            waiting: Mutex::default(),
+            submitted: AtomicU64::new(0),
+            room,
+            listener,
+        });
         tokio::spawn(serve(Arc::downgrade(&inner), met, queued));
         Ok(Self(inner))
     }
@@ -242,7 +257,10 @@ impl Client {
         let hash = keccak256(&raw);
         match self.0.waiting.lock().entry(hash) {
             Entry::Occupied(_) => return Err(ClientError::UnderWay(hash)),
-            Entry::Vacant(place) => place.insert(Waiting { raw: raw.clone(), stages, _room: room }),
+            Entry::Vacant(place) => {
+                let number = self.0.submitted.fetch_add(1, Ordering::Relaxed);
+                place.insert(Waiting { number, raw: raw.clone(), stages, _room: room })
+            }
         };
         self.0.queue.send(raw).await.map_err(|_| ClientError::Closed)?;
         Ok(hash)
@@ -355,10 +373,17 @@ async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>)
         if let Some(met) = next.take() {
             wait = RETRY_FIRST;
             let connection = met.connection.clone();
+            // What was submitted before goes first: a nonce that comes too early has to wait, and few may.
+            let submit = async {
+                let mut submissions = met.submissions;
+                match catch_up(&client, &connection, &mut submissions).await {
+                    Ok(()) => write(submissions, &mut queued).await,
+                    Err(error) => tracing::debug!(%error, "what was submitted before is not taken up"),
+                }
+            };
             tokio::select! {
                 () = hear(&client, met.events) => {}
-                () = write(met.submissions, &mut queued) => {}
-                () = catch_up(&client, &connection) => {}
+                () = submit => {}
             }
             connection.close(VarInt::from_u32(0), b"");
         }
@@ -396,33 +421,33 @@ async fn write(mut stream: SendStream, queued: &mut mpsc::Receiver<Bytes>) {
     }
 }
 
-/// Asks what became of what was submitted over an earlier connection, then waits for the end of this one.
-async fn catch_up(client: &Weak<Inner>, connection: &Connection) {
-    let hashes: Vec<B256> =
-        client.upgrade().map(|inner| inner.waiting.lock().keys().copied().collect()).unwrap_or_default();
+/// Asks what became of what was submitted over an earlier connection, and submits again what the node does not know, in
+/// order.
+async fn catch_up(
+    client: &Weak<Inner>,
+    connection: &Connection,
+    submissions: &mut SendStream,
+) -> Result<(), ClientError> {
+    let hashes = client.upgrade().map(|inner| inner.waiting_in_order()).unwrap_or_default();
+    let mut bytes = Vec::new();
     for some in hashes.chunks(QUESTION_HASHES_MAX) {
-        match ask(connection, some).await {
-            Ok(events) => {
-                for event in events {
-                    let Some(inner) = client.upgrade() else { return };
-                    let Event::Unknown(hash) = event else {
-                        inner.take(event);
-                        continue;
-                    };
-                    let raw = inner.waiting.lock().get(&hash).map(|waiting| waiting.raw.clone());
-                    let queue = inner.queue.clone();
-                    drop(inner);
-                    if let Some(raw) = raw
-                        && queue.send(raw).await.is_err()
-                    {
-                        return;
+        let events = ask(connection, some).await?;
+        let Some(inner) = client.upgrade() else { return Err(ClientError::Closed) };
+        for event in events {
+            match event {
+                Event::Unknown(hash) => {
+                    if let Some(waiting) = inner.waiting.lock().get(&hash) {
+                        wire::put(&mut bytes, &waiting.raw);
                     }
                 }
+                event => inner.take(event),
             }
-            Err(error) => return tracing::debug!(%error, "a question is not answered"),
         }
+        drop(inner);
+        submissions.write_all(&bytes).await.map_err(|error| ClientError::Connect(error.to_string()))?;
+        bytes.clear();
     }
-    let _: ConnectionError = connection.closed().await;
+    Ok(())
 }
 
 async fn ask(connection: &Connection, hashes: &[B256]) -> Result<Vec<Event>, ClientError> {
@@ -441,6 +466,13 @@ async fn ask(connection: &Connection, hashes: &[B256]) -> Result<Vec<Event>, Cli
 }
 
 impl Inner {
+    fn waiting_in_order(&self) -> Vec<B256> {
+        let mut waiting: Vec<(u64, B256)> =
+            self.waiting.lock().iter().map(|(hash, waiting)| (waiting.number, *hash)).collect();
+        waiting.sort_unstable();
+        waiting.into_iter().map(|(_, hash)| hash).collect()
+    }
+
     /// Takes what the node says of a transaction; what nobody waits for is nobody's business.
     fn take(&self, event: Event) {
         let Some(hash) = event.hash() else { return };

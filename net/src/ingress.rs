@@ -36,14 +36,17 @@ use std::{
 };
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::B256;
-use dashmap::DashMap;
+use alloy_primitives::{
+    B256,
+    map::{B256Map, Entry},
+};
 use engine::{
     admission::Admission,
     events::{self, Events},
     query::{BlockRef, Query, TransactionPlace},
     types::{CommittedBlock, Height},
 };
+use parking_lot::Mutex;
 use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::QuicServerConfig,
@@ -118,7 +121,7 @@ pub struct Doors {
 struct Shared {
     doors: Doors,
     /// Who is told what becomes of a transaction. There are no more than pool and admission hold.
-    watched: DashMap<B256, SmallVec<[Weak<Session>; 1]>>,
+    watched: Mutex<B256Map<SmallVec<[Weak<Session>; 1]>>>,
     looking_up: Semaphore,
 }
 
@@ -127,6 +130,7 @@ struct Shared {
 pub struct Ingress {
     endpoint: Endpoint,
     address: SocketAddr,
+    identity: NodeId,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -139,7 +143,7 @@ impl Ingress {
         let failed = |error| IngressError::Listen { address: config.listen, error };
         let endpoint = endpoint(config.listen, tls::server(&config.key)?).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
-        let shared = Arc::new(Shared { doors, watched: DashMap::new(), looking_up: Semaphore::new(LOOKING_UP_MAX) });
+        let shared = Arc::new(Shared { doors, watched: Mutex::default(), looking_up: Semaphore::new(LOOKING_UP_MAX) });
         let (blocks, committed) = mpsc::channel(BLOCKS_QUEUE_MAX);
         let next = shared.doors.query.tip().height().0.saturating_add(1);
         // The engine keeps listeners for its whole life; what it tells ends with the way in.
@@ -147,13 +151,19 @@ impl Ingress {
         shared.doors.events.listen(Box::new(move |event| take_event(&listener, &blocks, event)));
         let told = tokio::spawn(tell_blocks(shared.clone(), committed, next));
         let accepted = tokio::spawn(accept(endpoint.clone(), shared, Places::new(&config.weights)));
-        Ok(Self { endpoint, address, tasks: [told, accepted] })
+        Ok(Self { endpoint, address, identity: config.key.public_key().into(), tasks: [told, accepted] })
     }
 
     /// Where clients find it.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The key that clients know the node by.
+    #[must_use]
+    pub const fn identity(&self) -> NodeId {
+        self.identity
     }
 
     /// Says goodbye to every client and waits until that is on its way.
@@ -290,7 +300,8 @@ impl Shared {
 
     /// From now on a session is told how a transaction ends; `false` if it was before.
     fn watch(&self, hash: B256, session: &Arc<Session>) -> bool {
-        let mut watching = self.watched.entry(hash).or_default();
+        let mut watched = self.watched.lock();
+        let watching = watched.entry(hash).or_default();
         watching.retain(|other| other.strong_count() > 0);
         let is_new = !watching.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(session)));
         if is_new {
@@ -303,17 +314,20 @@ impl Shared {
     /// It is not, after all.
     fn unwatch(&self, hash: B256, session: &Arc<Session>) {
         let is_other = |other: &Weak<Session>| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(session));
-        self.watched.remove_if_mut(&hash, |_, watching| {
-            let before = watching.len();
-            watching.retain(|other| is_other(other));
-            (watching.len()..before).for_each(|_| session.ended());
-            watching.is_empty()
-        });
+        let mut watched = self.watched.lock();
+        if let Entry::Occupied(mut entry) = watched.entry(hash) {
+            let before = entry.get().len();
+            entry.get_mut().retain(|other| is_other(other));
+            (entry.get().len()..before).for_each(|_| session.ended());
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+        }
     }
 
     /// Tells everybody who watches a transaction how it ended.
     fn end(&self, hash: B256, event: impl FnOnce() -> Event) {
-        let Some((_, watching)) = self.watched.remove(&hash) else { return };
+        let Some(watching) = self.watched.lock().remove(&hash) else { return };
         let event = event();
         for session in watching.iter().filter_map(Weak::upgrade) {
             session.tell(&event);
@@ -322,7 +336,7 @@ impl Shared {
     }
 
     fn tell_block(&self, block: &CommittedBlock) {
-        if self.watched.is_empty() {
+        if self.watched.lock().is_empty() {
             return;
         }
         for index in 0..block.receipts.len() {

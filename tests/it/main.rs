@@ -13,6 +13,7 @@ mod log;
 mod planted;
 mod power;
 mod prune;
+mod quic;
 mod rpc;
 mod simulation;
 mod snapshot;

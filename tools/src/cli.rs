@@ -109,6 +109,8 @@ pub(crate) struct NodeArgs {
     pub(crate) validator: crate::keys::ValidatorArgs,
     #[command(flatten)]
     pub(crate) peers: crate::peers::PeerArgs,
+    #[command(flatten)]
+    pub(crate) clients: crate::clients::ClientArgs,
     /// Receives the priority fees of the blocks built here; default is the validator's operator, or the zero address.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) fee_recipient: Option<Address>,

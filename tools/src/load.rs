@@ -12,6 +12,7 @@ mod chain;
 mod drive;
 mod machine;
 mod progress;
+mod quic;
 mod report;
 mod setup;
 mod submit;
@@ -50,6 +51,9 @@ pub(crate) struct LoadArgs {
     /// Nodes to drive, separated by commas; blocks are followed at the first.
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:8545", value_name = "URL")]
     rpc: Vec<String>,
+    /// Send transactions over QUIC to these addresses, in turn, not over JSON-RPC: `HOST:PORT`, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESSES")]
+    quic: Vec<String>,
     /// What is sent.
     #[arg(
         long,
@@ -75,7 +79,7 @@ pub(crate) struct LoadArgs {
     /// Transactions in one JSON-RPC request.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
     batch: u16,
-    /// Kept HTTP connections; a sender stays on one.
+    /// Kept connections; a sender stays on one.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
     connections: u16,
     /// With --rate max: transactions of one sender under way.
@@ -319,7 +323,7 @@ fn drive(args: &LoadArgs) -> Drive {
         duration: args.duration,
     };
     let connections = usize::from(args.connections).max(args.rpc.len());
-    Drive { urls: args.rpc.clone(), pace, connections, poll: args.poll, stall: args.stall }
+    Drive { urls: args.rpc.clone(), quic: args.quic.clone(), pace, connections, poll: args.poll, stall: args.stall }
 }
 
 fn transactions(args: &LoadArgs) -> usize {

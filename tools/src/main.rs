@@ -2,6 +2,7 @@
 
 mod allocator;
 mod cli;
+mod clients;
 mod finality;
 mod genesis;
 mod history;

@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     cli::{GenesisArgs, InitArgs, Mode, NodeArgs},
-    genesis,
+    clients, genesis,
     keys::{self, Role},
     peers::Peers,
     telemetry,
@@ -80,6 +80,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     let workers = vm::workers::Workers::new(usize::from(args.execution_threads)).wrap_err("cannot start threads")?;
     let executor: Arc<dyn Executor> = Arc::new(vm::RevmExecutor::new(chain.clone()).with_workers(workers));
     let ports = Ports { store: store.clone(), journal: store.journal(), executor, network: peers.network() };
+    let clients = args.clients.prepare(folder.path(), &chain)?;
     let mut lines = vec![role.line.clone()];
     let node = Arc::new(Node::start(pipeline_config(args, &chain, role), ports, store.take_recovered())?);
 
@@ -96,6 +97,8 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
             dev: accounts.clone(),
         };
         lines.extend(peers.start(&node)?);
+        let ingress = clients::start(clients, &node)?;
+        lines.extend(ingress.iter().map(clients::line));
         let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
         // Whoever reads that it serves may stop it at once.
         let signals = stop_signals()?;
@@ -108,6 +111,9 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         };
         tracing::info!("stopping");
         server.stop().await;
+        if let Some(ingress) = ingress {
+            ingress.stop().await;
+        }
         peers.stop().await;
         eyre::Ok(failure)
     })?;

@@ -418,7 +418,7 @@ mod tests {
                 data: LogData::new_unchecked(vec![hash], "0x01".parse().unwrap()),
             }],
         };
-        let plain = Included { contract: None, logs: Vec::new(), success: false, ..included.clone() };
+        let plain = Included { contract: None, logs: Vec::new(), success: false, ..included };
         let reason = |code, text: &str| Reason { code, text: text.to_owned() };
         let place = format!("{h}000000000000000700000002{}", "bb".repeat(32));
         let cost = format!("0000000000005208{:032x}", 9);

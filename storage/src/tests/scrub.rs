@@ -218,7 +218,7 @@ fn every_row_of_a_block_that_is_gone_is_missed() {
     }
 }
 
-/// Takes the last `count` rows off every leaf page of a closed environment that holds `row`, as a bit of its header can:
+/// Takes the last `count` rows off every leaf page that holds `row`, as bits of its header can;
 /// the table goes on to say that it has them. Gives how many pages there were.
 fn hide_rows(file: &std::path::Path, row: &[u8], count: u16) -> usize {
     const PAGE: usize = 4_096;

@@ -45,6 +45,13 @@ pub(crate) struct Board {
     pub(crate) duplicates: AtomicU64,
     pub(crate) retries: AtomicU64,
     pub(crate) stop: AtomicBool,
+    /// Accounts of which a transaction was lost, so that nothing can follow it.
+    lost: Vec<AtomicBool>,
+    /// Transactions that were lost.
+    gone: Vec<AtomicBool>,
+    /// Transactions that a block was seen to hold, and how many these are.
+    in_block: Vec<AtomicBool>,
+    pub(crate) in_block_count: AtomicU64,
     /// Rings when a block with transactions of this drive was seen.
     pub(crate) block_seen: Notify,
     refusals: Mutex<BTreeMap<String, u64>>,
@@ -65,6 +72,10 @@ impl Board {
             duplicates: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            lost: (0..accounts).map(|_| AtomicBool::new(false)).collect(),
+            gone: transactions.iter().map(|_| AtomicBool::new(false)).collect(),
+            in_block: transactions.iter().map(|_| AtomicBool::new(false)).collect(),
+            in_block_count: AtomicU64::new(0),
             block_seen: Notify::new(),
             refusals: Mutex::default(),
             index,
@@ -81,15 +92,53 @@ impl Board {
 
     /// Notes that a block holds a transaction; others' are passed over.
     pub(crate) fn include(&self, hash: &B256, now: Duration) -> bool {
-        let Some(index) = self.index.get(hash) else { return false };
-        let index = *index as usize;
+        let Some(index) = self.index_of(hash) else { return false };
+        if self.in_block[index].swap(true, Ordering::Relaxed) {
+            self.duplicates.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.in_block_count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.set_included(index, now);
+        true
+    }
+
+    /// Notes that the node says that a transaction is included.
+    pub(crate) fn hear_included(&self, index: usize) {
+        self.accept(index);
+        self.set_included(index, self.start.elapsed());
+        self.block_seen.notify_waiters();
+    }
+
+    fn set_included(&self, index: usize, now: Duration) {
         if self.included[index].set(now) {
             self.included_count.fetch_add(1, Ordering::Relaxed);
             self.release(index);
-        } else {
-            self.duplicates.fetch_add(1, Ordering::Relaxed);
         }
-        true
+    }
+
+    /// The place of a transaction of this drive.
+    pub(crate) fn index_of(&self, hash: &B256) -> Option<usize> {
+        self.index.get(hash).map(|index| *index as usize)
+    }
+
+    /// Notes that a transaction will not be included, and nothing of its sender that follows it.
+    pub(crate) fn lose(&self, index: usize, reason: &str) {
+        self.release(index);
+        self.gone[index].store(true, Ordering::Relaxed);
+        self.lost[self.transactions[index].from.index()].store(true, Ordering::Relaxed);
+        // The numbers differ each time; without them equal reasons are counted together.
+        self.refuse(reason.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect());
+        self.block_seen.notify_waiters();
+    }
+
+    /// Whether the node has said whether it takes a transaction.
+    pub(crate) fn is_answered(&self, index: usize) -> bool {
+        self.accepted[index].get().is_some() || self.gone[index].load(Ordering::Relaxed)
+    }
+
+    /// Whether a transaction of an account was lost.
+    pub(crate) fn is_lost(&self, account: usize) -> bool {
+        self.lost[account].load(Ordering::Relaxed)
     }
 
     /// Counts a transaction of its sender as no longer under way.

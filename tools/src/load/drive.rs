@@ -15,13 +15,16 @@ use super::{
     board::{Board, Moment},
     chain::{BlockSummary, Chain},
     progress::Progress,
-    submit::{Connection, Pace},
+    quic::{self, Later},
+    submit::{Carrier, Connection, Pace},
 };
 
 /// How transactions are driven into a chain.
 #[derive(Clone, Debug)]
 pub(crate) struct Drive {
     pub(crate) urls: Vec<String>,
+    /// Where transactions are sent over QUIC; over JSON-RPC if it is empty.
+    pub(crate) quic: Vec<String>,
     pub(crate) pace: Pace,
     pub(crate) connections: usize,
     /// Between two looks for a new block.
@@ -53,13 +56,17 @@ impl Drive {
         accounts: usize,
         name: &'static str,
     ) -> eyre::Result<Trace> {
-        let clients = self.connect().await?;
+        let later = Later::default();
+        let carriers = self.connect(&later).await?;
         let first = chain.height().await? + 1;
-        let queues = queues(&transactions, accounts, clients.len());
+        let queues = queues(&transactions, accounts, carriers.len());
         let board = Arc::new(Board::new(transactions, accounts));
+        let _ = later.set(board.clone());
         let mut tasks = JoinSet::new();
-        for (client, queues) in clients.into_iter().zip(queues) {
-            tasks.spawn(Connection::new(client, board.clone(), self.pace, queues).run());
+        // What was sent over QUIC is heard of until the end, long after the last one was sent.
+        let _kept = carriers.clone();
+        for (carrier, queues) in carriers.into_iter().zip(queues) {
+            tasks.spawn(Connection::new(carrier, board.clone(), self.pace, queues).run());
         }
         let (blocks, stalled) = self.follow(chain, &board, &mut tasks, first, name).await?;
         board.stop.store(true, Ordering::Relaxed);
@@ -78,12 +85,16 @@ impl Drive {
     }
 
     /// Opens the connections, so that the clock does not count their handshakes.
-    async fn connect(&self) -> eyre::Result<Vec<RpcClient>> {
+    async fn connect(&self, board: &Later) -> eyre::Result<Vec<Carrier>> {
+        if !self.quic.is_empty() {
+            let clients = quic::connect(&self.quic, self.connections, board).await?;
+            return Ok(clients.into_iter().map(Carrier::Quic).collect());
+        }
         let mut clients = Vec::with_capacity(self.connections);
         for url in self.urls.iter().cycle().take(self.connections) {
             let client = RpcClient::new(url)?;
             client.call::<String>("eth_chainId", [(); 0]).await.wrap_err_with(|| format!("cannot reach {url}"))?;
-            clients.push(client);
+            clients.push(Carrier::Rpc(client));
         }
         ensure!(!clients.is_empty(), "no connection");
         Ok(clients)
@@ -111,7 +122,9 @@ impl Drive {
             let accepted = board.accepted_count.load(Ordering::Relaxed);
             let included = board.included_count.load(Ordering::Relaxed);
             progress.show(accepted, included);
-            if failure.is_none() && finished.is_some_and(|accepted| included >= accepted) {
+            // Over QUIC a client may hear of a block before it is looked at.
+            let seen = board.in_block_count.load(Ordering::Relaxed);
+            if failure.is_none() && finished.is_some_and(|accepted| seen >= accepted) {
                 return Ok((blocks, false));
             }
             if moved.0 != included + accepted {

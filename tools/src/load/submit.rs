@@ -10,7 +10,10 @@ use std::{
 };
 
 use alloy_primitives::{B256, hex};
-use net::rpc_client::{ClientError, RpcClient};
+use net::{
+    client::Client,
+    rpc_client::{ClientError, RpcClient},
+};
 use serde_json::json;
 
 use super::board::Board;
@@ -61,9 +64,18 @@ enum Verdict {
 /// Transactions of one sender that were not sent, by index.
 type Queue = VecDeque<u32>;
 
+/// What a connection sends over.
+#[derive(Clone)]
+pub(crate) enum Carrier {
+    /// JSON-RPC over HTTP: each request waits for its answer.
+    Rpc(RpcClient),
+    /// QUIC: the board hears what becomes of what is sent.
+    Quic(Client),
+}
+
 /// A connection with its senders.
 pub(crate) struct Connection {
-    client: RpcClient,
+    carrier: Carrier,
     board: Arc<Board>,
     pace: Pace,
     queues: Vec<Queue>,
@@ -71,6 +83,8 @@ pub(crate) struct Connection {
     ready: BTreeSet<(u32, usize)>,
     /// Senders that wait for a block.
     waiting: Vec<usize>,
+    /// Transactions of which nobody has said whether they are taken, when they were sent.
+    unanswered: Vec<u32>,
     /// Transactions sent more than once.
     again: HashSet<u32>,
     pause: Duration,
@@ -78,15 +92,29 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(client: RpcClient, board: Arc<Board>, pace: Pace, queues: Vec<Queue>) -> Self {
+    pub(crate) fn new(carrier: Carrier, board: Arc<Board>, pace: Pace, queues: Vec<Queue>) -> Self {
         let heads = queues.iter().enumerate();
         let ready = heads.filter_map(|(sender, queue)| queue.front().map(|head| (*head, sender))).collect();
-        let (waiting, again) = (Vec::new(), HashSet::new());
-        Self { client, board, pace, queues, ready, waiting, again, pause: PAUSE, broken: 0 }
+        let (waiting, unanswered, again) = (Vec::new(), Vec::new(), HashSet::new());
+        Self { carrier, board, pace, queues, ready, waiting, unanswered, again, pause: PAUSE, broken: 0 }
     }
 
     /// Sends until nothing is left, the time is over or the drive is stopped.
     pub(crate) async fn run(mut self) {
+        self.send_all().await;
+        // Over QUIC answers come later.
+        while let Some(last) = self.unanswered.last()
+            && !self.board.stop.load(Ordering::Relaxed)
+        {
+            if self.board.is_answered(*last as usize) {
+                self.unanswered.pop();
+            } else {
+                let _ = tokio::time::timeout(LOOK_EVERY, self.board.block_seen.notified()).await;
+            }
+        }
+    }
+
+    async fn send_all(&mut self) {
         loop {
             let elapsed = self.board.start.elapsed();
             let over = self.pace.duration.is_some_and(|duration| elapsed >= duration);
@@ -110,6 +138,10 @@ impl Connection {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|sender| {
             let Some(head) = self.queues[*sender].front() else { return false };
+            if self.board.is_lost(self.board.transactions[*head as usize].from.index()) {
+                self.queues[*sender].clear();
+                return false;
+            }
             let blocked = self.is_blocked(*head);
             if !blocked {
                 self.ready.insert((*head, *sender));
@@ -154,21 +186,29 @@ impl Connection {
     }
 
     async fn send(&mut self, batch: Vec<(u32, usize)>) {
-        let raws: Vec<String> = batch
-            .iter()
-            .map(|(index, _)| hex::encode_prefixed(&self.board.transactions[*index as usize].raw))
-            .collect();
         let now = self.board.start.elapsed();
         for (index, _) in &batch {
             self.board.sent[*index as usize].set(now);
         }
-        let answers: Vec<Result<B256, ClientError>> = if let [raw] = raws.as_slice() {
-            vec![self.client.call(METHOD, (raw,)).await]
-        } else {
-            let calls = raws.iter().map(|raw| (METHOD, json!([raw]))).collect();
-            let parse = |value| serde_json::from_value(value).map_err(|e| ClientError::Answer(e.to_string()));
-            self.client.batch(calls).await.into_iter().map(|answer| answer.and_then(parse)).collect()
-        };
+        match &self.carrier {
+            Carrier::Rpc(client) => {
+                let answers = call(client, &self.board, &batch).await;
+                self.judge(batch, answers).await;
+            }
+            Carrier::Quic(client) => {
+                let client = client.clone();
+                for (index, sender) in batch {
+                    match client.send(self.board.transactions[index as usize].raw.clone()).await {
+                        Ok(_) => self.unanswered.push(index),
+                        Err(error) => self.give_up(index, sender, error.to_string()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at what a node answered.
+    async fn judge(&mut self, batch: Vec<(u32, usize)>, answers: Vec<Result<B256, ClientError>>) {
         let mut back = Vec::new();
         let mut broken = false;
         for ((index, sender), answer) in batch.into_iter().zip(answers) {
@@ -229,6 +269,18 @@ impl Connection {
 }
 
 const METHOD: &str = "eth_sendRawTransaction";
+
+/// Sends transactions in one request.
+async fn call(client: &RpcClient, board: &Board, batch: &[(u32, usize)]) -> Vec<Result<B256, ClientError>> {
+    let raws: Vec<String> =
+        batch.iter().map(|(index, _)| hex::encode_prefixed(&board.transactions[*index as usize].raw)).collect();
+    if let [raw] = raws.as_slice() {
+        return vec![client.call(METHOD, (raw,)).await];
+    }
+    let calls = raws.iter().map(|raw| (METHOD, json!([raw]))).collect();
+    let parse = |value| serde_json::from_value(value).map_err(|e| ClientError::Answer(e.to_string()));
+    client.batch(calls).await.into_iter().map(|answer| answer.and_then(parse)).collect()
+}
 
 /// JSON-RPC code of geth and others for a limit that was reached.
 const LIMIT_EXCEEDED: i64 = -32005;

@@ -31,7 +31,7 @@ const PORTS_STEP: u16 = 10;
 const USUAL: [&str; 2] = ["--disk.segment-bytes", "16777216"];
 
 /// What goes over the ports of a node, in the order of [`Ports`].
-const CARRIERS: [Carrier; 5] = [Carrier::Tcp, Carrier::Tcp, Carrier::Tcp, Carrier::Tcp, Carrier::Udp];
+const CARRIERS: [Carrier; 6] = [Carrier::Tcp, Carrier::Tcp, Carrier::Tcp, Carrier::Tcp, Carrier::Udp, Carrier::Udp];
 
 /// Makes the network in an empty folder, which is made if it is not there. Nothing is started.
 pub(super) fn make(dir: &Path, settings: Settings, more: &[String]) -> eyre::Result<Folder> {
@@ -75,6 +75,7 @@ pub(super) fn make(dir: &Path, settings: Settings, more: &[String]) -> eyre::Res
             ws: at("ws://", ports.ws),
             metrics: at("http://", ports.metrics) + "/metrics",
             admin: at("http://", ports.admin),
+            quic: at("", ports.quic),
             peer: at(&format!("{}@", hex::encode(identity)), ports.p2p),
             datadir,
             log: home.join("log"),
@@ -100,6 +101,7 @@ fn fixed_arguments(genesis: &Path, datadir: &Path, ports: Ports) -> Vec<String> 
         ("--ws.port", ports.ws.to_string()),
         ("--metrics", format!("127.0.0.1:{}", ports.metrics)),
         ("--admin", format!("127.0.0.1:{}", ports.admin)),
+        ("--quic", format!("127.0.0.1:{}", ports.quic)),
         ("--p2p.addr", "127.0.0.1".to_owned()),
         ("--p2p.port", ports.p2p.to_string()),
     ];
@@ -172,7 +174,7 @@ fn choose_ports(settings: &Settings) -> eyre::Result<Vec<Ports>> {
         ensure!(ports::is_free(*port, *carrier), "port {port} is taken; another --base-port, or 0 for any free ones");
     }
     let of_node = |ports: &[u16]| match *ports {
-        [rpc, ws, metrics, admin, p2p] => Some(Ports { rpc, ws, metrics, admin, p2p }),
+        [rpc, ws, metrics, admin, p2p, quic] => Some(Ports { rpc, ws, metrics, admin, p2p, quic }),
         _ => None,
     };
     Ok(found.chunks(CARRIERS.len()).filter_map(of_node).collect())
@@ -182,5 +184,5 @@ fn ports_from(base: u16, nodes: u16) -> eyre::Result<Vec<u16>> {
     let last = base.checked_add(nodes.saturating_mul(PORTS_STEP));
     ensure!(last.is_some(), "{nodes} nodes need {PORTS_STEP} ports each, which --base-port {base} does not leave");
     let first = (0..nodes).map(|node| base.saturating_add(node.saturating_mul(PORTS_STEP)));
-    Ok(first.flat_map(|first| (0..5).map(move |port| first.saturating_add(port))).collect())
+    Ok(first.flat_map(|first| (0..6).map(move |port| first.saturating_add(port))).collect())
 }

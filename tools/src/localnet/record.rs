@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::process::Process;
 
 const FORMAT: &str = "sluice-localnet";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Largest file that is read, in bytes; a node takes some 2,000.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -76,6 +76,8 @@ pub(super) struct Node {
     pub(super) metrics: String,
     /// JSON-RPC of whoever runs the node.
     pub(super) admin: String,
+    /// Transactions over QUIC.
+    pub(super) quic: String,
     /// `IDENTITY@HOST:PORT`, as its peers may be told.
     pub(super) peer: String,
     /// Data folder.
@@ -100,6 +102,8 @@ pub(super) struct Ports {
     pub(super) admin: u16,
     /// UDP.
     pub(super) p2p: u16,
+    /// UDP.
+    pub(super) quic: u16,
 }
 
 impl Network {

@@ -56,11 +56,12 @@ pub(super) fn node(name: &str) -> Node {
         name: name.to_owned(),
         validator: None,
         identity: Default::default(),
-        ports: Ports { rpc: 1, ws: 2, metrics: 3, admin: 4, p2p: 5 },
+        ports: Ports { rpc: 1, ws: 2, metrics: 3, admin: 4, p2p: 5, quic: 6 },
         rpc: "http://127.0.0.1:1".to_owned(),
         ws: String::new(),
         metrics: String::new(),
         admin: "http://127.0.0.1:4".to_owned(),
+        quic: "127.0.0.1:6".to_owned(),
         peer: String::new(),
         datadir: PathBuf::new(),
         log: PathBuf::from("/dev/null"),
@@ -93,8 +94,8 @@ fn a_network_is_what_its_flags_say() {
     let names: Vec<_> = network.nodes.iter().map(|node| &*node.name).collect();
     assert_eq!(names, ["validator-0", "validator-1", "validator-2", "follower-3", "follower-4"]);
     let ports = network.nodes.iter().map(|node| node.ports);
-    let ports: Vec<_> = ports.flat_map(|ports| [ports.rpc, ports.ws, ports.metrics, ports.admin, ports.p2p]).collect();
-    assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), 25);
+    let all = |ports: Ports| [ports.rpc, ports.ws, ports.metrics, ports.admin, ports.p2p, ports.quic];
+    assert_eq!(ports.flat_map(all).collect::<BTreeSet<_>>().len(), 30);
     for (number, node) in network.nodes.iter().enumerate() {
         assert_eq!(crate::keys::identity(&node.datadir).unwrap().public_key(), node.identity.0);
         assert!(node.peer.ends_with(&format!("@127.0.0.1:{}", node.ports.p2p)), "{}", node.peer);

@@ -1,0 +1,111 @@
+//! Transactions over QUIC into a real node: every one has one end, also when the node is killed in between.
+
+use std::{process::Command, time::Duration};
+
+use alloy_primitives::{Address, B256, U256};
+use net::{
+    NodeKey,
+    client::{Client, ClientConfig, ClientError, Submission},
+    ports::{self, Carrier},
+};
+use serde_json::{Value, json};
+use tests::{
+    node::{Node, binary},
+    rng::Rng,
+    rpc::quantity,
+    wallet::{account, transfer},
+};
+use tokio::time::timeout;
+
+/// Longest wait for an end on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn free_port() -> String {
+    let port = ports::free(&[Carrier::Udp]).expect("a port")[0];
+    format!("127.0.0.1:{port}")
+}
+
+#[test]
+fn a_mixed_load_over_quic_is_included_and_right_in_every_receipt() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let quic = free_port();
+    let node = Node::dev(folder.path(), &["--quic", &quic, "--dev.block-time", "100ms"]);
+    let report = folder.path().join("report.json");
+    let load = Command::new(binary())
+        .args(["load", "--shape", "mixed", "--txs", "4000", "--log", "warn", "--rpc", &node.http, "--quic", &quic])
+        .arg("--json")
+        .arg(&report)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&load.stdout);
+    assert!(load.status.success(), "{said} {}", String::from_utf8_lossy(&load.stderr));
+    let report: Value = serde_json::from_slice(&std::fs::read(report).expect("a report")).expect("JSON");
+    assert_eq!((&report["ok"], &report["counts"]["included"]), (&json!(true), &json!(4000)), "{report}");
+}
+
+/// `SLUICE_SEED` sets the seed.
+#[test]
+fn whatever_a_client_submitted_is_included_once_though_the_node_is_killed_meanwhile() {
+    const SENDERS: u32 = 5;
+    const EACH: u64 = 400;
+    let mut rng = Rng::seeded("quic kills", 8);
+    let folder = tempfile::tempdir().expect("a folder");
+    let quic = free_port();
+    let flags = ["--quic", quic.as_str(), "--dev.block-time", "50ms"];
+    let mut node = Node::dev(folder.path(), &flags);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let to = Address::from_word(B256::from(U256::from(rng.next())));
+    let key = NodeKey::from_seed(&[9; 32]).expect("any seed");
+    let client = runtime.block_on(Client::connect(ClientConfig::new(&quic, key))).expect("it is let in");
+    let submitted = runtime.spawn(submit(client, (SENDERS, EACH), to));
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(200 + rng.below(400)));
+        node.kill();
+        node = Node::dev(folder.path(), &flags);
+    }
+    let ended = runtime.block_on(async {
+        let mut submissions = submitted.await.expect("it submits").expect("all are taken");
+        let mut ended = Vec::new();
+        for submission in &mut submissions {
+            let end = timeout(PATIENCE, submission.included()).await.expect("each has an end in time");
+            ended.push((submission.hash, end.expect("each is included")));
+        }
+        ended
+    });
+    for (hash, included) in &ended {
+        let receipt = node.rpc.call("eth_getTransactionReceipt", json!([hash]));
+        assert_eq!(quantity(&receipt["blockNumber"]), included.height, "{receipt}");
+        assert_eq!(quantity(&receipt["transactionIndex"]), u64::from(included.index), "{receipt}");
+        assert_eq!(receipt["blockHash"], json!(included.block), "{receipt}");
+        assert_eq!(quantity(&receipt["gasUsed"]), included.gas_used, "{receipt}");
+        assert_eq!(u128::from(quantity(&receipt["effectiveGasPrice"])), included.gas_price, "{receipt}");
+    }
+    let balance = node.rpc.call("eth_getBalance", json!([to, "latest"]));
+    assert_eq!(quantity(&balance), u64::from(SENDERS) * EACH, "each wei came once");
+    drop(node);
+    crate::crash::check_root(folder.path());
+}
+
+/// Hands in transfers of one wei, those of all senders in turn.
+async fn submit(client: Client, (senders, each): (u32, u64), to: Address) -> Result<Vec<Submission>, ClientError> {
+    let keys: Vec<_> = (0..senders).map(account).collect();
+    let mut submissions = Vec::new();
+    for nonce in 0..each {
+        for key in &keys {
+            submissions.push(client.submit(transfer(key, nonce, to)).await?);
+        }
+    }
+    Ok(submissions)
+}
+
+#[test]
+fn a_list_of_weights_that_is_none_is_told_with_its_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("weights");
+    std::fs::write(&list, "# makers\n1234 5\n").expect("a file");
+    let list = list.display().to_string();
+    let (status, said) =
+        Node::try_dev(&folder.path().join("data"), &["--quic", "127.0.0.1:0", "--quic.weights", &list])
+            .expect_err("it does not start");
+    assert!(status.code() == Some(1) && said.contains("line 2: 1234 is no key"), "{status}: {said}");
+}
