@@ -15,6 +15,7 @@ use engine::{
         Committee, Scheme, Signer,
         bls::{BlsScheme, SecretKey},
     },
+    events::Events,
     ordering::{
         certify::certify,
         event::{Anchor, Identity, Input, Now, Output, Settings, Snapshot},
@@ -121,7 +122,7 @@ fn candidates(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(TRANSACTIONS as u64)).sample_size(20);
     for senders in [20, 500] {
         let mut lab = Lab::new(Shape::Mixed, senders);
-        let pool = Mempool::new(PoolLimits::default(), lab.store.tip().height(), 0);
+        let pool = Mempool::new(PoolLimits::default(), lab.store.tip().height(), 0, Events::default());
         let view = lab.store.view(lab.store.tip().height()).expect("the tip's state is kept");
         for pooled in pooled(&mut lab) {
             let sender = checks::sender(&pooled, &*view).expect("the plan funds its senders");

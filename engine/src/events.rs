@@ -15,9 +15,10 @@ use crate::types::{CommittedBlock, PooledTransaction};
 pub enum Event {
     /// A block is durable; its state, receipts and logs can be read.
     Committed(Arc<CommittedBlock>),
-    /// A transaction entered the pool.
+    /// A transaction entered the pool; before anything else that the pool tells of it.
     Admitted(PooledTransaction),
-    /// The transaction of this hash left the pool, and no block included it.
+    /// The transaction of this hash left the pool, and no final block includes it. It may be admitted again, with one
+    /// end each time.
     Dropped(B256, DropReason),
 }
 

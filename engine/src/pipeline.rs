@@ -308,9 +308,9 @@ impl Parts {
         replay(&*store, &*executor, &recovered)?;
         let tip = store.tip();
         let base_fee = store.chain().base_fee.next(tip.block.header.inner());
-        let pool = Arc::new(Mempool::new(config.pool, tip.height(), base_fee));
-        let pending = Arc::new(Pending::new(&*store));
         let events = Events::default();
+        let pool = Arc::new(Mempool::new(config.pool, tip.height(), base_fee, events.clone()));
+        let pending = Arc::new(Pending::new(&*store));
         let (bell, progress) = bounded(1);
         let (stop, stopped) = bounded::<()>(0);
         let (fail, failure) = bounded(4);
@@ -332,7 +332,7 @@ impl Parts {
         let (machine, first, bodies) = stages.start_ordering(recovered, nonce)?;
         let wake = stages.waker(ends.wakes.0);
         let workers = stages.config.admission_workers;
-        let (admission, workers) = Admission::new(workers, &store, &pool, &pending, &events, &wake);
+        let (admission, workers) = Admission::new(workers, &store, &pool, &pending, &wake);
         let hints = Budget::new(stages.config.hint_percent).map(|budget| {
             let (offered, waiting) = bounded(limits::HINT_QUEUE_TRANSACTIONS_MAX);
             events.listen(hints::listener(offered));

@@ -9,6 +9,10 @@
 //! lowest rank, so eviction never tears a gap, and a dear transaction cannot shield a cheap one.
 //! Only an executable newcomer that pays more can displace a pending transaction.
 //!
+//! Every transaction that enters is told ([`Event::Admitted`]) and has one end: a block includes it, or it is told with
+//! the reason why it left ([`Event::Dropped`]). What the pool tells, it tells in the order in which it happened, after
+//! its lock is let go: a listener may ask the pool, and must not change it.
+//!
 //! Cost: O(log n) per insertion, replacement or eviction, except that lowering the balance of a sender
 //! recounts that sender's own run.
 
@@ -17,12 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{
     Address, B256, U256,
-    map::{AddressMap, B256Map},
+    map::{AddressMap, B256Map, B256Set},
 };
 use parking_lot::Mutex;
 
 use super::{checks::Sender, error::AdmissionError, slow::SlowSenders};
 use crate::{
+    events::{DropReason, Event, Events},
     limits, metrics,
     types::{Account, Block, Height, PooledTransaction, StateChanges},
 };
@@ -133,6 +138,8 @@ struct Inner {
     tails: BTreeSet<TailKey>,
     slow: SlowSenders,
     status: PoolStatus,
+    /// What listeners have not been told yet.
+    news: Vec<Event>,
     /// Transactions that ever entered.
     arrivals: u64,
     base_fee: u64,
@@ -143,14 +150,38 @@ struct Inner {
 #[derive(Debug)]
 pub struct Mempool {
     inner: Mutex<Inner>,
+    /// Held by whoever tells listeners.
+    telling: Mutex<()>,
+    events: Events,
     limits: PoolLimits,
 }
 
 impl Mempool {
     /// An empty pool that knows the state at `height` and the base fee of the block after it.
     #[must_use]
-    pub fn new(limits: PoolLimits, height: Height, base_fee: u64) -> Self {
-        Self { inner: Mutex::new(Inner { height, base_fee, ..Inner::default() }), limits }
+    pub fn new(limits: PoolLimits, height: Height, base_fee: u64, events: Events) -> Self {
+        let inner = Mutex::new(Inner { height, base_fee, ..Inner::default() });
+        Self { inner, telling: Mutex::new(()), events, limits }
+    }
+
+    /// Changes the pool, then tells what became of whom.
+    fn change<T>(&self, change: impl FnOnce(&mut Inner, &PoolLimits) -> T) -> T {
+        let mut inner = self.inner.lock();
+        let result = change(&mut inner, &self.limits);
+        inner.export();
+        let is_news = !inner.news.is_empty();
+        drop(inner);
+        if is_news {
+            let _turn = self.telling.lock();
+            let news = std::mem::take(&mut self.inner.lock().news);
+            for event in &news {
+                if let Event::Dropped(_, reason) = event {
+                    ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => reason.label()).increment(1);
+                }
+                self.events.emit(event);
+            }
+        }
+        result
     }
 
     /// Whether a transaction with this hash is in the pool.
@@ -195,44 +226,38 @@ impl Mempool {
         sender: Sender,
         read_at: Height,
     ) -> Result<Inserted, AdmissionError> {
-        let mut inner = self.inner.lock();
-        if read_at < inner.height && !inner.senders.contains_key(&transaction.sender()) {
-            return Ok(Inserted::Stale(inner.height));
-        }
-        let result = inner.insert(transaction, sender, &self.limits);
-        inner.export();
-        result
+        self.change(|inner, limits| {
+            if read_at < inner.height && !inner.senders.contains_key(&transaction.sender()) {
+                return Ok(Inserted::Stale(inner.height));
+            }
+            inner.insert(transaction, sender, limits)
+        })
     }
 
     /// Follows the chain to `block`: what it included leaves, and changed senders are counted anew.
     ///
     /// `base_fee` is that of the block after it.
     pub fn advance(&self, block: &Block, changes: &StateChanges, base_fee: u64) {
-        let mut inner = self.inner.lock();
-        inner.height = block.height();
-        inner.base_fee = base_fee;
-        for (address, change) in &changes.accounts {
-            if inner.senders.contains_key(address) {
-                let account = change.after.unwrap_or_default();
-                inner.set_account(*address, account);
-                inner.trim(*address, &self.limits);
+        let included: B256Set = block.body.transactions.iter().map(|transaction| transaction.hash()).collect();
+        self.change(|inner, limits| {
+            inner.height = block.height();
+            inner.base_fee = base_fee;
+            for (address, change) in &changes.accounts {
+                if inner.senders.contains_key(address) {
+                    inner.set_account(*address, change.after.unwrap_or_default(), &included);
+                    inner.trim(*address, limits);
+                }
             }
-        }
-        inner.export();
+        });
     }
 
     /// Drops what a sender has from `nonce` on and refuses the sender for [`limits::SLOW_SENDER_HEIGHTS`]: the
     /// transaction of that nonce takes longer than a block may.
     pub(super) fn throw_out(&self, sender: Address, nonce: u64) {
-        let mut inner = self.inner.lock();
-        let last =
-            |inner: &Inner| inner.senders.get(&sender).and_then(|queue| queue.entries.keys().next_back().copied());
-        while last(&inner).is_some_and(|last| last >= nonce) {
-            inner.drop_tail(sender, "too_slow");
-        }
-        let height = inner.height;
-        inner.slow.add(sender, height);
-        inner.export();
+        self.change(|inner, _| {
+            inner.drop_from(sender, nonce, DropReason::TooSlow);
+            inner.slow.add(sender, inner.height);
+        });
     }
 
     /// The next pending transaction of every sender, where it can pay `base_fee`; from this nonce on of those who are
@@ -351,8 +376,8 @@ impl Inner {
         sender: Sender,
         limits: &PoolLimits,
     ) -> Result<Inserted, AdmissionError> {
-        let (address, nonce, hash) = (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
-        if self.by_hash.contains_key(&hash) {
+        let (address, nonce) = (transaction.sender(), transaction.envelope().nonce());
+        if self.by_hash.contains_key(&transaction.hash()) {
             return Err(AdmissionError::AlreadyKnown);
         }
         if let Some(until) = self.slow.until(address, self.height) {
@@ -379,14 +404,23 @@ impl Inner {
             let next = known.map_or(account.nonce, Queue::next_nonce);
             check_sender_limits(known, &sender, nonce, next, limits)?;
             let executable = nonce == next;
-            if !executable {
-                self.make_queued_room(address, worth, limits)?;
+            let victim = if executable { None } else { self.queued_victim(address, worth, limits)? };
+            let (count, freed) = victim.map_or((1, 0), |(_, bytes)| (0, bytes));
+            let more = (count, transaction.size_bytes().saturating_sub(freed));
+            self.make_room(&transaction, more, worth, executable, limits)?;
+            if let Some((victim, _)) = victim {
+                self.evict_tail(victim);
             }
-            self.make_room(&transaction, (1, transaction.size_bytes()), worth, executable, limits)?;
         }
+        Ok(self.put(transaction, sender, fee))
+    }
+
+    /// Puts a transaction in for which there is room, in place of the one of its nonce if there is one.
+    fn put(&mut self, transaction: PooledTransaction, sender: Sender, fee: u128) -> Inserted {
+        let (address, nonce, hash) = (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
         self.status.enter(&transaction);
         let queue = self.senders.entry(address).or_insert_with(|| Queue {
-            account,
+            account: sender.account,
             delegated: sender.delegated,
             entries: BTreeMap::new(),
             pending: 0,
@@ -397,21 +431,24 @@ impl Inner {
         let (pending_before, queued_before) = (queue.pending, queue.queued());
         let cost = transaction.cost_max();
         self.arrivals = self.arrivals.saturating_add(1);
-        if let Some(old) = queue.entries.insert(nonce, Entry { transaction, arrival: self.arrivals, fee, rank: fee }) {
-            self.by_hash.remove(&old.transaction.hash());
-            self.status.leave(&old.transaction);
-            if nonce < queue.next_nonce() {
-                let others = queue.pending_cost.saturating_sub(old.transaction.cost_max());
-                queue.pending_cost = others.saturating_add(cost);
-            }
-            ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => "replaced").increment(1);
+        self.news.push(Event::Admitted(transaction.clone()));
+        let entry = Entry { transaction, arrival: self.arrivals, fee, rank: fee };
+        let old = queue.entries.insert(nonce, entry);
+        if let Some(old) = &old
+            && nonce < queue.next_nonce()
+        {
+            let others = queue.pending_cost.saturating_sub(old.transaction.cost_max());
+            queue.pending_cost = others.saturating_add(cost);
         }
         queue.promote();
         queue.rerank(nonce);
         let pending = nonce < queue.next_nonce();
         self.by_hash.insert(hash, (address, nonce));
+        if let Some(old) = old {
+            self.forget(&old, Some(DropReason::Replaced(hash)));
+        }
         self.recounted(address, pending_before, queued_before);
-        Ok(if pending { Inserted::Pending } else { Inserted::Queued })
+        if pending { Inserted::Pending } else { Inserted::Queued }
     }
 
     /// The sender must be able to pay for the transaction and for what lies before it.
@@ -437,15 +474,21 @@ impl Inner {
         Ok(())
     }
 
-    /// The queued budget is full: the cheapest queued tail of another sender leaves if the newcomer pays more.
-    fn make_queued_room(&mut self, sender: Address, worth: u128, limits: &PoolLimits) -> Result<(), AdmissionError> {
+    /// If the queued budget is full, whose last transaction is to leave, and its bytes: the cheapest queued tail of
+    /// another sender, if the newcomer pays more.
+    fn queued_victim(
+        &self,
+        sender: Address,
+        worth: u128,
+        limits: &PoolLimits,
+    ) -> Result<Option<(Address, usize)>, AdmissionError> {
         if self.status.queued < limits.queued_max {
-            return Ok(());
+            return Ok(None);
         }
         match self.tails.first() {
             Some(&(false, rank, address)) if rank < worth && address != sender => {
-                self.evict_tail(address);
-                Ok(())
+                let last = self.senders.get(&address).and_then(|queue| queue.entries.last_key_value());
+                Ok(last.map(|(_, entry)| (address, entry.transaction.size_bytes())))
             }
             _ => Err(AdmissionError::PoolFull),
         }
@@ -505,11 +548,19 @@ impl Inner {
     }
 
     fn evict_tail(&mut self, address: Address) {
-        self.drop_tail(address, "evicted");
+        self.drop_tail(address, DropReason::Evicted);
+    }
+
+    /// Drops the sender's transactions from `nonce` on, last nonce first.
+    fn drop_from(&mut self, address: Address, nonce: u64, reason: DropReason) {
+        let last = |inner: &Self| inner.senders.get(&address)?.entries.keys().next_back().copied();
+        while last(self).is_some_and(|last| last >= nonce) {
+            self.drop_tail(address, reason);
+        }
     }
 
     /// Drops the transaction of the sender's last nonce.
-    fn drop_tail(&mut self, address: Address, reason: &'static str) {
+    fn drop_tail(&mut self, address: Address, reason: DropReason) {
         let Some(queue) = self.senders.get_mut(&address) else { return };
         let (pending_before, queued_before) = (queue.pending, queue.queued());
         let Some((nonce, entry)) = queue.entries.pop_last() else { return };
@@ -517,17 +568,20 @@ impl Inner {
             queue.pending = queue.pending.saturating_sub(1);
             queue.pending_cost = queue.pending_cost.saturating_sub(entry.transaction.cost_max());
         }
-        self.forget(&entry.transaction);
-        ::metrics::counter!(metrics::TRANSACTION_DROPPED, "reason" => reason).increment(1);
+        self.forget(&entry, Some(reason));
         self.recounted(address, pending_before, queued_before);
     }
 
-    fn forget(&mut self, transaction: &PooledTransaction) {
-        self.by_hash.remove(&transaction.hash());
-        self.status.leave(transaction);
+    /// An entry has left its queue; with a reason unless a block includes it.
+    fn forget(&mut self, entry: &Entry, reason: Option<DropReason>) {
+        let hash = entry.transaction.hash();
+        self.by_hash.remove(&hash);
+        self.status.leave(&entry.transaction);
+        self.news.extend(reason.map(|reason| Event::Dropped(hash, reason)));
     }
 
-    fn set_account(&mut self, address: Address, account: Account) {
+    /// Takes the account over from a block that has these transactions `included`.
+    fn set_account(&mut self, address: Address, account: Account, included: &B256Set) {
         let Some(queue) = self.senders.get_mut(&address) else { return };
         let (pending_before, queued_before) = (queue.pending, queue.queued());
         let kept = queue.entries.split_off(&account.nonce);
@@ -551,8 +605,9 @@ impl Inner {
             let first = *first;
             queue.rerank(first);
         }
-        for entry in gone.into_values() {
-            self.forget(&entry.transaction);
+        for entry in gone.values() {
+            let is_included = included.contains(&entry.transaction.hash());
+            self.forget(entry, (!is_included).then_some(DropReason::NonceUsed));
         }
         self.recounted(address, pending_before, queued_before);
     }

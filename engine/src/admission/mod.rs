@@ -29,7 +29,6 @@ pub use self::{
     mempool::{Inserted, Mempool, PoolLimits, PoolStatus},
 };
 use crate::{
-    events::{Event, Events},
     execution::Pending,
     limits, metrics,
     ports::{StateView, Store},
@@ -64,7 +63,6 @@ pub struct Worker {
     store: Arc<dyn Store>,
     pool: Arc<Mempool>,
     pending: Arc<Pending>,
-    events: Events,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -84,7 +82,6 @@ impl Admission {
         store: &Arc<dyn Store>,
         pool: &Arc<Mempool>,
         pending: &Arc<Pending>,
-        events: &Events,
         wake: &Arc<dyn Fn() + Send + Sync>,
     ) -> (Self, Vec<Worker>) {
         let (queue, jobs) = bounded(limits::ADMISSION_QUEUE_TRANSACTIONS_MAX);
@@ -95,7 +92,6 @@ impl Admission {
             store: store.clone(),
             pool: pool.clone(),
             pending: pending.clone(),
-            events: events.clone(),
             wake: wake.clone(),
         };
         let workers = std::iter::repeat_with(worker).take(count.max(1)).collect();
@@ -191,7 +187,6 @@ impl Worker {
                 Inserted::Pending | Inserted::Queued => break,
             }
         }
-        self.events.emit(&Event::Admitted(pooled));
         (self.wake)();
         Ok(hash)
     }

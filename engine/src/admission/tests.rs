@@ -1,5 +1,7 @@
 //! The pool against its promise: nonce order, funds, replacement, limits, eviction; and the cheap checks.
 
+mod ends;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_consensus::{SignableTransaction, Transaction as _, TxEip1559, TxEip2930, TxEip4844, TxEip7702, TxLegacy};
@@ -12,6 +14,7 @@ use super::{
     checks::{self, Sender},
 };
 use crate::{
+    events::Events,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
     ports::Candidates,
     types::{
@@ -72,7 +75,7 @@ fn what_is_thrown_out_takes_its_successors_along_and_its_sender_waits() {
 }
 
 fn pool() -> Mempool {
-    Mempool::new(PoolLimits::default(), Height(1), 10)
+    Mempool::new(PoolLimits::default(), Height(1), 10, Events::default())
 }
 
 fn insert(pool: &Mempool, tx: PooledTransaction) -> Result<Inserted, AdmissionError> {
@@ -85,16 +88,24 @@ fn offered(pool: &Mempool, base_fee: u64) -> Vec<(u8, u64)> {
     std::iter::from_fn(|| candidates.next()).map(|tx| (tx.sender().0[19], tx.envelope().nonce())).collect()
 }
 
-fn advance(pool: &Mempool, height: u64, after: &[(Address, u64, u64)]) {
+/// Accounts by address, with nonce and balance.
+fn changes(after: &[(Address, u64, u64)]) -> StateChanges {
     let mut changes = StateChanges::default();
     for (address, nonce, balance) in after {
         let account = account(*nonce, *balance).account;
         changes.accounts.insert(*address, AccountChange { after: Some(account), ..AccountChange::default() });
     }
+    changes
+}
+
+fn block(height: u64, transactions: Vec<Arc<Transaction>>) -> Block {
     let header = alloy_consensus::Header { number: height, ..Default::default() };
     let header = alloy_consensus::Sealable::seal_slow(header);
-    let block = Block { consensus: ConsensusHeader::default(), header, body: BlockBody::default() };
-    pool.advance(&block, &changes, 10);
+    Block { consensus: ConsensusHeader::default(), header, body: BlockBody { transactions, withdrawals: None } }
+}
+
+fn advance(pool: &Mempool, height: u64, after: &[(Address, u64, u64)]) {
+    pool.advance(&block(height, Vec::new()), &changes(after), 10);
 }
 
 #[test]
@@ -208,7 +219,7 @@ fn a_delegated_sender_has_one_transaction_waiting() {
 #[test]
 fn one_sender_cannot_queue_more_than_its_share() {
     let limits = PoolLimits { sender_queued_max: 3, sender_pending_max: 5, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10);
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
     for nonce in 2..5 {
         assert_eq!(insert(&pool, pooled(sender(1), nonce, 100, 1)), Ok(Inserted::Queued));
     }
@@ -221,7 +232,7 @@ fn one_sender_cannot_queue_more_than_its_share() {
 #[test]
 fn a_full_pool_drops_queued_first_then_the_cheapest_tail() {
     let limits = PoolLimits { transactions_max: 4, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10);
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
     insert(&pool, pooled(sender(1), 0, 100, 50)).expect("valid");
     insert(&pool, pooled(sender(2), 0, 100, 20)).expect("valid");
     insert(&pool, pooled(sender(2), 1, 100, 90)).expect("valid");
@@ -238,7 +249,7 @@ fn a_full_pool_drops_queued_first_then_the_cheapest_tail() {
 #[test]
 fn bytes_are_bounded_too() {
     let limits = PoolLimits { bytes_max: 1_000, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10);
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
     insert(&pool, pooled_with(sender(1), 0, 100, 1, vec![1; 700].into())).expect("fits");
     let second = insert(&pool, pooled_with(sender(2), 0, 100, 1, vec![1; 700].into()));
     assert_eq!(second, Err(AdmissionError::PoolFull));
@@ -249,7 +260,7 @@ fn bytes_are_bounded_too() {
 #[test]
 fn a_replacement_pays_for_the_room_it_takes() {
     let limits = PoolLimits { bytes_max: 1_200, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10);
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
     let small = pooled(sender(1), 0, 100, 10);
     insert(&pool, small.clone()).expect("fits");
     for nonce in 0..3 {
@@ -269,7 +280,7 @@ fn a_replacement_pays_for_the_room_it_takes() {
 #[test]
 fn a_fall_of_balance_does_not_fill_the_queued_budget() {
     let limits = PoolLimits { sender_queued_max: 3, queued_max: 5, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10);
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
     for nonce in 0..20 {
         insert(&pool, pooled(sender(1), nonce, 100, 1)).expect("payable");
     }
@@ -282,7 +293,7 @@ fn a_fall_of_balance_does_not_fill_the_queued_budget() {
 #[test]
 fn a_full_queued_budget_goes_to_who_pays_more() {
     let limits = PoolLimits { queued_max: 2, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10);
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
     insert(&pool, pooled(sender(1), 3, 100, 10)).expect("queued");
     insert(&pool, pooled(sender(2), 3, 100, 20)).expect("queued");
     assert_eq!(insert(&pool, pooled(sender(3), 3, 100, 10)), Err(AdmissionError::PoolFull));
@@ -314,7 +325,7 @@ proptest! {
     #[test]
     fn the_pool_keeps_its_promise(acts in acts()) {
         let limits = PoolLimits { transactions_max: 12, queued_max: 5, ..PoolLimits::default() };
-        let pool = Mempool::new(limits, Height(1), 10);
+        let pool = Mempool::new(limits, Height(1), 10, Events::default());
         let mut accounts: BTreeMap<u8, Sender> = (0..4).map(|from| (from, account(0, 3_000_000))).collect();
         let mut height = 1;
         for act in acts {

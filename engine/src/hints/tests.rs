@@ -119,7 +119,7 @@ fn endless() -> Stage {
         counted.fetch_add(1, Ordering::Relaxed);
         while !(limits.is_over)() {}
     });
-    let pool = Arc::new(Mempool::new(PoolLimits::default(), Height::GENESIS, 10));
+    let pool = Arc::new(Mempool::new(PoolLimits::default(), Height::GENESIS, 10, Events::default()));
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));
     let pending = Arc::new(Pending::new(&*store));
     let budget = Budget::new(5).expect("a share");

@@ -1,0 +1,304 @@
+//! Every transaction that was admitted has exactly one end: it waits, a block includes it, or it is told with a reason.
+
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use alloy_consensus::Transaction as _;
+use alloy_primitives::{Address, B256, map::AddressMap};
+use parking_lot::Mutex;
+use proptest::prelude::*;
+
+use super::{BALANCE, account, block, changes, pooled, pooled_with, sender};
+use crate::{
+    admission::{Mempool, PoolCandidates, PoolLimits, checks::Sender},
+    events::{DropReason, Event, Events},
+    ports::Candidates,
+    types::{Height, PooledTransaction, Transaction},
+};
+
+const SENDERS: u8 = 5;
+
+/// The most that a sender of the model owns; some six transactions' worth.
+const OWNED_MAX: u64 = 5_000_000;
+
+/// A pool, and everything that it told and nobody took.
+fn listened(limits: PoolLimits) -> (Mempool, Arc<Mutex<Vec<Event>>>) {
+    let (events, heard) = (Events::default(), Arc::<Mutex<Vec<Event>>>::default());
+    let hearing = heard.clone();
+    events.listen(Box::new(move |event| hearing.lock().push(event.clone())));
+    (Mempool::new(limits, Height(1), 10, events), heard)
+}
+
+/// What was told: the hash, and why it left if it did.
+fn told(heard: &Mutex<Vec<Event>>) -> Vec<(B256, Option<DropReason>)> {
+    let told = mem::take(&mut *heard.lock()).into_iter().map(|event| match event {
+        Event::Admitted(transaction) => (transaction.hash(), None),
+        Event::Dropped(hash, reason) => (hash, Some(reason)),
+        Event::Committed(_) => panic!("the pool commits nothing"),
+    });
+    told.collect()
+}
+
+#[test]
+fn whoever_leaves_is_told_why() {
+    let (pool, heard) = listened(PoolLimits { transactions_max: 3, ..PoolLimits::default() });
+    let insert = |tx: &PooledTransaction| {
+        pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
+    };
+    let of_1: Vec<_> = (0..3).map(|nonce| pooled(sender(1), nonce, 100, 10)).collect();
+    of_1.iter().for_each(insert);
+    assert_eq!(told(&heard), of_1.iter().map(|tx| (tx.hash(), None)).collect::<Vec<_>>());
+
+    let dearer = pooled(sender(1), 1, 110, 11);
+    insert(&dearer);
+    let replaced = (of_1[1].hash(), Some(DropReason::Replaced(dearer.hash())));
+    assert_eq!(told(&heard), [(dearer.hash(), None), replaced]);
+
+    let dearest = pooled(sender(2), 0, 100, 50);
+    insert(&dearest);
+    assert_eq!(told(&heard), [(of_1[2].hash(), Some(DropReason::Evicted)), (dearest.hash(), None)]);
+
+    // The block includes one of the sender's two, and one of that nonce that nobody saw here.
+    let elsewhere = pooled(sender(1), 1, 500, 50);
+    let included = vec![of_1[0].shared().clone(), elsewhere.shared().clone()];
+    pool.advance(&block(2, included), &changes(&[(sender(1), 2, BALANCE)]), 10);
+    assert_eq!(told(&heard), [(dearer.hash(), Some(DropReason::NonceUsed))]);
+
+    pool.throw_out(sender(2), 0);
+    assert_eq!(told(&heard), [(dearest.hash(), Some(DropReason::TooSlow))]);
+    assert_eq!(pool.status(), super::super::PoolStatus::default());
+}
+
+/// A refusal once pushed the cheapest of the queued ones out all the same.
+#[test]
+fn who_is_refused_displaces_nobody() {
+    let limits = PoolLimits { queued_max: 1, bytes_max: 1_000, ..PoolLimits::default() };
+    let (pool, heard) = listened(limits);
+    let queued = pooled(sender(1), 5, 100, 10);
+    pool.insert(queued.clone(), account(0, BALANCE), Height(1)).expect("there is room");
+    let large = pooled_with(sender(2), 5, 100, 50, vec![1; 1_000].into());
+    pool.insert(large, account(0, BALANCE), Height(1)).expect_err("there is no room for its bytes");
+    assert_eq!(told(&heard), [(queued.hash(), None)]);
+    assert!(pool.contains(queued.hash()));
+}
+
+#[test]
+fn listeners_hear_in_the_order_in_which_it_happened_and_may_ask_the_pool() {
+    let events = Events::default();
+    let pool = Arc::new(Mempool::new(PoolLimits::default(), Height(1), 10, events.clone()));
+    let (asked, heard) = (Arc::downgrade(&pool), Arc::<Mutex<Vec<Event>>>::default());
+    let hearing = heard.clone();
+    events.listen(Box::new(move |event| {
+        assert_eq!(asked.upgrade().expect("it is there").status().pending, 1);
+        hearing.lock().push(event.clone());
+    }));
+    let replace = |thread: u32| {
+        for step in 0..70 {
+            let fee = 2_u128.pow(step / 2) * 1_000 + u128::from(thread);
+            let _ = pool.insert(pooled(sender(1), 0, fee, fee), account(0, u64::MAX), Height(1));
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|thread| drop(scope.spawn(move || replace(thread)))));
+    let mut newest: Option<(B256, Option<B256>)> = None;
+    for (hash, reason) in told(&heard) {
+        match reason {
+            None => newest = Some((hash, newest.map(|(before, _)| before))),
+            Some(reason) => {
+                let (by, before) = newest.expect("somebody came");
+                assert_eq!((reason, before), (DropReason::Replaced(by), Some(hash)));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Insert {
+        from: u8,
+        ahead: u64,
+        fee: u128,
+        tip: u128,
+        bytes: usize,
+        delegated: bool,
+    },
+    /// One that came before comes again.
+    Again {
+        which: usize,
+    },
+    /// A block with so many of the pool's, and one of this sender's that nobody saw here.
+    Block {
+        take: usize,
+        stranger: Option<u8>,
+        base_fee: u64,
+    },
+    /// A sender's balance changes.
+    Balance {
+        from: u8,
+        balance: u64,
+    },
+    ThrowOut {
+        from: u8,
+        ahead: u64,
+    },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let from = || 0..SENDERS;
+    let insert = (from(), 0..9_u64, 10..60_u128, 0..20_u128, 0..200_usize, prop::bool::weighted(0.05))
+        .prop_map(|(from, ahead, fee, tip, bytes, delegated)| Act::Insert { from, ahead, fee, tip, bytes, delegated });
+    let again = (0..100_usize).prop_map(|which| Act::Again { which });
+    let block = (0..6_usize, prop::option::of(from()), 5..40_u64).prop_map(|(take, stranger, base_fee)| Act::Block {
+        take,
+        stranger,
+        base_fee,
+    });
+    let balance = (from(), 0..OWNED_MAX).prop_map(|(from, balance)| Act::Balance { from, balance });
+    let throw_out = (from(), 0..9_u64).prop_map(|(from, ahead)| Act::ThrowOut { from, ahead });
+    prop::collection::vec(prop_oneof![12 => insert, 2 => again, 3 => block, 1 => balance, 1 => throw_out], 1..150)
+}
+
+/// The chain, and what became of every transaction that was ever admitted.
+struct Model {
+    pool: Mempool,
+    heard: Arc<Mutex<Vec<Event>>>,
+    height: u64,
+    base_fee: u64,
+    accounts: BTreeMap<u8, Sender>,
+    /// Where every hash is that was admitted: `None` in the pool, `Some` after its end.
+    whereabouts: BTreeMap<B256, Option<End>>,
+    /// Everything that ever came, by hash.
+    known: BTreeMap<B256, PooledTransaction>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Included,
+    Dropped(DropReason),
+}
+
+impl Model {
+    fn new() -> Self {
+        let limits = PoolLimits {
+            transactions_max: 14,
+            bytes_max: 2_500,
+            queued_max: 6,
+            sender_queued_max: 4,
+            sender_pending_max: 8,
+        };
+        let (pool, heard) = listened(limits);
+        let accounts = (0..SENDERS).map(|from| (from, account(0, OWNED_MAX))).collect();
+        let (whereabouts, known) = (BTreeMap::new(), BTreeMap::new());
+        Self { pool, heard, height: 1, base_fee: 10, accounts, whereabouts, known }
+    }
+
+    fn nonce(&self, from: Address) -> u64 {
+        self.accounts[&from.0[19]].account.nonce
+    }
+
+    /// Does it; nothing that is told may be told twice, or for a reason that is not so.
+    fn act(&mut self, act: &Act) -> Result<(), TestCaseError> {
+        let mut included = Vec::new();
+        match *act {
+            Act::Insert { from, ahead, fee, tip, bytes, delegated } => {
+                let nonce = self.nonce(sender(from)) + ahead;
+                self.insert(pooled_with(sender(from), nonce, fee, tip.min(fee), vec![1; bytes].into()), delegated);
+            }
+            Act::Again { which } => {
+                if let Some(tx) = self.known.values().nth(which).cloned() {
+                    self.insert(tx, false);
+                }
+            }
+            Act::Block { take, stranger, base_fee } => {
+                let mut candidates = PoolCandidates::new(&self.pool, self.base_fee, &AddressMap::default());
+                included = std::iter::from_fn(|| candidates.next()).take(take).collect();
+                for tx in &included {
+                    self.accounts.entry(tx.sender().0[19]).and_modify(|sender| sender.account.nonce += 1);
+                }
+                if let Some(from) = stranger {
+                    let unseen = pooled(sender(from), self.nonce(sender(from)), 9_999, 1);
+                    self.accounts.entry(from).and_modify(|sender| sender.account.nonce += 1);
+                    included.push(unseen.shared().clone());
+                }
+                self.base_fee = base_fee;
+                self.advance(&included);
+            }
+            Act::Balance { from, balance } => {
+                self.accounts.insert(from, account(self.nonce(sender(from)), balance));
+                self.advance(&[]);
+            }
+            Act::ThrowOut { from, ahead } => self.pool.throw_out(sender(from), self.nonce(sender(from)) + ahead),
+        }
+        self.hear(act)?;
+        for hash in included.iter().map(|tx| tx.hash()).filter(|hash| self.known.contains_key(hash)) {
+            prop_assert_eq!(self.whereabouts.insert(hash, Some(End::Included)), Some(None));
+        }
+        self.compare()
+    }
+
+    fn insert(&mut self, tx: PooledTransaction, delegated: bool) {
+        self.known.insert(tx.hash(), tx.clone());
+        let account = Sender { delegated, ..self.accounts[&tx.sender().0[19]] };
+        let _ = self.pool.insert(tx, account, Height(self.height));
+    }
+
+    /// Heights go by fast, so that who is not heard for a while is heard again.
+    fn advance(&mut self, included: &[Arc<Transaction>]) {
+        self.height += 100;
+        let after: Vec<_> = self
+            .accounts
+            .iter()
+            .map(|(from, Sender { account, .. })| (sender(*from), account.nonce, account.balance.to()))
+            .collect();
+        self.pool.advance(&block(self.height, included.to_vec()), &changes(&after), self.base_fee);
+    }
+
+    fn hear(&mut self, act: &Act) -> Result<(), TestCaseError> {
+        for (hash, reason) in told(&self.heard) {
+            let (from, nonce) = (self.known[&hash].sender(), self.known[&hash].envelope().nonce());
+            let Some(reason) = reason else {
+                prop_assert!(!matches!(self.whereabouts.insert(hash, None), Some(None)), "it was admitted twice");
+                continue;
+            };
+            let before = self.whereabouts.insert(hash, Some(End::Dropped(reason)));
+            prop_assert_eq!(before, Some(None), "{} ends twice, now {}", hash, reason);
+            let is_so = match (reason, act) {
+                (DropReason::Replaced(by), Act::Insert { .. } | Act::Again { .. }) => {
+                    let other = &self.known[&by];
+                    (other.sender(), other.envelope().nonce()) == (from, nonce) && self.pool.contains(by)
+                }
+                (DropReason::NonceUsed, Act::Block { stranger: Some(stranger), .. }) => {
+                    nonce < self.nonce(from) && from == sender(*stranger)
+                }
+                (DropReason::TooSlow, Act::ThrowOut { from: slow, ahead }) => {
+                    from == sender(*slow) && nonce >= self.nonce(from) + ahead
+                }
+                (DropReason::Evicted, act) => !matches!(act, Act::ThrowOut { .. }),
+                _ => false,
+            };
+            prop_assert!(is_so, "{reason} after {act:?}");
+        }
+        Ok(())
+    }
+
+    /// What has no end yet is in the pool, and nothing else is.
+    fn compare(&self) -> Result<(), TestCaseError> {
+        let content = self.pool.content();
+        let mut inside: Vec<B256> =
+            content.values().flat_map(|(pending, queued)| pending.iter().chain(queued)).map(|tx| tx.hash()).collect();
+        inside.sort_unstable();
+        let waiting = self.whereabouts.iter().filter(|(_, end)| end.is_none()).map(|(hash, _)| *hash);
+        prop_assert_eq!(inside, waiting.collect::<Vec<_>>());
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn everything_admitted_has_one_end(acts in acts()) {
+        let mut model = Model::new();
+        for act in &acts {
+            model.act(act)?;
+        }
+    }
+}
