@@ -34,7 +34,7 @@ pub enum DropReason {
     /// Others pay more, or its sender has more waiting than it may.
     #[error("the pool is full of others that pay more")]
     Evicted,
-    /// It waited for longer than the pool keeps one.
+    /// It waited for longer than the pool keeps one, or follows one of its sender that did.
     #[error("it waited for too long")]
     Expired,
     /// It takes longer than a block may, or follows one of its sender that does.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | Q1, raw transactions before admission | [`ADMISSION_QUEUE_TRANSACTIONS_MAX`], [`ADMISSION_QUEUE_BYTES_MAX`] | refused: "txpool is full" |
 //! | pool, pending and queued | [`POOL_TRANSACTIONS_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
+//! | pool, time | [`POOL_LIFETIME`] | leaves, with what its sender sent after it |
 //! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
 //! | admitted transactions that may be simulated | [`HINT_QUEUE_TRANSACTIONS_MAX`] | not simulated |
 //! | senders refused for slowness | [`SLOW_SENDERS_MAX`] | the oldest is heard again |
@@ -57,6 +58,13 @@ pub const POOL_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Queued transactions (behind a nonce gap or unfunded) in the whole pool; their own budget.
 pub const POOL_QUEUED_MAX: usize = 8_192;
+
+/// How long a transaction may wait in the pool; geth's figure for queued ones. Pending ones leave too: one that cannot
+/// pay the base fee would wait for ever, and its client would never hear of an end.
+pub const POOL_LIFETIME: Duration = Duration::from_secs(3 * 3_600);
+
+/// Transactions after which a look for what waited too long ends, some milliseconds; the last sender's go at once.
+pub const POOL_EXPIRED_MAX: usize = 1_024;
 
 /// Executable transactions of one sender.
 pub const SENDER_PENDING_MAX: usize = 16_384;

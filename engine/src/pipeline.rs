@@ -73,7 +73,8 @@ use crate::{
     types::{Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, ValidatorSet},
 };
 
-/// How long a failure of the store's background work can go unnoticed on an idle chain.
+/// How long a failure of the store's background work, or a transaction that waited for too long, can go unnoticed on
+/// an idle chain.
 const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the node is told once.
@@ -329,6 +330,7 @@ impl Parts {
             queued_bytes: AtomicUsize::new(0),
             told: AtomicBool::new(false),
         });
+        stages.pool.tell_time(stages.now().monotonic);
         let (machine, first, bodies) = stages.start_ordering(recovered, nonce)?;
         let wake = stages.waker(ends.wakes.0);
         let workers = stages.config.admission_workers;
@@ -595,6 +597,8 @@ impl Stages {
         let waiting = metrics::level(u64::try_from(group.len()).unwrap_or(u64::MAX));
         ::metrics::gauge!(metrics::COMMIT_QUEUE_DEPTH).set(waiting);
         let height = loop {
+            // An idle chain gets here as well, once in an interval.
+            self.pool.tell_time(self.now().monotonic);
             match committer.commit(&group, epoch.as_deref()) {
                 // Blocks queue up behind this one, and then nothing more is voted on, until the disk has room.
                 Err(StoreError::Full(why)) if wait() => tracing::debug!(%why, "a block waits for room on the disk"),

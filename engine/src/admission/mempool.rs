@@ -9,6 +9,8 @@
 //! lowest rank, so eviction never tears a gap, and a dear transaction cannot shield a cheap one.
 //! Only an executable newcomer that pays more can displace a pending transaction.
 //!
+//! What has waited for too long leaves with what its sender sent after it, so that tears no gap either.
+//!
 //! Every transaction that enters is told ([`Event::Admitted`]) and has one end: a block includes it, or it is told with
 //! the reason why it left ([`Event::Dropped`]). What the pool tells, it tells in the order in which it happened, after
 //! its lock is let go: a listener may ask the pool, and must not change it.
@@ -16,7 +18,10 @@
 //! Cost: O(log n) per insertion, replacement or eviction, except that lowering the balance of a sender
 //! recounts that sender's own run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{
@@ -45,6 +50,8 @@ pub struct PoolLimits {
     pub sender_pending_max: usize,
     /// Queued transactions of one sender.
     pub sender_queued_max: usize,
+    /// How long a transaction may wait, pending or queued.
+    pub lifetime: Duration,
 }
 
 impl Default for PoolLimits {
@@ -55,6 +62,7 @@ impl Default for PoolLimits {
             queued_max: limits::POOL_QUEUED_MAX,
             sender_pending_max: limits::SENDER_PENDING_MAX,
             sender_queued_max: limits::SENDER_QUEUED_MAX,
+            lifetime: limits::POOL_LIFETIME,
         }
     }
 }
@@ -136,6 +144,10 @@ struct Inner {
     senders: AddressMap<Queue>,
     by_hash: B256Map<(Address, u64)>,
     tails: BTreeSet<TailKey>,
+    /// By arrival: since when, sender and nonce.
+    ages: BTreeMap<u64, (Duration, Address, u64)>,
+    /// What the time was when somebody last said so.
+    now: Duration,
     slow: SlowSenders,
     status: PoolStatus,
     /// What listeners have not been told yet.
@@ -247,6 +259,22 @@ impl Mempool {
                     inner.set_account(*address, change.after.unwrap_or_default(), &included);
                     inner.trim(*address, limits);
                 }
+            }
+        });
+    }
+
+    /// Says that it is `now`, by any clock that only goes on; what enters later enters then. What has waited for too
+    /// long leaves with what its sender sent after it, which could not be included without it; one by one, so that a
+    /// call leaves some to the next one when many go at once ([`limits::POOL_EXPIRED_MAX`]).
+    pub fn tell_time(&self, now: Duration) {
+        self.change(|inner, limits| {
+            inner.now = now;
+            let mut expired = 0_usize;
+            while let Some((_, &(since, sender, nonce))) = inner.ages.first_key_value()
+                && now.saturating_sub(since) >= limits.lifetime
+                && expired < limits::POOL_EXPIRED_MAX
+            {
+                expired = expired.saturating_add(inner.drop_from(sender, nonce, DropReason::Expired));
             }
         });
     }
@@ -431,6 +459,7 @@ impl Inner {
         let (pending_before, queued_before) = (queue.pending, queue.queued());
         let cost = transaction.cost_max();
         self.arrivals = self.arrivals.saturating_add(1);
+        self.ages.insert(self.arrivals, (self.now, address, nonce));
         self.news.push(Event::Admitted(transaction.clone()));
         let entry = Entry { transaction, arrival: self.arrivals, fee, rank: fee };
         let old = queue.entries.insert(nonce, entry);
@@ -551,12 +580,15 @@ impl Inner {
         self.drop_tail(address, DropReason::Evicted);
     }
 
-    /// Drops the sender's transactions from `nonce` on, last nonce first.
-    fn drop_from(&mut self, address: Address, nonce: u64, reason: DropReason) {
+    /// Drops the sender's transactions from `nonce` on, last nonce first; returns how many.
+    fn drop_from(&mut self, address: Address, nonce: u64, reason: DropReason) -> usize {
         let last = |inner: &Self| inner.senders.get(&address)?.entries.keys().next_back().copied();
+        let mut dropped = 0_usize;
         while last(self).is_some_and(|last| last >= nonce) {
             self.drop_tail(address, reason);
+            dropped = dropped.saturating_add(1);
         }
+        dropped
     }
 
     /// Drops the transaction of the sender's last nonce.
@@ -576,6 +608,7 @@ impl Inner {
     fn forget(&mut self, entry: &Entry, reason: Option<DropReason>) {
         let hash = entry.transaction.hash();
         self.by_hash.remove(&hash);
+        self.ages.remove(&entry.arrival);
         self.status.leave(&entry.transaction);
         self.news.extend(reason.map(|reason| Event::Dropped(hash, reason)));
     }

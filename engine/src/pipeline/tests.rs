@@ -14,7 +14,7 @@ use super::{Config, Node, PipelineError, Ports};
 use crate::{
     admission::{AdmissionError, PoolLimits},
     crypto::bls::{BlsScheme, SecretKey},
-    events::Event,
+    events::{DropReason, Event},
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ordering::{event::Identity, journal::Entry},
     ports::{Executor, HintLimits, Recovered, Store},
@@ -92,11 +92,15 @@ fn start(senders: &[Address]) -> Running {
 }
 
 fn start_with(senders: &[Address], executor: Arc<dyn Executor>) -> Running {
+    start_as(config(), senders, executor)
+}
+
+fn start_as(config: Config, senders: &[Address], executor: Arc<dyn Executor>) -> Running {
     let store = Arc::new(MemoryStore::new(Arc::new(chain(senders))));
     let network = Arc::new(RecordingNetwork::default());
     let journal = Arc::new(MemoryJournal::default());
     let ports = Ports { store: store.clone(), journal: journal.clone(), executor, network: network.clone() };
-    let node = Node::start(config(), ports, Recovered::default()).expect("it starts");
+    let node = Node::start(config, ports, Recovered::default()).expect("it starts");
     let (sender, blocks) = bounded(1_000);
     node.events.listen(Box::new(move |event| {
         if let Event::Committed(block) = event {
@@ -243,6 +247,22 @@ fn a_store_that_fails_in_the_background_stops_an_idle_node() {
     let running = start(&[]);
     running.store.fail();
     assert_eq!(running.node.wait(), Some(PipelineError::Commit("storage failed: told to fail".to_owned())));
+}
+
+#[test]
+fn what_waits_for_too_long_leaves_though_the_chain_makes_no_block() {
+    let (raw, sender) = transaction(1, 1);
+    let pool = PoolLimits { lifetime: Duration::from_millis(1), ..PoolLimits::default() };
+    let running = start_as(Config { pool, ..config() }, &[sender], Arc::new(ToyExecutor::default()));
+    let (telling, told) = bounded(10);
+    running.node.events.listen(Box::new(move |event| {
+        if let Event::Dropped(hash, reason) = event {
+            telling.send((*hash, *reason)).expect("the test listens");
+        }
+    }));
+    let hash = submit(&running.node, &raw).expect("it waits for an earlier nonce");
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok((hash, DropReason::Expired)));
+    assert_eq!(running.store.tip().height(), Height(0));
 }
 
 /// A dead stage once left a node that served and made no blocks, or one that ended as if asked to.

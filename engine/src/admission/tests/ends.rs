@@ -1,6 +1,6 @@
 //! Every transaction that was admitted has exactly one end: it waits, a block includes it, or it is told with a reason.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, map::AddressMap};
@@ -19,6 +19,9 @@ const SENDERS: u8 = 5;
 
 /// The most that a sender of the model owns; some six transactions' worth.
 const OWNED_MAX: u64 = 5_000_000;
+
+/// How long its pool keeps a transaction.
+const LIFETIME: Duration = Duration::from_secs(60);
 
 /// A pool, and everything that it told and nobody took.
 fn listened(limits: PoolLimits) -> (Mempool, Arc<Mutex<Vec<Event>>>) {
@@ -66,6 +69,47 @@ fn whoever_leaves_is_told_why() {
     pool.throw_out(sender(2), 0);
     assert_eq!(told(&heard), [(dearest.hash(), Some(DropReason::TooSlow))]);
     assert_eq!(pool.status(), super::super::PoolStatus::default());
+}
+
+#[test]
+fn who_waits_for_too_long_leaves_with_those_who_follow_though_they_came_later() {
+    let lifetime = Duration::from_secs(10);
+    let (pool, heard) = listened(PoolLimits { lifetime, ..PoolLimits::default() });
+    let insert = |from: u8, nonce: u64, fee: u128| {
+        let tx = pooled(sender(from), nonce, fee, fee / 5);
+        pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
+        tx.hash()
+    };
+    let expired = |hashes: &[B256]| hashes.iter().map(|hash| (*hash, Some(DropReason::Expired))).collect::<Vec<_>>();
+    // It cannot pay, one waits behind a gap, and the chain makes no block.
+    let first = [insert(1, 0, 5), insert(2, 7, 100)];
+    pool.tell_time(Duration::from_secs(9));
+    let later = [insert(1, 1, 100), insert(2, 0, 100), insert(3, 0, 5)];
+    told(&heard);
+    pool.tell_time(lifetime);
+    assert_eq!(told(&heard), expired(&[later[0], first[0], first[1]]));
+    assert_eq!(pool.next_nonce(sender(1)), None);
+    // A replacement begins anew.
+    insert(3, 0, 100);
+    told(&heard);
+    pool.tell_time(Duration::from_secs(19));
+    assert_eq!(told(&heard), expired(&[later[1]]));
+    assert_eq!(pool.status().pending, 1);
+}
+
+#[test]
+fn when_many_expire_at_once_a_look_takes_some_of_them() {
+    let (pool, heard) = listened(PoolLimits { lifetime: Duration::from_secs(1), ..PoolLimits::default() });
+    let many = crate::limits::POOL_EXPIRED_MAX + 5;
+    for index in 0..many {
+        let from = Address::left_padding_from(&index.to_be_bytes());
+        pool.insert(pooled(from, 0, 100, 1), account(0, BALANCE), Height(1)).expect("there is room");
+    }
+    told(&heard);
+    pool.tell_time(Duration::from_secs(1));
+    assert_eq!((told(&heard).len(), pool.status().pending), (many - 5, 5));
+    pool.tell_time(Duration::from_secs(1));
+    assert_eq!((told(&heard).len(), pool.status().pending), (5, 0));
 }
 
 /// A refusal once pushed the cheapest of the queued ones out all the same.
@@ -139,6 +183,8 @@ enum Act {
         from: u8,
         ahead: u64,
     },
+    /// So many seconds go by.
+    Wait(u64),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -153,7 +199,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     });
     let balance = (from(), 0..OWNED_MAX).prop_map(|(from, balance)| Act::Balance { from, balance });
     let throw_out = (from(), 0..9_u64).prop_map(|(from, ahead)| Act::ThrowOut { from, ahead });
-    prop::collection::vec(prop_oneof![12 => insert, 2 => again, 3 => block, 1 => balance, 1 => throw_out], 1..150)
+    let wait = (1..40_u64).prop_map(Act::Wait);
+    prop::collection::vec(
+        prop_oneof![12 => insert, 2 => again, 3 => block, 1 => balance, 1 => throw_out, 2 => wait],
+        1..150,
+    )
 }
 
 /// The chain, and what became of every transaction that was ever admitted.
@@ -162,11 +212,14 @@ struct Model {
     heard: Arc<Mutex<Vec<Event>>>,
     height: u64,
     base_fee: u64,
+    now: Duration,
     accounts: BTreeMap<u8, Sender>,
     /// Where every hash is that was admitted: `None` in the pool, `Some` after its end.
     whereabouts: BTreeMap<B256, Option<End>>,
     /// Everything that ever came, by hash.
     known: BTreeMap<B256, PooledTransaction>,
+    /// When those that are in the pool came.
+    since: BTreeMap<B256, Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,11 +236,12 @@ impl Model {
             queued_max: 6,
             sender_queued_max: 4,
             sender_pending_max: 8,
+            lifetime: LIFETIME,
         };
         let (pool, heard) = listened(limits);
         let accounts = (0..SENDERS).map(|from| (from, account(0, OWNED_MAX))).collect();
-        let (whereabouts, known) = (BTreeMap::new(), BTreeMap::new());
-        Self { pool, heard, height: 1, base_fee: 10, accounts, whereabouts, known }
+        let (whereabouts, known, since) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { pool, heard, height: 1, base_fee: 10, now: Duration::ZERO, accounts, whereabouts, known, since }
     }
 
     fn nonce(&self, from: Address) -> u64 {
@@ -225,6 +279,10 @@ impl Model {
                 self.accounts.insert(from, account(self.nonce(sender(from)), balance));
                 self.advance(&[]);
             }
+            Act::Wait(seconds) => {
+                self.now += Duration::from_secs(seconds);
+                self.pool.tell_time(self.now);
+            }
             Act::ThrowOut { from, ahead } => self.pool.throw_out(sender(from), self.nonce(sender(from)) + ahead),
         }
         self.hear(act)?;
@@ -256,6 +314,7 @@ impl Model {
             let (from, nonce) = (self.known[&hash].sender(), self.known[&hash].envelope().nonce());
             let Some(reason) = reason else {
                 prop_assert!(!matches!(self.whereabouts.insert(hash, None), Some(None)), "it was admitted twice");
+                self.since.insert(hash, self.now);
                 continue;
             };
             let before = self.whereabouts.insert(hash, Some(End::Dropped(reason)));
@@ -271,7 +330,11 @@ impl Model {
                 (DropReason::TooSlow, Act::ThrowOut { from: slow, ahead }) => {
                     from == sender(*slow) && nonce >= self.nonce(from) + ahead
                 }
-                (DropReason::Evicted, act) => !matches!(act, Act::ThrowOut { .. }),
+                (DropReason::Expired, Act::Wait(_)) => self.known.values().any(|earlier| {
+                    let is_old = self.since.get(&earlier.hash()).is_some_and(|since| self.now - *since >= LIFETIME);
+                    is_old && earlier.sender() == from && earlier.envelope().nonce() <= nonce
+                }),
+                (DropReason::Evicted, act) => !matches!(act, Act::ThrowOut { .. } | Act::Wait(_)),
                 _ => false,
             };
             prop_assert!(is_so, "{reason} after {act:?}");
@@ -279,13 +342,14 @@ impl Model {
         Ok(())
     }
 
-    /// What has no end yet is in the pool, and nothing else is.
+    /// What has no end yet is in the pool, and nothing else is; nothing is older than it may be.
     fn compare(&self) -> Result<(), TestCaseError> {
         let content = self.pool.content();
         let mut inside: Vec<B256> =
             content.values().flat_map(|(pending, queued)| pending.iter().chain(queued)).map(|tx| tx.hash()).collect();
         inside.sort_unstable();
         let waiting = self.whereabouts.iter().filter(|(_, end)| end.is_none()).map(|(hash, _)| *hash);
+        prop_assert!(inside.iter().all(|hash| self.now - self.since[hash] < LIFETIME));
         prop_assert_eq!(inside, waiting.collect::<Vec<_>>());
         Ok(())
     }
