@@ -15,7 +15,7 @@
 //! the reason why it left ([`Event::Dropped`]). What the pool tells, it tells in the order in which it happened, after
 //! its lock is let go: a listener may ask the pool, and must not change it.
 //!
-//! Cost: O(log n) per insertion, replacement or eviction, except that lowering the balance of a sender
+//! Cost: O(log n) per insertion, replacement, eviction or offer to a block, except that lowering the balance of a sender
 //! recounts that sender's own run.
 
 use std::{
@@ -30,7 +30,12 @@ use alloy_primitives::{
 };
 use parking_lot::Mutex;
 
-use super::{checks::Sender, error::AdmissionError, slow::SlowSenders};
+use super::{
+    checks::Sender,
+    error::AdmissionError,
+    heads::{Bid, Heads, Turn},
+    slow::SlowSenders,
+};
 use crate::{
     events::{DropReason, Event, Events},
     limits, metrics,
@@ -134,6 +139,8 @@ struct Queue {
     pending_cost: U256,
     /// The key under which the sender stands in `Inner::tails`, if it does.
     tail: Option<TailKey>,
+    /// The key under which it stands in `Inner::heads`, if something is pending.
+    head: Option<Bid>,
 }
 
 /// Order of eviction: queued senders first, then the lowest rank.
@@ -144,6 +151,7 @@ struct Inner {
     senders: AddressMap<Queue>,
     by_hash: B256Map<(Address, u64)>,
     tails: BTreeSet<TailKey>,
+    heads: Heads,
     /// By arrival: since when, sender and nonce.
     ages: BTreeMap<u64, (Duration, Address, u64)>,
     /// What the time was when somebody last said so.
@@ -288,17 +296,24 @@ impl Mempool {
         });
     }
 
-    /// The next pending transaction of every sender, where it can pay `base_fee`; from this nonce on of those who are
-    /// in `next_nonces`.
-    pub(super) fn heads(&self, base_fee: u64, next_nonces: &AddressMap<u64>) -> Vec<Offer> {
+    /// The next pending transactions, one of each sender where it can pay `base_fee`: so many after this turn, or from
+    /// the best one on; fewer if there are no more.
+    pub(super) fn heads(&self, base_fee: u64, after: Option<Turn>, count: usize) -> Vec<Offer> {
+        let mut inner = self.inner.lock();
+        inner.heads.price(base_fee);
+        let head = |sender| inner.senders.get(&sender)?.entries.first_key_value()?.1.offer(base_fee);
+        inner.heads.after(after).take(count).filter_map(head).collect()
+    }
+
+    /// The next pending transaction from this nonce on of each of these senders, where it can pay `base_fee`.
+    pub(super) fn heads_from(&self, base_fee: u64, next_nonces: &AddressMap<u64>) -> Vec<Offer> {
         let inner = self.inner.lock();
-        let mut heads = Vec::with_capacity(inner.senders.len());
-        for (sender, queue) in inner.senders.iter().filter(|(_, queue)| queue.pending > 0) {
-            let first = next_nonces.get(sender).copied().unwrap_or_default().max(queue.account.nonce);
-            let entry = queue.entries.get(&first).filter(|_| first < queue.next_nonce());
-            heads.extend(entry.and_then(|entry| entry.offer(base_fee)));
-        }
-        heads
+        let head = |(sender, nonce): (_, &u64)| {
+            let queue = inner.senders.get(sender)?;
+            let first = queue.account.nonce.max(*nonce);
+            queue.entries.get(&first).filter(|_| first < queue.next_nonce())?.offer(base_fee)
+        };
+        next_nonces.iter().filter_map(head).collect()
     }
 
     /// The sender's pending transaction after `nonce`, if it can pay `base_fee`.
@@ -310,19 +325,6 @@ impl Mempool {
             return None;
         }
         queue.entries.get(&next)?.offer(base_fee)
-    }
-
-    /// Whether any pending transaction can pay `base_fee`.
-    #[must_use]
-    pub fn has_executable(&self, base_fee: u64) -> bool {
-        let inner = self.inner.lock();
-        inner.senders.values().any(|queue| {
-            queue.pending > 0
-                && queue
-                    .entries
-                    .first_key_value()
-                    .is_some_and(|(_, entry)| entry.transaction.envelope().max_fee_per_gas() >= u128::from(base_fee))
-        })
     }
 
     /// Everything by sender: pending, then queued, each in order of nonce.
@@ -454,6 +456,7 @@ impl Inner {
             pending: 0,
             pending_cost: U256::ZERO,
             tail: None,
+            head: None,
         });
         queue.delegated = sender.delegated;
         let (pending_before, queued_before) = (queue.pending, queue.queued());
@@ -645,7 +648,7 @@ impl Inner {
         self.recounted(address, pending_before, queued_before);
     }
 
-    /// Brings the totals and the order of eviction up to date after a change to one sender.
+    /// Brings the totals and the orders of offers and of eviction up to date after a change to one sender.
     fn recounted(&mut self, address: Address, pending_before: usize, queued_before: usize) {
         let Some(queue) = self.senders.get_mut(&address) else { return };
         let (pending, queued) = (queue.pending, queue.queued());
@@ -660,6 +663,17 @@ impl Inner {
                 self.tails.insert(new);
             }
             queue.tail = tail;
+        }
+        let first = queue.entries.first_key_value().filter(|_| pending > 0);
+        let head = first.map(|(_, entry)| Bid::new(&entry.transaction, entry.arrival));
+        if head != queue.head {
+            if let Some(old) = queue.head.take() {
+                self.heads.remove(&old);
+            }
+            if let Some(new) = head {
+                self.heads.insert(new, address);
+            }
+            queue.head = head;
         }
         if queue.entries.is_empty() {
             self.senders.remove(&address);

@@ -7,6 +7,7 @@
 pub mod candidates;
 pub mod checks;
 pub mod error;
+mod heads;
 pub mod mempool;
 mod slow;
 #[cfg(test)]

@@ -7,7 +7,7 @@ pub mod network;
 pub mod state;
 pub mod store;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_primitives::{Address, Bytes};
@@ -21,8 +21,17 @@ pub use store::MemoryStore;
 
 use crate::{
     genesis::GenesisAccount,
-    types::{Certificate, ConsensusHeader, Finality, Signature, Signers, Statement, ValidatorIndex},
+    types::{
+        Certificate, ConsensusHeader, Finality, PooledTransaction, Signature, Signers, Statement, Transaction,
+        ValidatorIndex,
+    },
 };
+
+/// A transaction as admission leaves it, without its checks.
+#[must_use]
+pub const fn pooled(transaction: Arc<Transaction>) -> PooledTransaction {
+    PooledTransaction::admitted(transaction)
+}
 
 /// What a set of one says of a block, with signatures that are none: for those who only carry it.
 #[must_use]
