@@ -30,7 +30,7 @@ use alloy_primitives::{
     B256, Bytes, bytes, keccak256,
     map::{B256Map, Entry},
 };
-use engine::limits::TRANSACTION_BYTES_MAX;
+use engine::{limits::TRANSACTION_BYTES_MAX, types::LogFilter};
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::{
@@ -42,7 +42,7 @@ use crate::{
     identity::NodeKey,
     ingress::{
         tls,
-        wire::{self, Cutter, EVENT_BYTES_MAX, Event, Included, QUESTION_HASHES_MAX, Reason, WireError},
+        wire::{self, Cutter, EVENT_BYTES_MAX, Event, Included, QUESTION_HASHES_MAX, Question, Reason, WireError},
     },
     transport::record::NodeId,
 };
@@ -157,6 +157,7 @@ struct Inner {
     queue: mpsc::Sender<Bytes>,
     waiting: Mutex<B256Map<Waiting>>,
     submitted: AtomicU64,
+    connection: Mutex<Option<Connection>>,
     room: Arc<Semaphore>,
     listener: Option<Listener>,
 }
@@ -218,6 +219,7 @@ impl Client {
             queue,
             waiting: Mutex::default(),
             submitted: AtomicU64::new(0),
+            connection: Mutex::new(Some(met.connection.clone())),
             room,
             listener,
         });
@@ -249,6 +251,28 @@ impl Client {
         self.send_with(raw, None).await
     }
 
+    /// Blocks from now on; a connection that is lost ends it, and one that reads too slowly.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`].
+    pub async fn heads(&self) -> Result<Subscription, ClientError> {
+        self.follow(&Question::Heads).await
+    }
+
+    /// Logs that fit a filter of blocks from now on, as [`Self::heads`].
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`].
+    pub async fn logs(&self, filter: LogFilter) -> Result<Subscription, ClientError> {
+        self.follow(&Question::Logs(filter)).await
+    }
+
+    async fn follow(&self, question: &Question) -> Result<Subscription, ClientError> {
+        let connection = self.0.connection.lock().clone();
+        let connection = connection.ok_or_else(|| ClientError::Connect("the connection is lost".to_owned()))?;
+        Ok(Subscription { events: put(&connection, question).await?, _client: self.clone() })
+    }
+
     async fn send_with(&self, raw: Bytes, stages: Option<mpsc::Sender<Event>>) -> Result<B256, ClientError> {
         if !(1..=TRANSACTION_BYTES_MAX).contains(&raw.len()) {
             return Err(ClientError::Length(raw.len()));
@@ -264,6 +288,28 @@ impl Client {
         };
         self.0.queue.send(raw).await.map_err(|_| ClientError::Closed)?;
         Ok(hash)
+    }
+}
+
+/// Blocks or logs as they come.
+pub struct Subscription {
+    events: Events,
+    _client: Client,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    /// The next one: [`Event::Head`] or [`Event::Log`].
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] where there is none behind it, [`ClientError::Wire`].
+    pub async fn next(&mut self) -> Result<Event, ClientError> {
+        self.events.next().await?.ok_or_else(|| ClientError::Connect("it has ended".to_owned()))
     }
 }
 
@@ -309,7 +355,7 @@ fn judged(event: Event) -> Result<Option<Included>, ClientError> {
         Event::Final(_, included) => Ok(Some(included)),
         Event::Refused(_, reason) => Err(ClientError::Refused(reason)),
         Event::Dropped(_, reason) => Err(ClientError::Dropped(reason)),
-        Event::Admitted(_) | Event::Welcome { .. } | Event::Unknown(_) => Ok(None),
+        _ => Ok(None),
     }
 }
 
@@ -388,10 +434,16 @@ async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>)
             connection.close(VarInt::from_u32(0), b"");
         }
         let Some(inner) = client.upgrade() else { return };
+        *inner.connection.lock() = None;
         let (endpoint, node) = (inner.endpoint.clone(), inner.node.clone());
         drop(inner);
         match meet(&endpoint, &node).await {
-            Ok(met) => next = Some(met),
+            Ok(met) => {
+                if let Some(inner) = client.upgrade() {
+                    *inner.connection.lock() = Some(met.connection.clone());
+                }
+                next = Some(met);
+            }
             Err(error) => {
                 tracing::debug!(node, %error, "a connection is lost");
                 sleep(wait).await;
@@ -450,12 +502,17 @@ async fn catch_up(
     Ok(())
 }
 
-async fn ask(connection: &Connection, hashes: &[B256]) -> Result<Vec<Event>, ClientError> {
+/// Asks a question; gives what is answered.
+async fn put(connection: &Connection, question: &Question) -> Result<Events, ClientError> {
     let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
-    let (mut question, stream) = connection.open_bi().await.map_err(|error| failed(&error))?;
-    question.write_all(&wire::question(hashes)).await.map_err(|error| failed(&error))?;
-    question.finish().map_err(|error| failed(&error))?;
-    let mut answers = Events { stream, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() };
+    let (mut asked, stream) = connection.open_bi().await.map_err(|error| failed(&error))?;
+    asked.write_all(&question.encode()).await.map_err(|error| failed(&error))?;
+    asked.finish().map_err(|error| failed(&error))?;
+    Ok(Events { stream, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() })
+}
+
+async fn ask(connection: &Connection, hashes: &[B256]) -> Result<Vec<Event>, ClientError> {
+    let mut answers = put(connection, &Question::Transactions(hashes.to_vec())).await?;
     let mut events = Vec::with_capacity(hashes.len());
     while events.len() < hashes.len()
         && let Some(event) = answers.next().await?

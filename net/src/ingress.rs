@@ -55,7 +55,7 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_s
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, broadcast, mpsc},
     task::JoinHandle,
     time::timeout,
 };
@@ -123,6 +123,8 @@ struct Shared {
     /// Who is told what becomes of a transaction. There are no more than pool and admission hold.
     watched: Mutex<B256Map<SmallVec<[Weak<Session>; 1]>>>,
     looking_up: Semaphore,
+    /// Blocks, each once and in order.
+    told: broadcast::Sender<Arc<CommittedBlock>>,
 }
 
 /// The way in; stops when it is told to, or dropped.
@@ -143,7 +145,12 @@ impl Ingress {
         let failed = |error| IngressError::Listen { address: config.listen, error };
         let endpoint = endpoint(config.listen, tls::server(&config.key)?).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
-        let shared = Arc::new(Shared { doors, watched: Mutex::default(), looking_up: Semaphore::new(LOOKING_UP_MAX) });
+        let shared = Arc::new(Shared {
+            doors,
+            watched: Mutex::default(),
+            looking_up: Semaphore::new(LOOKING_UP_MAX),
+            told: broadcast::Sender::new(BLOCKS_QUEUE_MAX),
+        });
         let (blocks, committed) = mpsc::channel(BLOCKS_QUEUE_MAX);
         let next = shared.doors.query.tip().height().0.saturating_add(1);
         // The engine keeps listeners for its whole life; what it tells ends with the way in.
@@ -276,11 +283,14 @@ async fn tell_blocks(shared: Arc<Shared>, mut blocks: mpsc::Receiver<Arc<Committ
             let missed = tokio::task::spawn_blocking(move || looking.block(height)).await;
             if let Ok(Some(missed)) = missed {
                 shared.tell_block(&missed);
+                let _ = shared.told.send(missed);
             }
             next = next.saturating_add(1);
         }
         if block.height().0 == next {
             shared.tell_block(&block);
+            // An error says that nobody follows.
+            let _ = shared.told.send(block);
             next = next.saturating_add(1);
         }
     }

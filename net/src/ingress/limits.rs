@@ -9,7 +9,7 @@
 //! | [`OUTSTANDING_MAX`] | further transactions are refused |
 //! | [`UNREAD_BYTES_MAX`] | the slow reader is cut |
 //! | [`QUESTIONS_MAX`], [`LOOKING_UP_MAX`] | the client waits |
-//! | [`BLOCKS_QUEUE_MAX`] | blocks are read from the store |
+//! | [`BLOCKS_QUEUE_MAX`] | blocks are read from the store; a slow follower's stream is reset |
 
 use std::time::Duration;
 
@@ -46,13 +46,13 @@ pub const OUTSTANDING_MAX: usize = 32_768;
 /// Bytes of events that wait for one client.
 pub const UNREAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Questions of one connection at a time.
-pub const QUESTIONS_MAX: u32 = 4;
+/// Questions of one connection at a time, those among them that go on.
+pub const QUESTIONS_MAX: u32 = 16;
 
 /// Questions of all connections that are being looked up at a time.
 pub const LOOKING_UP_MAX: usize = 4;
 
-/// Committed blocks that wait to be told of.
+/// Committed blocks that wait to be told of, and that a follower may be behind.
 pub const BLOCKS_QUEUE_MAX: usize = 64;
 
 /// Longest piece that several streams of a connection may have begun; of longer ones one at a time.

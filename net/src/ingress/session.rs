@@ -6,12 +6,16 @@ use std::sync::{
 };
 
 use alloy_primitives::{B256, Bytes, keccak256};
-use engine::{admission::AdmissionError, limits::TRANSACTION_BYTES_MAX, types::RawTransaction};
+use engine::{
+    admission::AdmissionError,
+    limits::TRANSACTION_BYTES_MAX,
+    types::{CommittedBlock, LogFilter, RawTransaction},
+};
 use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
     runtime::Handle,
-    sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit},
+    sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, broadcast::error::RecvError},
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
@@ -20,7 +24,7 @@ use super::{
     Found, Shared,
     limits::{OUTSTANDING_MAX, PIECE_TIME_MAX, SMALL_PIECE_BYTES_MAX, UNREAD_BYTES_MAX},
     places::Share,
-    wire::{self, Cutter, Event, Reason, WireError},
+    wire::{self, Cutter, Event, FoundLog, Head, Question, Reason, WireError},
 };
 use crate::transport::record::NodeId;
 
@@ -266,7 +270,7 @@ async fn read_questions(session: Arc<Session>, shared: Arc<Shared>) {
         while questions.try_join_next().is_some() {}
         questions.spawn(async move {
             match timeout(PIECE_TIME_MAX, read_question(question)).await {
-                Ok(Some(Ok(hashes))) => answer_question(answer, hashes, &session, &shared).await,
+                Ok(Some(Ok(question))) => answer_question(answer, question, &session, &shared).await,
                 Ok(Some(Err(error))) => Close::Malformed.close(&session.connection, &error.to_string()),
                 Ok(None) => {}
                 Err(_) => Close::Late.close(&session.connection, "a question took too long to arrive"),
@@ -275,16 +279,24 @@ async fn read_questions(session: Arc<Session>, shared: Arc<Shared>) {
     }
 }
 
-async fn read_question(mut question: RecvStream) -> Option<Result<Vec<B256>, WireError>> {
+async fn read_question(mut question: RecvStream) -> Option<Result<Question, WireError>> {
     match question.read_to_end(wire::QUESTION_BYTES_MAX).await {
-        Ok(question) => Some(wire::asked(&question)),
+        Ok(question) => Some(Question::decode(&question)),
         Err(quinn::ReadToEndError::TooLong) => Some(Err(WireError::Question)),
         Err(quinn::ReadToEndError::Read(_)) => None,
     }
 }
 
+async fn answer_question(answer: SendStream, question: Question, session: &Arc<Session>, shared: &Arc<Shared>) {
+    match question {
+        Question::Transactions(hashes) => look_up(answer, hashes, session, shared).await,
+        Question::Heads => follow(answer, shared, |block, out| head(block).encode(out)).await,
+        Question::Logs(filter) => follow(answer, shared, move |block, out| logs(block, &filter, out)).await,
+    }
+}
+
 /// Answers what became of transactions; those that wait are told of from now on as if they had been submitted here.
-async fn answer_question(mut answer: SendStream, hashes: Vec<B256>, session: &Arc<Session>, shared: &Arc<Shared>) {
+async fn look_up(mut answer: SendStream, hashes: Vec<B256>, session: &Arc<Session>, shared: &Arc<Shared>) {
     let Ok(_place) = shared.looking_up.acquire().await else { return };
     let (session, looking) = (session.clone(), shared.clone());
     let look_up = move || {
@@ -298,5 +310,57 @@ async fn answer_question(mut answer: SendStream, hashes: Vec<B256>, session: &Ar
     let Ok(events) = tokio::task::spawn_blocking(look_up).await else { return };
     if answer.write_all(&events).await.is_ok() {
         let _ = answer.finish();
+    }
+}
+
+/// Tells of blocks from now on until the client stops the stream; one that reads too slowly is told so by a reset.
+async fn follow(mut answer: SendStream, shared: &Shared, mut tell: impl FnMut(&CommittedBlock, &mut Vec<u8>) + Send) {
+    let mut blocks = shared.told.subscribe();
+    let mut out = Vec::new();
+    loop {
+        let block = tokio::select! {
+            block = blocks.recv() => block,
+            _ = answer.stopped() => return,
+        };
+        match block {
+            Ok(block) => tell(&block, &mut out),
+            Err(RecvError::Lagged(_)) => {
+                let _ = answer.reset(VarInt::from_u32(Close::Slow as u32));
+                return;
+            }
+            Err(RecvError::Closed) => return,
+        }
+        if answer.write_all(&out).await.is_err() {
+            return;
+        }
+        out.clear();
+    }
+}
+
+fn head(block: &CommittedBlock) -> Event {
+    let header = block.block.header.inner();
+    Event::Head(Head {
+        height: header.number,
+        hash: block.hash(),
+        parent: header.parent_hash,
+        timestamp: header.timestamp,
+        gas_used: header.gas_used,
+        gas_limit: header.gas_limit,
+        base_fee: header.base_fee_per_gas.unwrap_or_default(),
+        transactions: u32::try_from(block.receipts.len()).unwrap_or(u32::MAX),
+    })
+}
+
+fn logs(block: &CommittedBlock, filter: &LogFilter, out: &mut Vec<u8>) {
+    let mut log_index = 0_u32;
+    for ((receipt, sent), index) in block.receipts.iter().zip(&block.block.body.transactions).zip(0_u32..) {
+        for log in &receipt.logs {
+            if filter.matches(log) {
+                let (height, block, transaction) = (block.height().0, block.hash(), sent.hash());
+                let log = log.clone();
+                Event::Log(FoundLog { height, block, transaction, index, log_index, log }).encode(out);
+            }
+            log_index = log_index.saturating_add(1);
+        }
     }
 }

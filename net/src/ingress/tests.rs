@@ -7,10 +7,10 @@ use quinn::{Connection, ConnectionError, Endpoint, VarInt};
 use tokio::time::timeout;
 
 use super::{
-    Close, Doors, Ingress, IngressConfig,
+    Close, Doors, Ingress, IngressConfig, IngressError,
     limits::{CONNECTIONS_PER_KEY_MAX, PIECE_TIME_MAX, UNREAD_BYTES_MAX},
     tls,
-    wire::{self, Cutter, EVENT_BYTES_MAX, Event},
+    wire::{self, Cutter, EVENT_BYTES_MAX, Event, Head, Question},
 };
 use crate::{
     client::{Client, ClientConfig, ClientError},
@@ -27,18 +27,17 @@ fn client_key(number: u8) -> NodeKey {
     NodeKey::from_seed(&[100 + number; 32]).expect("any seed")
 }
 
-fn open(cluster: &Cluster, address: SocketAddr) -> Ingress {
+fn try_open(cluster: &Cluster, address: SocketAddr) -> Result<Ingress, IngressError> {
     let node = &cluster.node(0).node;
     let doors = Doors { admission: node.admission.clone(), query: node.query.clone(), events: node.events.clone() };
-    let config = IngressConfig { listen: address, key: node_key(0), weights: Vec::new() };
-    Ingress::start(config, doors).expect("it listens")
+    Ingress::start(IngressConfig { listen: address, key: node_key(0), weights: Vec::new() }, doors)
 }
 
 /// A validator alone on its chain, rich senders, and its way in.
 async fn node(senders: u64) -> (Cluster, Ingress, Vec<Bytes>) {
     let (raw, senders): (Vec<_>, Vec<_>) = (0..senders).map(|index| transaction(index, 0)).unzip();
     let cluster = Cluster::new(1, 0, &senders).await;
-    let ingress = open(&cluster, LOCAL.parse().expect("an address"));
+    let ingress = try_open(&cluster, LOCAL.parse().expect("an address")).expect("it listens");
     (cluster, ingress, raw)
 }
 
@@ -130,13 +129,58 @@ async fn a_client_goes_on_where_a_connection_was_lost() {
     for raw in &raw[30..] {
         submissions.push(client.submit(raw.clone()).await.expect("it is taken"));
     }
-    let again = open(&cluster, address);
+    // The socket is free once the last task has let go of it.
+    let again = async {
+        loop {
+            if let Ok(again) = try_open(&cluster, address) {
+                return again;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let again = timeout(PATIENCE, again).await.expect("it listens again");
     for submission in &mut submissions {
         let ended = timeout(PATIENCE, submission.included()).await.expect("in time");
         assert!(ended.is_ok(), "{ended:?}");
     }
     assert_eq!(cluster.included(0), raw.len(), "each once");
     drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_the_chain_hears_of_each_block_once_and_in_order() {
+    let (cluster, ingress, raw) = node(5).await;
+    let client = client(&ingress, 0).await;
+    let mut heads = client.heads().await.expect("it is answered");
+    let mut included = Vec::new();
+    for raw in &raw {
+        let mut submission = client.submit(raw.clone()).await.expect("it is taken");
+        included.push(timeout(PATIENCE, submission.included()).await.expect("in time").expect("it is included").height);
+    }
+    let (mut before, mut transactions) = (None, 0);
+    while before.is_none_or(|height| height < *included.last().expect("some")) {
+        let event = timeout(PATIENCE, heads.next()).await.expect("in time").expect("a head");
+        let Event::Head(head) = event else { panic!("{event:?}") };
+        assert!(before.is_none_or(|before| head.height == before + 1), "{before:?}, {head:?}");
+        let block = cluster.block(0, head.height);
+        let header = block.block.header.inner();
+        let expected = Head {
+            height: header.number,
+            hash: block.hash(),
+            parent: header.parent_hash,
+            timestamp: header.timestamp,
+            gas_used: header.gas_used,
+            gas_limit: header.gas_limit,
+            base_fee: header.base_fee_per_gas.unwrap_or_default(),
+            transactions: u32::try_from(block.receipts.len()).expect("a few"),
+        };
+        assert_eq!(head, expected);
+        transactions += head.transactions;
+        before = Some(head.height);
+    }
+    assert_eq!(transactions, 5);
+    ingress.stop().await;
+    assert!(matches!(heads.next().await, Err(ClientError::Connect(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +223,7 @@ impl RawClient {
 
     async fn ask(&self, hashes: &[B256]) -> Vec<Event> {
         let (mut question, mut answer) = self.connection.open_bi().await.expect("a stream");
-        question.write_all(&wire::question(hashes)).await.expect("it is read");
+        question.write_all(&Question::Transactions(hashes.to_vec()).encode()).await.expect("it is read");
         question.finish().expect("it is open");
         let bytes = answer.read_to_end(EVENT_BYTES_MAX).await.expect("an answer");
         let (mut cutter, mut rest, mut events) = (Cutter::new(EVENT_BYTES_MAX), &bytes[..], Vec::new());
@@ -212,7 +256,7 @@ async fn whoever_sends_what_no_client_sends_is_cut_with_a_reason_and_others_go_o
         assert_eq!(closed, code(Close::Malformed), "{reason}");
         assert!(reason.contains("a transaction of"), "{reason}");
     }
-    for bad in [&[][..], &[wire::ASK], &[9; 33], &[wire::ASK; 40], &vec![wire::ASK; wire::QUESTION_BYTES_MAX + 1]] {
+    for bad in [&[][..], &[1], &[9; 33], &[3; 40], &vec![1; wire::QUESTION_BYTES_MAX + 1]] {
         let intruder = RawClient::dial(ingress.address(), 1).await;
         let (mut question, _answer) = intruder.connection.open_bi().await.expect("a stream");
         let _ = question.write_all(bad).await;

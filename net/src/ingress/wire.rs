@@ -10,8 +10,13 @@
 //! to be skipped.
 
 use alloy_primitives::{Address, B256, Bytes, Log};
-use alloy_rlp::{Decodable as _, Encodable as _};
-use engine::{admission::AdmissionError, events::DropReason, limits::TRANSACTION_BYTES_MAX, types::Receipt};
+use alloy_rlp::{Decodable as _, Encodable as _, RlpDecodable, RlpEncodable};
+use engine::{
+    admission::AdmissionError,
+    events::DropReason,
+    limits::TRANSACTION_BYTES_MAX,
+    types::{LogFilter, Receipt},
+};
 
 /// The version that [`Event::Welcome`] tells.
 pub const VERSION: u8 = 1;
@@ -25,11 +30,11 @@ pub const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Hashes in one question.
 pub const QUESTION_HASHES_MAX: usize = 1_024;
 
+/// Topics of a log.
+const TOPICS_MAX: usize = 4;
+
 /// Bytes of a question.
 pub const QUESTION_BYTES_MAX: usize = 1 + 32 * QUESTION_HASHES_MAX;
-
-/// The kind of a question: what became of these transactions.
-pub const ASK: u8 = 1;
 
 /// Why bytes are not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -170,6 +175,48 @@ pub enum Event {
     Dropped(B256, Reason),
     /// It is neither in the pool nor included.
     Unknown(B256),
+    /// A block is final and durable here.
+    Head(Head),
+    /// A log of such a block.
+    Log(FoundLog),
+}
+
+/// A block, for who follows the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its height.
+    pub height: u64,
+    /// Hash of its header.
+    pub hash: B256,
+    /// That of the block below.
+    pub parent: B256,
+    /// Seconds since 1970.
+    pub timestamp: u64,
+    /// Gas that it used.
+    pub gas_used: u64,
+    /// Gas that it could have used.
+    pub gas_limit: u64,
+    /// What each unit of gas costs at least, in wei.
+    pub base_fee: u64,
+    /// How many transactions it includes.
+    pub transactions: u32,
+}
+
+/// A log, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundLog {
+    /// Height of the block.
+    pub height: u64,
+    /// Hash of its header.
+    pub block: B256,
+    /// Hash of the transaction.
+    pub transaction: B256,
+    /// Its place in the block.
+    pub index: u32,
+    /// The log's place in the block.
+    pub log_index: u32,
+    /// The log.
+    pub log: Log,
 }
 
 /// Why a transaction did not make it: a number for programs, words for people.
@@ -243,6 +290,8 @@ impl Event {
             Self::Final(..) => 4,
             Self::Dropped(..) => 5,
             Self::Unknown(_) => 6,
+            Self::Head(_) => 7,
+            Self::Log(_) => 8,
         }
     }
 
@@ -269,6 +318,8 @@ impl Event {
                 out.extend_from_slice(hash.as_slice());
                 included.encode(out);
             }
+            Self::Head(head) => head.encode(out),
+            Self::Log(found) => found.encode(out),
         }
         let length = out.len().saturating_sub(start).saturating_sub(LENGTH_BYTES);
         let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
@@ -291,6 +342,8 @@ impl Event {
             4 => fields.hash().and_then(|hash| Some(Self::Final(hash, fields.included()?))),
             5 => fields.reason().map(|(hash, reason)| Self::Dropped(hash, reason)),
             6 => fields.hash().map(Self::Unknown),
+            7 => fields.head().map(Self::Head),
+            8 => fields.log().map(Self::Log),
             _ => return Ok(None),
         };
         // What later versions add stands behind what is known.
@@ -301,7 +354,7 @@ impl Event {
     #[must_use]
     pub const fn hash(&self) -> Option<B256> {
         match self {
-            Self::Welcome { .. } => None,
+            Self::Welcome { .. } | Self::Head(_) | Self::Log(_) => None,
             Self::Admitted(hash)
             | Self::Refused(hash, _)
             | Self::Final(hash, _)
@@ -310,10 +363,10 @@ impl Event {
         }
     }
 
-    /// Whether it is the last one about its transaction.
+    /// Whether it is the last one about a transaction.
     #[must_use]
     pub const fn is_end(&self) -> bool {
-        !matches!(self, Self::Welcome { .. } | Self::Admitted(_))
+        matches!(self, Self::Refused(..) | Self::Final(..) | Self::Dropped(..) | Self::Unknown(_))
     }
 }
 
@@ -330,6 +383,29 @@ impl Included {
             out.extend_from_slice(contract.as_slice());
         }
         self.logs.encode(out);
+    }
+}
+
+impl Head {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.height.to_be_bytes());
+        out.extend_from_slice(self.hash.as_slice());
+        out.extend_from_slice(self.parent.as_slice());
+        for number in [self.timestamp, self.gas_used, self.gas_limit, self.base_fee] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&self.transactions.to_be_bytes());
+    }
+}
+
+impl FoundLog {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.height.to_be_bytes());
+        out.extend_from_slice(self.block.as_slice());
+        out.extend_from_slice(self.transaction.as_slice());
+        out.extend_from_slice(&self.index.to_be_bytes());
+        out.extend_from_slice(&self.log_index.to_be_bytes());
+        self.log.encode(out);
     }
 }
 
@@ -372,6 +448,20 @@ impl Fields<'_> {
         Some((hash, Reason { code, text }))
     }
 
+    fn head(&mut self) -> Option<Head> {
+        let (height, hash, parent) = (self.u64()?, self.hash()?, self.hash()?);
+        let (timestamp, gas_used, gas_limit, base_fee) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
+        let transactions = self.u32()?;
+        Some(Head { height, hash, parent, timestamp, gas_used, gas_limit, base_fee, transactions })
+    }
+
+    fn log(&mut self) -> Option<FoundLog> {
+        let (height, block, transaction) = (self.u64()?, self.hash()?, self.hash()?);
+        let (index, log_index) = (self.u32()?, self.u32()?);
+        let log = Log::decode(&mut self.0).ok()?;
+        Some(FoundLog { height, block, transaction, index, log_index, log })
+    }
+
     fn included(&mut self) -> Option<Included> {
         let (height, index, block, success) = (self.u64()?, self.u32()?, self.hash()?, self.flag()?);
         let (gas_used, gas_price) = (self.u64()?, u128::from_be_bytes(self.take()?));
@@ -381,20 +471,66 @@ impl Fields<'_> {
     }
 }
 
-/// A question about these transactions.
-#[must_use]
-pub fn question(hashes: &[B256]) -> Vec<u8> {
-    std::iter::once(ASK).chain(hashes.iter().flat_map(|hash| hash.0)).collect()
+/// What a client asks on a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// What became of these transactions; answered by an event for each.
+    Transactions(Vec<B256>),
+    /// Blocks from now on, as [`Event::Head`], until the client stops the stream.
+    Heads,
+    /// Logs of blocks from now on, as [`Event::Log`], until the client stops the stream.
+    Logs(LogFilter),
 }
 
-/// The transactions that a question is about.
-///
-/// # Errors
-/// [`WireError::Question`].
-pub fn asked(question: &[u8]) -> Result<Vec<B256>, WireError> {
-    let hashes = question.strip_prefix(&[ASK]).filter(|hashes| hashes.len().is_multiple_of(32));
-    let hashes = hashes.filter(|hashes| (1..QUESTION_BYTES_MAX).contains(&hashes.len())).ok_or(WireError::Question)?;
-    Ok(hashes.as_chunks::<32>().0.iter().map(|hash| B256::new(*hash)).collect())
+/// A filter on the wire.
+#[derive(RlpDecodable, RlpEncodable)]
+struct FilterLists {
+    addresses: Vec<Address>,
+    topics: Vec<Vec<B256>>,
+}
+
+impl Question {
+    /// Its bytes; the end of the stream follows them.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Transactions(hashes) => std::iter::once(1).chain(hashes.iter().flat_map(|hash| hash.0)).collect(),
+            Self::Heads => vec![2],
+            Self::Logs(filter) => {
+                let addresses = filter.addresses.iter().copied().collect();
+                let topics = filter.topics.iter().map(|position| position.iter().copied().collect()).collect();
+                let mut out = vec![3];
+                FilterLists { addresses, topics }.encode(&mut out);
+                out
+            }
+        }
+    }
+
+    /// Reads what [`Self::encode`] makes.
+    ///
+    /// # Errors
+    /// [`WireError::Question`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > QUESTION_BYTES_MAX {
+            return Err(WireError::Question);
+        }
+        match bytes.split_first() {
+            Some((1, hashes)) if !hashes.is_empty() && hashes.len().is_multiple_of(32) => {
+                let (hashes, _) = hashes.as_chunks::<32>();
+                Ok(Self::Transactions(hashes.iter().map(|hash| B256::new(*hash)).collect()))
+            }
+            Some((2, [])) => Ok(Self::Heads),
+            Some((3, mut rest)) => {
+                let lists = FilterLists::decode(&mut rest).map_err(|_| WireError::Question)?;
+                if !rest.is_empty() || lists.topics.len() > TOPICS_MAX {
+                    return Err(WireError::Question);
+                }
+                let topics = lists.topics.into_iter().map(|position| position.into_iter().collect()).collect();
+                Ok(Self::Logs(LogFilter { addresses: lists.addresses.into_iter().collect(), topics }))
+            }
+            _ => Err(WireError::Question),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -423,6 +559,25 @@ mod tests {
         let place = format!("{h}000000000000000700000002{}", "bb".repeat(32));
         let cost = format!("0000000000005208{:032x}", 9);
         let log = format!("f83894{}e1a0{h}01", "dd".repeat(20));
+        let numbers: String = [1_u64, 2, 3, 4].map(|number| format!("{number:016x}")).concat();
+        let head = Head {
+            height: 7,
+            hash,
+            parent: hash,
+            timestamp: 1,
+            gas_used: 2,
+            gas_limit: 3,
+            base_fee: 4,
+            transactions: 5,
+        };
+        let found = FoundLog {
+            height: 7,
+            block: hash,
+            transaction: hash,
+            index: 2,
+            log_index: 3,
+            log: included.logs[0].clone(),
+        };
         vec![
             (
                 Event::Welcome { version: 1, chain_id: 9, height: 5, window: 128, outstanding: 256 },
@@ -434,6 +589,8 @@ mod tests {
             (Event::Final(hash, plain), format!("0000006804{place}00{cost}00c0")),
             (Event::Dropped(hash, reason(101, "")), format!("0000002305{h}0065")),
             (Event::Unknown(hash), format!("0000002106{h}")),
+            (Event::Head(head), format!("0000006d070000000000000007{h}{h}{}00000005", numbers)),
+            (Event::Log(found), format!("0000008b080000000000000007{h}{h}0000000200000003{log}")),
         ]
     }
 
@@ -491,13 +648,32 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_of_some_hashes_and_not_of_too_many() {
-        let hashes = vec![B256::repeat_byte(1); QUESTION_HASHES_MAX];
-        assert_eq!(asked(&question(&hashes)), Ok(hashes.clone()));
-        assert_eq!(question(&hashes).len(), QUESTION_BYTES_MAX);
-        let more = vec![B256::ZERO; QUESTION_HASHES_MAX + 1];
-        for bad in [&[][..], &[ASK], &[2; 33], &[ASK; 34], &question(&more)] {
-            assert_eq!(asked(bad), Err(WireError::Question));
+    fn questions_keep_their_bytes_and_have_no_others() {
+        let (hash, address) = (B256::repeat_byte(1), Address::repeat_byte(2));
+        let filter = LogFilter {
+            addresses: [address].into_iter().collect(),
+            topics: vec![Default::default(), [hash].into_iter().collect()],
+        };
+        let whole = Question::Transactions(vec![hash; QUESTION_HASHES_MAX]);
+        assert_eq!(whole.encode().len(), QUESTION_BYTES_MAX);
+        let (a, h) = ("02".repeat(20), "01".repeat(32));
+        let filtered = format!("03f83ad594{a}e3c0e1a0{h}");
+        for (question, bytes) in [
+            (Question::Transactions(vec![hash]), format!("01{h}")),
+            (Question::Heads, "02".to_owned()),
+            (Question::Logs(LogFilter::default()), "03c2c0c0".to_owned()),
+            (Question::Logs(filter), filtered),
+            (whole.clone(), hex::encode(whole.encode())),
+        ] {
+            assert_eq!(hex::encode(question.encode()), bytes);
+            assert_eq!(Question::decode(&question.encode()), Ok(question));
+        }
+        let more = Question::Transactions(vec![hash; QUESTION_HASHES_MAX + 1]).encode();
+        let five = [&[3, 0xc7, 0xc0, 0xc5][..], &[0xc0; 5]].concat();
+        for bad in
+            [&[][..], &[1], &[9; 33], &[1; 34], &[2, 0], &[3], &[3, 0xc0], &[3, 0xc2, 0xc0, 0xc0, 0], &five, &more]
+        {
+            assert_eq!(Question::decode(bad), Err(WireError::Question), "{bad:02x?}");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use engine::limits::TRANSACTION_BYTES_MAX;
 use libfuzzer_sys::fuzz_target;
-use net::ingress::wire::{Cutter, EVENT_BYTES_MAX, Event, LENGTH_BYTES, asked, put, question};
+use net::ingress::wire::{Cutter, EVENT_BYTES_MAX, Event, LENGTH_BYTES, Question, put};
 
 /// The pieces of a stream that arrives in chunks, up to the first length that none may have.
 fn pieces(bytes: &[u8], chunk: usize) -> (Vec<Vec<u8>>, Option<usize>) {
@@ -44,8 +44,8 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
         _ => {
-            if let Ok(hashes) = asked(rest) {
-                assert_eq!(question(&hashes), rest, "one encoding");
+            if let Ok(question) = Question::decode(rest) {
+                assert_eq!(Question::decode(&question.encode()), Ok(question));
             }
         }
     }
