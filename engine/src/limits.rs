@@ -50,6 +50,9 @@ pub const ADMISSION_QUEUE_TRANSACTIONS_MAX: usize = 8_192;
 /// Bytes of raw transactions waiting for an admission worker.
 pub const ADMISSION_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Transactions of the last run that are admitted again at a time; their answers are awaited before the next ones.
+pub const ADMITTED_AGAIN_MAX: usize = 128;
+
 /// Transactions in the pool, pending and queued together; some ten seconds of full blocks.
 pub const POOL_TRANSACTIONS_MAX: usize = 131_072;
 
@@ -353,6 +356,8 @@ pub const VALIDATOR_ADDRESSES_MAX: usize = 8;
 /// Bytes of one entry of the log; the largest is the start of an epoch, with all its validators.
 pub const JOURNAL_ENTRY_BYTES_MAX: usize = 32 * 1024;
 
+const _: () = assert!(ADMITTED_AGAIN_MAX * TRANSACTION_BYTES_MAX <= ADMISSION_QUEUE_BYTES_MAX);
+const _: () = assert!(ADMITTED_AGAIN_MAX <= ADMISSION_QUEUE_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);

@@ -53,7 +53,7 @@ use self::{
     resume::{Resumed, replay, resume},
 };
 use crate::{
-    admission::{Admission, Mempool, PoolLimits, Worker},
+    admission::{Admission, AdmissionError, Mempool, PoolLimits, Worker},
     commit::Committer,
     crypto::Scheme,
     events::Events,
@@ -70,7 +70,10 @@ use crate::{
     ports::{Delivery, Executor, Journal, Network, Recovered, Store, StoreError},
     query::Query,
     standing::Standing,
-    types::{Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, ValidatorSet},
+    types::{
+        Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, RawTransaction,
+        ValidatorSet,
+    },
 };
 
 /// How long a failure of the store's background work, or a transaction that waited for too long, can go unnoticed on
@@ -406,6 +409,28 @@ impl Node {
     #[must_use]
     pub fn wait(&self) -> Option<PipelineError> {
         self.failure.recv().ok()
+    }
+
+    /// Admits what waited when the node was stopped, with the checks that any client's transactions go through, and
+    /// waits for the answers.
+    pub fn admit_again(&self, waiting: Vec<RawTransaction>) {
+        let (of, mut admitted) = (waiting.len(), 0_usize);
+        for some in waiting.chunks(limits::ADMITTED_AGAIN_MAX) {
+            let (answer, answers) = bounded(some.len());
+            for raw in some {
+                let answer = answer.clone();
+                let tell = move |result: Result<B256, AdmissionError>| {
+                    // There is room for every answer.
+                    let _ = answer.try_send(result.is_ok());
+                };
+                self.admission.submit(raw.clone(), Box::new(tell));
+            }
+            drop(answer);
+            admitted = admitted.saturating_add(answers.iter().filter(|is_admitted| *is_admitted).count());
+        }
+        if of > 0 {
+            tracing::info!(admitted, of, "transactions that waited at the last stop");
+        }
     }
 
     /// Takes no further transaction, commits what was decided, and ends the threads.

@@ -26,7 +26,7 @@ use crate::{
     standing::{Standing, StandingNow},
     types::{
         Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, HeadSlice, Height, LogBlocks, LogFilter,
-        PooledTransaction, Slot, StateWish, ValidatorSet,
+        PooledTransaction, RawTransaction, Slot, StateWish, ValidatorSet,
     },
 };
 
@@ -439,6 +439,12 @@ impl Query {
     #[must_use]
     pub fn pool_status(&self) -> PoolStatus {
         self.pool.status()
+    }
+
+    /// What waits in the pool, in an order in which it can be admitted again.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<RawTransaction> {
+        self.pool.waiting().iter().map(|transaction| RawTransaction(transaction.encoded().clone())).collect()
     }
 
     /// Everything in the pool by sender: executable, then queued, each in order of nonce.

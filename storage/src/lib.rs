@@ -9,11 +9,13 @@
 //! checkpoint      -> prune                   what is older than the settings keep, whole segments at a time
 //! open            -> recovery                replays the records above the checkpoint
 //! journal()       -> log/NNNNNNNN.log        what was signed here, synced before it is sent
+//! keep_waiting()  -> waiting                 what waits in the pool as the node stops, for its next start
 //! ```
 //!
 //! Modules in reading order: [`store`] (the port), `open` and `recovery`, `commit`, `segment`,
 //! `record`, `blocks`, [`log`], `index`, `checkpoint`, `prefetch`, `overlay`, `cache`, `view`, `history`, `past`,
-//! `snapshot`, [`trie`], `tables`, `pages`, `prune`, `scrub`, `kv`, `load`, [`portable`], `disk`, `place`, [`offline`].
+//! `snapshot`, [`trie`], `tables`, `pages`, `prune`, `scrub`, `kv`, `load`, [`portable`], `waiting`, `disk`, `place`,
+//! [`offline`].
 
 pub mod store;
 
@@ -53,6 +55,7 @@ mod tables;
 pub mod testing;
 pub mod trie;
 mod view;
+mod waiting;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, clippy::print_stdout, reason = "small random numbers; seeds are printed")]

@@ -19,7 +19,9 @@ use engine::{
     genesis::ChainSpec,
     limits,
     ports::{AccountProof, Journal, Recovered, StateView, Store, StoreError},
-    types::{CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, LogBlocks, LogFilter, SignedHeader},
+    types::{
+        CommittedBlock, Epoch, EpochStart, FinalizedBlock, Height, LogBlocks, LogFilter, RawTransaction, SignedHeader,
+    },
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -53,6 +55,7 @@ use crate::{
         state::{AccountSource, StateSource, StateTrie, hash_address},
     },
     view::View,
+    waiting,
 };
 
 /// When a checkpoint is written.
@@ -274,6 +277,28 @@ impl Database {
     pub fn take_recovered(&self) -> Recovered {
         let again = Recovered { is_lost: true, ..Recovered::default() };
         self.recovered.lock().take().unwrap_or(again)
+    }
+
+    /// Keeps what waits in the pool for the next start, the first ones first; one file, whose loss costs nothing else.
+    pub fn keep_waiting(&self, waiting: &[RawTransaction]) {
+        if waiting.is_empty() {
+            return;
+        }
+        let Inner { config, chain, .. } = &*self.inner;
+        match waiting::write(&RealDisk, &config.dir, (chain.chain_id, chain.digest()), waiting) {
+            Ok(kept) => tracing::info!(kept, of = waiting.len(), "transactions wait for the next start"),
+            Err(error) => tracing::warn!(%error, lost = waiting.len(), "waiting transactions are not kept"),
+        }
+    }
+
+    /// What waited when the node was stopped; given once. A file of which anything is wrong is told of and given up.
+    #[must_use]
+    pub fn take_waiting(&self) -> Vec<RawTransaction> {
+        let Inner { config, chain, .. } = &*self.inner;
+        waiting::take(&RealDisk, &config.dir, (chain.chain_id, chain.digest())).unwrap_or_else(|error| {
+            tracing::warn!(%error, "transactions that waited at the last stop are given up: their file is not taken");
+            Vec::new()
+        })
     }
 
     /// Height of the newest checkpoint.

@@ -37,6 +37,39 @@ fn a_transfer_goes_from_socket_to_durable_receipt() {
 }
 
 #[test]
+fn what_waits_at_a_stop_waits_after_the_next_start() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("data");
+    let mut node = Node::dev(&folder, &[]);
+    let sent: Vec<_> = (0..3).map(|nonce| transfer(&account(0), nonce, Address::repeat_byte(0x42))).collect();
+    for raw in &sent[1..] {
+        node.rpc.call("eth_sendRawTransaction", json!([hex_of(raw)]));
+    }
+    assert!(node.stop().success());
+    let mut node = Node::dev(&folder, &[]);
+    assert!(!folder.join("waiting").exists(), "it is for one start");
+    for raw in &sent[1..] {
+        let waiting = node.rpc.call("eth_getTransactionByHash", json!([hash(raw)]));
+        assert_eq!((&waiting["hash"], &waiting["blockHash"]), (&json!(hash(raw)), &Value::Null));
+    }
+    assert!(node.stop().success());
+    // A damaged file costs what is in it, and no start.
+    let mut bytes = std::fs::read(folder.join("waiting")).expect("two wait");
+    *bytes.last_mut().expect("it has a checksum") ^= 1;
+    std::fs::write(folder.join("waiting"), &bytes).expect("it is there");
+    let mut node = Node::dev(&folder, &[]);
+    assert_eq!(node.rpc.call("eth_getTransactionByHash", json!([hash(&sent[1])])), Value::Null);
+    for raw in &sent {
+        node.rpc.call("eth_sendRawTransaction", json!([hex_of(raw)]));
+    }
+    for raw in &sent {
+        assert_eq!(until_receipt(&node, &json!(hash(raw)))["status"], "0x1");
+    }
+    assert!(node.stop().success());
+    assert!(!folder.join("waiting").exists(), "nothing waits");
+}
+
+#[test]
 fn the_ten_accounts_are_funded_and_unlocked() {
     let home = tempfile::tempdir().expect("a folder");
     let node = Node::dev(&home.path().join("data"), &[]);

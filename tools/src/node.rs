@@ -102,6 +102,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
         // Whoever reads that it serves may stop it at once.
         let signals = stop_signals()?;
+        node.admit_again(store.take_waiting());
         announce(args, &chain, &folder, lines, &server, accounts.as_ref());
         let watched = node.clone();
         let failed = tokio::task::spawn_blocking(move || watched.wait());
@@ -118,6 +119,9 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         eyre::Ok(failure)
     })?;
     node.stop();
+    if failure.is_none() {
+        store.keep_waiting(&node.query.waiting());
+    }
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(node);
     finish(store, failure)

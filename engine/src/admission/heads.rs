@@ -1,9 +1,9 @@
 //! The next transaction of every sender who has one that a block could take, best first at any base fee.
 //!
-//! What the proposer gets per gas is `min(tip, fee - base fee)` (EIP-1559). So there are two orders: by the tip, of
-//! those whose tip decides, and by the fee, of those whose fee does; what stays in one of them keeps its place in it,
-//! whatever the base fee is. As the base fee moves, those whose `fee - tip` it passes change sides, at O(log n) each, and
-//! nobody else is looked at. Read side by side, the two are the order of a block.
+//! What the proposer gets per gas is `min(tip, fee - base fee)` (EIP-1559). So there are two orders: by the tip of
+//! those whose tip decides, and by the fee of those whose fee does; what stays in one of them keeps its place in it,
+//! whatever the base fee is. As the base fee moves, those whose `fee - tip` it passes change sides, at O(log n) each,
+//! and nobody else is looked at. Read side by side, the two are the order of a block.
 
 use std::{
     cmp::Reverse,

@@ -15,8 +15,8 @@
 //! the reason why it left ([`Event::Dropped`]). What the pool tells, it tells in the order in which it happened, after
 //! its lock is let go: a listener may ask the pool, and must not change it.
 //!
-//! Cost: O(log n) per insertion, replacement, eviction or offer to a block, except that lowering the balance of a sender
-//! recounts that sender's own run.
+//! Cost: O(log n) per insertion, replacement, eviction or offer to a block, except that lowering the balance of a
+//! sender recounts that sender's own run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -325,6 +325,23 @@ impl Mempool {
             return None;
         }
         queue.entries.get(&next)?.offer(base_fee)
+    }
+
+    /// Everything in the order in which it came, so that it can come in that order again, but with the nonces of one
+    /// sender in order.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<PooledTransaction> {
+        let inner = self.inner.lock();
+        let mut waiting = Vec::with_capacity(inner.by_hash.len());
+        for queue in inner.senders.values() {
+            let mut latest = 0;
+            for (nonce, entry) in &queue.entries {
+                latest = entry.arrival.max(latest);
+                waiting.push((latest, *nonce, entry.transaction.clone()));
+            }
+        }
+        waiting.sort_unstable_by_key(|(latest, nonce, _)| (*latest, *nonce));
+        waiting.into_iter().map(|(_, _, transaction)| transaction).collect()
     }
 
     /// Everything by sender: pending, then queued, each in order of nonce.

@@ -265,6 +265,25 @@ fn what_waits_for_too_long_leaves_though_the_chain_makes_no_block() {
     assert_eq!(running.store.tip().height(), Height(0));
 }
 
+#[test]
+fn what_waits_at_a_stop_is_admitted_again_with_the_usual_checks() {
+    let transactions: Vec<_> = (0..300).map(|index| transaction(index, 1)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let first = start(&senders);
+    let hashes: Vec<_> = transactions.iter().map(|(raw, _)| submit(&first.node, raw).expect("it waits")).collect();
+    first.node.stop();
+    let mut waiting = first.node.query.waiting();
+    let kept: Vec<_> = waiting.iter().map(|RawTransaction(raw)| alloy_primitives::keccak256(raw)).collect();
+    assert_eq!(kept, hashes, "who came first is the first to come again");
+    waiting.insert(150, RawTransaction(Bytes::from_static(b"no transaction")));
+    let second = start(&senders[..200]);
+    second.node.admit_again(waiting.clone());
+    assert!(hashes[..200].iter().all(|hash| second.node.query.pooled(*hash).is_some()));
+    assert_eq!(second.node.query.pool_status().queued, 200, "the others own nothing");
+    second.node.stop();
+    second.node.admit_again(waiting);
+}
+
 /// A dead stage once left a node that served and made no blocks, or one that ended as if asked to.
 #[test]
 fn a_stage_that_panics_stops_the_node_and_is_named() {

@@ -176,6 +176,20 @@ proptest! {
         }
     }
 
+    #[test]
+    fn what_waits_can_come_again((first, rounds) in rounds()) {
+        let mut watched = Watched::new();
+        watched.insert(&first);
+        rounds.iter().for_each(|round| watched.change(round));
+        let again = Mempool::new(PoolLimits::default(), Height(1), 10, Events::default());
+        let nonces: BTreeMap<_, _> = watched.accounts.iter().map(|(from, nonce)| (sender(*from), *nonce)).collect();
+        for tx in watched.pool.waiting() {
+            let nonce = nonces.get(&tx.sender()).copied().unwrap_or_default();
+            prop_assert!(again.insert(tx, account(nonce, BALANCE), Height(1)).is_ok());
+        }
+        prop_assert_eq!(again.content(), watched.pool.content());
+    }
+
     /// Though the pool changes in the middle of a build, and another one begins at another base fee.
     #[test]
     fn nonces_of_a_build_follow_each_other((first, rounds) in rounds(), step in 1..400_usize) {
