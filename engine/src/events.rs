@@ -8,11 +8,15 @@ use std::{fmt, sync::Arc};
 use alloy_primitives::B256;
 use parking_lot::RwLock;
 
-use crate::types::{CommittedBlock, PooledTransaction};
+use crate::types::{Block, CommittedBlock, PooledTransaction, Receipt};
 
 /// Something clients may want to know.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// A quorum has notarized a block, and it was executed here. It is not final: its slot may yet be skipped, and then
+    /// nothing follows. Once a block and run of the node, before its `Committed`; a block that others finalized before
+    /// it was executed here may have none.
+    Notarized(NotarizedBlock),
     /// A block is durable; its state, receipts and logs can be read.
     Committed(Arc<CommittedBlock>),
     /// A transaction entered the pool; before anything else that the pool tells of it.
@@ -20,6 +24,15 @@ pub enum Event {
     /// The transaction of this hash left the pool, and no final block includes it. It may be admitted again, with one
     /// end each time.
     Dropped(B256, DropReason),
+}
+
+/// A block that a quorum has notarized, as it was executed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotarizedBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// One receipt per transaction.
+    pub receipts: Arc<Vec<Receipt>>,
 }
 
 /// Why a transaction left the pool without being included.

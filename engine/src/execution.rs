@@ -23,6 +23,7 @@ use alloy_primitives::{
 use parking_lot::RwLock;
 
 use crate::{
+    events::NotarizedBlock,
     ports::{StateError, StateView, Store},
     types::{
         Account, Block, CommittedBlock, ExecutedBlock, Height, PooledTransaction, Signature, StateChanges, TrieHandle,
@@ -79,6 +80,11 @@ impl Ground {
 }
 
 impl Layers {
+    fn get(&self, id: &B256) -> Option<&Layer> {
+        let decided = || self.decided.iter().find(|(decided, _)| decided == id).map(|(_, layer)| layer);
+        self.open.get(id).or_else(decided)
+    }
+
     /// The layers from a block down to the store's tip, newest first; `None` if it does not stand on the head.
     fn down_from(&self, id: B256) -> Option<Vec<ExecutedBlock>> {
         let (mut layers, mut next) = (Vec::new(), id);
@@ -157,9 +163,16 @@ impl Pending {
     #[must_use]
     pub fn block(&self, id: &B256) -> Option<(Signature, Arc<Block>)> {
         let layers = self.0.read();
-        let decided = || layers.decided.iter().find(|(decided, _)| decided == id).map(|(_, layer)| layer);
-        let layer = layers.open.get(id).or_else(decided)?;
+        let layer = layers.get(id)?;
         Some((layer.signature, layer.executed.block.clone()))
+    }
+
+    /// A block that was executed here and is not durable yet, as clients see it once it is notarized.
+    #[must_use]
+    pub fn notarized(&self, id: &B256) -> Option<NotarizedBlock> {
+        let layers = self.0.read();
+        let ExecutedBlock { block, receipts, .. } = &layers.get(id)?.executed;
+        Some(NotarizedBlock { block: block.clone(), receipts: receipts.clone() })
     }
 
     /// A transaction of a final block that is not durable yet.

@@ -194,6 +194,8 @@ pub enum Output {
     Send(u64, Message),
     /// A tail header is here; as long as the epoch lasts no store has it for those who ask.
     Tail(Box<SignedHeader>),
+    /// A quorum has notarized this block, and it is valid here; once a block and start, before it is committed.
+    Notarized(B256),
     /// These blocks are final, in order; make them durable.
     Commit {
         /// Their ids, lowest first, ancestors before descendants.

@@ -31,7 +31,11 @@ impl Machine {
         self.changed = true;
         let Some(known) = self.blocks.get_mut(&id) else { return };
         match verdict {
-            Ok(()) => known.valid = Some(true),
+            Ok(()) => {
+                known.valid = Some(true);
+                let slot = known.header.slot();
+                self.tell_notarized(slot, id);
+            }
             Err(reason) => {
                 known.valid = Some(false);
                 let slot = known.header.slot();

@@ -502,7 +502,16 @@ impl Machine {
         match statement {
             Statement::Finalize { slot, id } => self.finalized(slot, Final { id, certificate }),
             Statement::Skip { .. } => self.skipped(slot),
-            Statement::Notarize { .. } => {}
+            Statement::Notarize { slot, id } => self.tell_notarized(slot, id),
+        }
+    }
+
+    /// Tells of a block that is both notarized and valid, when the later of the two comes about.
+    pub(super) fn tell_notarized(&mut self, slot: Slot, id: B256) {
+        let is_valid = self.blocks.get(&id).is_some_and(|known| known.valid == Some(true) && !known.is_tail);
+        if is_valid && self.record.slot(slot).notarization == Some(id) {
+            // The certificate may hold a share of our own.
+            self.emit_after_sync(Output::Notarized(id));
         }
     }
 

@@ -26,6 +26,7 @@ use crossbeam::channel::{Receiver, Sender, never, select_biased};
 use super::{Decided, Done, Execution, Job, Lines, PipelineError, Stages};
 use crate::{
     dissemination::Plans,
+    events::Event,
     execution::Layer,
     limits, metrics,
     ordering::{
@@ -275,6 +276,7 @@ impl Conductor {
                 let blocks = bodies.iter().filter_map(|id| self.kept(id)).collect();
                 return self.queues.lines.send(Lines { entries, blocks, token }).map_err(|_| Ended);
             }
+            Output::Notarized(id) => self.tell_notarized(&id),
             Output::Commit { ids, finalization } => return self.commit(&ids, *finalization),
             Output::EpochEnded { epoch, finalization, tail, base } => {
                 let set = (**self.machine.set()).clone();
@@ -345,6 +347,12 @@ impl Conductor {
         let (list, plans, signature) = (self.lists.remove(&id), self.plans(), signed.signature);
         let execution = Box::new(Execution { id, parent, block, signature, list, plans });
         self.queues.jobs.send(Job::Execute(execution)).map_err(|_| Ended)
+    }
+
+    fn tell_notarized(&self, id: &B256) {
+        if let Some(notarized) = self.stages.pending.notarized(id) {
+            self.stages.events.emit(&Event::Notarized(notarized));
+        }
     }
 
     fn commit(&mut self, ids: &[B256], certificate: Certificate) -> Result<(), Ended> {

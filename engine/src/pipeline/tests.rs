@@ -3,7 +3,11 @@
 mod bodies;
 mod cluster;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
@@ -14,7 +18,7 @@ use super::{Config, Node, PipelineError, Ports};
 use crate::{
     admission::{AdmissionError, PoolLimits},
     crypto::bls::{BlsScheme, SecretKey},
-    events::{DropReason, Event},
+    events::{DropReason, Event, NotarizedBlock},
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, GenesisAccount, OrderingParams},
     ordering::{event::Identity, journal::Entry},
     ports::{Executor, HintLimits, Recovered, Store},
@@ -143,6 +147,36 @@ fn what_is_admitted_is_committed_once_and_announced_after_it_can_be_read() {
     drop(letters);
     assert_eq!(running.node.query.pool_status().pending, 0);
     assert_eq!(submit(&running.node, &transactions[0].0), Err(AdmissionError::NonceTooLow { next: 1, nonce: 0 }));
+}
+
+#[test]
+fn a_block_is_told_when_it_is_notarized_and_then_when_it_is_durable() {
+    let transactions: Vec<_> = (0..20).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let running = start(&senders);
+    let (telling, told) = bounded(1_000);
+    running.node.events.listen(Box::new(move |event| match event {
+        Event::Notarized(NotarizedBlock { block, receipts }) => {
+            telling.send((false, block.clone(), receipts.clone())).expect("the test listens");
+        }
+        Event::Committed(block) => {
+            telling.send((true, block.block.clone(), block.receipts.clone())).expect("the test listens");
+        }
+        _ => {}
+    }));
+    for (raw, _) in &transactions {
+        submit(&running.node, raw).expect("valid");
+    }
+    let (mut notarized, mut included) = (VecDeque::new(), 0);
+    while included < transactions.len() {
+        let (is_durable, block, receipts) = told.recv_timeout(Duration::from_secs(10)).expect("blocks keep coming");
+        if is_durable {
+            included += block.body.transactions.len();
+            assert_eq!(notarized.pop_front(), Some((block, receipts)));
+        } else {
+            notarized.push_back((block, receipts));
+        }
+    }
 }
 
 #[test]

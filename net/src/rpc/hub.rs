@@ -152,7 +152,7 @@ fn announce(rings: &Weak<Rings>, event: &Event) {
                 let _ = rings.pending.send(transaction.clone());
             }
         }
-        Event::Dropped(..) => {}
+        Event::Dropped(..) | Event::Notarized(_) => {}
     }
 }
 

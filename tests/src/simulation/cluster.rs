@@ -98,6 +98,7 @@ fn node(options: &Options, validator: usize, fault: Option<FaultKind>, rng: &mut
         witness: Witness::default(),
         watched: Watched::default(),
         executed: std::collections::BTreeSet::new(),
+        notarized: std::collections::BTreeSet::new(),
         is_absent: false,
         is_late: false,
         lie: None,

@@ -85,6 +85,8 @@ pub struct Node {
     pub durable_at: u64,
     /// Blocks it executed or built since it started.
     pub executed: BTreeSet<B256>,
+    /// Blocks it told of as notarized since it started.
+    pub notarized: BTreeSet<B256>,
     /// It never starts.
     pub is_absent: bool,
     /// It starts when those who were away come back.
@@ -140,6 +142,7 @@ impl Node {
         self.start += 1;
         self.job = None;
         self.executed.clear();
+        self.notarized.clear();
         self.wake = (u64::MAX, self.wake.1 + 1);
         self.top = self.disk.chain.last().map(|(tip, _)| tip.clone());
         self.committed = self.disk.chain.last().map_or(0, |(tip, _)| tip.header.height);

@@ -147,6 +147,16 @@ impl World {
         self.verdict(id)
     }
 
+    /// An honest node tells its clients of a notarized block.
+    pub(super) fn watch_notarized(&mut self, node: usize, id: B256) {
+        if let Err(why) = self.judged(node, &id) {
+            self.oracle.violated(format!("node {node} tells of a notarized block {why}"));
+        }
+        if !self.nodes[node].notarized.insert(id) {
+            self.oracle.violated(format!("node {node} tells twice that block {id} is notarized"));
+        }
+    }
+
     /// An honest node commits a block on top of another.
     pub(super) fn watch_commit(&mut self, node: usize, below: &Anchor, header: &ConsensusHeader) {
         let id = header.id();

@@ -451,6 +451,8 @@ impl World {
             Output::Execute { id, parent } => self.execute(node, id, parent, honest),
             // What a node keeps of tail headers it is asked for as for blocks.
             Output::Abandon(_) | Output::Tail(_) => {}
+            Output::Notarized(id) if honest => self.watch_notarized(node, id),
+            Output::Notarized(_) => {}
             Output::Persist { entries, bodies, token } => self.persist(node, entries, bodies, token, honest),
             Output::Broadcast(message) => self.broadcast(node, message, honest),
             Output::Send(peer, wish @ (Message::Fetch(_) | Message::Range(_))) => self.ask(node, peer, wish),

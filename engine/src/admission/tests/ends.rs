@@ -36,7 +36,7 @@ fn told(heard: &Mutex<Vec<Event>>) -> Vec<(B256, Option<DropReason>)> {
     let told = mem::take(&mut *heard.lock()).into_iter().map(|event| match event {
         Event::Admitted(transaction) => (transaction.hash(), None),
         Event::Dropped(hash, reason) => (hash, Some(reason)),
-        Event::Committed(_) => panic!("the pool commits nothing"),
+        Event::Committed(_) | Event::Notarized(_) => panic!("the pool decides nothing"),
     });
     told.collect()
 }

@@ -183,7 +183,10 @@ proptest! {
         rounds.iter().for_each(|round| watched.change(round));
         let again = Mempool::new(PoolLimits::default(), Height(1), 10, Events::default());
         let nonces: BTreeMap<_, _> = watched.accounts.iter().map(|(from, nonce)| (sender(*from), *nonce)).collect();
+        let mut last = BTreeMap::new();
         for tx in watched.pool.waiting() {
+            let before = last.insert(tx.sender(), tx.envelope().nonce());
+            prop_assert!(before < Some(tx.envelope().nonce()), "nonces of one sender come in order");
             let nonce = nonces.get(&tx.sender()).copied().unwrap_or_default();
             prop_assert!(again.insert(tx, account(nonce, BALANCE), Height(1)).is_ok());
         }

@@ -12,13 +12,14 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bytes};
 use crossbeam::channel::{Receiver, Sender, bounded};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::{chain, submit, transaction, transaction_with_input};
 use crate::{
     admission::PoolLimits,
     crypto::bls::{BlsScheme, SecretKey},
     dissemination::{Plans, check},
+    events::{Event, NotarizedBlock},
     genesis::{ChainSpec, GenesisValidator},
     ordering::event::Identity,
     pipeline::{Config, Inbox, Node, Ports},
@@ -62,7 +63,7 @@ struct Exchange(RwLock<BTreeMap<u8, Inbox>>);
 struct Wire {
     number: u8,
     exchange: Arc<Exchange>,
-    banned: parking_lot::Mutex<Vec<&'static str>>,
+    banned: Mutex<Vec<&'static str>>,
     /// Blocks that came to this node in ranges.
     in_ranges: std::sync::atomic::AtomicU64,
     /// Whether it sends another access list than its block's.
@@ -268,6 +269,34 @@ fn four_nodes_commit_one_chain_with_everything_that_was_admitted_anywhere() {
         (1..=cluster.height(0)).map(|height| cluster.block(0, height).block.consensus.proposer).collect();
     assert!(proposers.len() > 1 || cluster.height(0) <= 4, "leaders take turns: {proposers:?}");
     cluster.agree();
+}
+
+#[test]
+fn every_node_tells_of_notarized_blocks_once_and_before_they_are_durable() {
+    let transactions: Vec<_> = (0..40).map(|index| transaction(index, 0)).collect();
+    let senders: Vec<_> = transactions.iter().map(|(_, sender)| *sender).collect();
+    let cluster = Cluster::new(&senders, 1_000);
+    let told: Vec<_> = (0..VALIDATORS).map(|_| Arc::<Mutex<Vec<(B256, bool)>>>::default()).collect();
+    for (member, told) in cluster.members.iter().zip(&told) {
+        let telling = told.clone();
+        let listener = move |event: &Event| match event {
+            Event::Notarized(NotarizedBlock { block, .. }) => telling.lock().push((block.hash(), false)),
+            Event::Committed(block) => telling.lock().push((block.hash(), true)),
+            _ => {}
+        };
+        member.node.as_ref().expect("it runs").events.listen(Box::new(listener));
+    }
+    cluster.commit_all(&transactions);
+    for told in told {
+        let told = told.lock();
+        for (at, (hash, is_durable)) in told.iter().enumerate() {
+            let earlier = told[..at].iter().filter(|(other, _)| other == hash);
+            let earlier: Vec<bool> = earlier.map(|(_, is_durable)| *is_durable).collect();
+            let most: &[bool] = if *is_durable { &[false] } else { &[] };
+            assert!(most.starts_with(&earlier), "{hash} is told {is_durable} after {earlier:?}");
+        }
+        assert!(told.iter().any(|(_, is_durable)| !is_durable), "a block is told before it is durable");
+    }
 }
 
 /// Blocks that somebody else proposed, which have transactions.
