@@ -53,7 +53,7 @@ const QUEUE_MAX: usize = 1_024;
 /// Bytes that are read at a time.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// Events of one submission that nobody has taken yet; there are no more stages.
+/// Events of one submission that nobody has taken yet; its end has a place of its own.
 const STAGES_MAX: usize = 4;
 
 /// How long a connection may take to be made, its first event included.
@@ -146,6 +146,7 @@ struct Waiting {
     /// Its number in the order of submission.
     number: u64,
     raw: Bytes,
+    is_admitted: bool,
     stages: Option<mpsc::Sender<Event>>,
     _room: OwnedSemaphorePermit,
 }
@@ -283,7 +284,7 @@ impl Client {
             Entry::Occupied(_) => return Err(ClientError::UnderWay(hash)),
             Entry::Vacant(place) => {
                 let number = self.0.submitted.fetch_add(1, Ordering::Relaxed);
-                place.insert(Waiting { number, raw: raw.clone(), stages, _room: room })
+                place.insert(Waiting { number, raw: raw.clone(), is_admitted: false, stages, _room: room })
             }
         };
         self.0.queue.send(raw).await.map_err(|_| ClientError::Closed)?;
@@ -534,10 +535,12 @@ impl Inner {
     fn take(&self, event: Event) {
         let Some(hash) = event.hash() else { return };
         let mut waiting = self.waiting.lock();
-        let stages = match waiting.get(&hash) {
-            Some(found) => found.stages.clone(),
-            None => return,
-        };
+        let Some(found) = waiting.get_mut(&hash) else { return };
+        // What was asked for or submitted once more is admitted again.
+        if matches!(event, Event::Admitted(_)) && std::mem::replace(&mut found.is_admitted, true) {
+            return;
+        }
+        let stages = found.stages.clone();
         if event.is_end() {
             waiting.remove(&hash);
         }
@@ -545,8 +548,10 @@ impl Inner {
         if let Some(listener) = &self.listener {
             listener(&event);
         }
-        if let Some(stages) = stages {
-            // Who does not take them has as many as there are.
+        if let Some(stages) = stages
+            && (event.is_end() || stages.capacity() > 1)
+        {
+            // An error says that nobody listens.
             let _ = stages.try_send(event);
         }
     }

@@ -42,7 +42,7 @@ use alloy_primitives::{
 };
 use engine::{
     admission::Admission,
-    events::{self, Events},
+    events::{self, Events, NotarizedBlock},
     query::{BlockRef, Query, TransactionPlace},
     types::{CommittedBlock, Height},
 };
@@ -68,7 +68,7 @@ use self::{
     },
     places::Places,
     session::Session,
-    wire::{Event, Included, Reason},
+    wire::{Event, Included, Notarized, Reason},
 };
 use crate::{doorkeeper::Doorkeeper, identity::NodeKey, metrics, transport::record::NodeId};
 
@@ -261,11 +261,19 @@ impl Drop for Level {
     }
 }
 
+/// A block that clients are told of.
+enum Told {
+    Notarized(NotarizedBlock),
+    Committed(Arc<CommittedBlock>),
+}
+
 /// Takes what the engine announces, on its thread.
-fn take_event(shared: &Weak<Shared>, blocks: &mpsc::Sender<Arc<CommittedBlock>>, event: &events::Event) {
+fn take_event(shared: &Weak<Shared>, blocks: &mpsc::Sender<Told>, event: &events::Event) {
     match event {
         // One that finds no room is read from the store.
-        events::Event::Committed(block) => drop(blocks.try_send(block.clone())),
+        events::Event::Committed(block) => drop(blocks.try_send(Told::Committed(block.clone()))),
+        // One that finds none is told of when it is committed.
+        events::Event::Notarized(block) => drop(blocks.try_send(Told::Notarized(block.clone()))),
         events::Event::Dropped(hash, reason) => {
             if let Some(shared) = shared.upgrade() {
                 shared.end(*hash, || Event::Dropped(*hash, Reason::from(*reason)));
@@ -276,8 +284,15 @@ fn take_event(shared: &Weak<Shared>, blocks: &mpsc::Sender<Arc<CommittedBlock>>,
 }
 
 /// Tells of what blocks include, from height `next` on, each block once.
-async fn tell_blocks(shared: Arc<Shared>, mut blocks: mpsc::Receiver<Arc<CommittedBlock>>, mut next: u64) {
-    while let Some(block) = blocks.recv().await {
+async fn tell_blocks(shared: Arc<Shared>, mut blocks: mpsc::Receiver<Told>, mut next: u64) {
+    while let Some(told) = blocks.recv().await {
+        let block = match told {
+            Told::Committed(block) => block,
+            Told::Notarized(block) => {
+                shared.tell_notarized(&block);
+                continue;
+            }
+        };
         while next < block.height().0 {
             let (looking, height) = (shared.clone(), next);
             let missed = tokio::task::spawn_blocking(move || looking.block(height)).await;
@@ -342,6 +357,18 @@ impl Shared {
         for session in watching.iter().filter_map(Weak::upgrade) {
             session.tell(&event);
             session.ended();
+        }
+    }
+
+    /// Tells everybody who watches a transaction that it is in a notarized block.
+    fn tell_notarized(&self, block: &NotarizedBlock) {
+        let (height, hash) = (block.block.height().0, block.block.hash());
+        for ((sent, receipt), index) in block.block.body.transactions.iter().zip(&*block.receipts).zip(0_u32..) {
+            let watching = self.watched.lock().get(&sent.hash()).cloned();
+            let place = Notarized { height, index, block: hash, success: receipt.success };
+            for session in watching.iter().flatten().filter_map(Weak::upgrade) {
+                session.tell(&Event::Notarized(sent.hash(), place));
+            }
         }
     }
 

@@ -34,7 +34,7 @@ CONNECT_TIME_MAX = 5
 RETRY_FIRST, RETRY_MAX = 0.05, 2.0
 KEEP_ALIVE = 3
 
-WELCOME, ADMITTED, REFUSED, FINAL, DROPPED, UNKNOWN = 0, 1, 2, 4, 5, 6
+WELCOME, ADMITTED, REFUSED, NOTARIZED, FINAL, DROPPED, UNKNOWN = 0, 1, 2, 3, 4, 5, 6
 
 
 def keccak(data):
@@ -74,6 +74,16 @@ class Included:
 
 
 @dataclass(frozen=True)
+class Notarized:
+    """Where a transaction will be included, unless the slot of its block is skipped after all."""
+
+    height: int
+    index: int
+    block: bytes
+    success: bool
+
+
+@dataclass(frozen=True)
 class Welcome:
     """What the node says first."""
 
@@ -90,7 +100,7 @@ def decode(piece):
     try:
         if kind == WELCOME:
             return kind, None, Welcome(*struct.unpack_from(">BQQII", body))
-        if kind not in (ADMITTED, REFUSED, FINAL, DROPPED, UNKNOWN):
+        if kind not in (ADMITTED, REFUSED, NOTARIZED, FINAL, DROPPED, UNKNOWN):
             return None
         tx_hash, body = body[:32], body[32:]
         if len(tx_hash) < 32:
@@ -98,6 +108,8 @@ def decode(piece):
         if kind in (REFUSED, DROPPED):
             (code,) = struct.unpack_from(">H", body)
             return kind, tx_hash, (Refused if kind == REFUSED else Dropped)(code, body[2:].decode())
+        if kind == NOTARIZED:
+            return kind, tx_hash, Notarized(*struct.unpack_from(">QI32s?", body))
         if kind == FINAL:
             height, index, block, success, gas_used, high, low, has = struct.unpack_from(">QI32s?QQQ?", body)
             rest = body[struct.calcsize(">QI32s?QQQ?") :]
@@ -137,6 +149,7 @@ class Submission:
         loop = asyncio.get_running_loop()
         self.hash, self.raw, self._number = keccak(raw), raw, number
         self._admitted, self._end = loop.create_future(), loop.create_future()
+        self.last_notarized = None
 
     async def admitted(self):
         """Waits until it is in the pool, or included at once; raises `Refused` or `Dropped`."""
@@ -153,6 +166,9 @@ class Submission:
         if kind == ADMITTED:
             if not self._admitted.done():
                 self._admitted.set_result(None)
+            return False
+        if kind == NOTARIZED:
+            self.last_notarized = content
             return False
         if kind == FINAL:
             self._end.set_result(content)

@@ -69,6 +69,13 @@ pub(crate) fn start(config: Option<IngressConfig>, node: &Node) -> eyre::Result<
     ingress.map_err(|error| eyre!("cannot let clients in: {error}"))
 }
 
+/// Says goodbye to clients, if they were let in.
+pub(crate) async fn stop(ingress: Option<Ingress>) {
+    if let Some(ingress) = ingress {
+        ingress.stop().await;
+    }
+}
+
 /// What a person is told of it.
 pub(crate) fn line(ingress: &Ingress) -> String {
     format!("clients    {}@{} over QUIC", hex::encode(ingress.identity()), ingress.address())

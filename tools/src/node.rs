@@ -112,9 +112,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         };
         tracing::info!("stopping");
         server.stop().await;
-        if let Some(ingress) = ingress {
-            ingress.stop().await;
-        }
+        clients::stop(ingress).await;
         peers.stop().await;
         eyre::Ok(failure)
     })?;

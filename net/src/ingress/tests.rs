@@ -10,7 +10,7 @@ use super::{
     Close, Doors, Ingress, IngressConfig, IngressError,
     limits::{CONNECTIONS_PER_KEY_MAX, PIECE_TIME_MAX, UNREAD_BYTES_MAX},
     tls,
-    wire::{self, Cutter, EVENT_BYTES_MAX, Event, Head, Question},
+    wire::{self, Cutter, EVENT_BYTES_MAX, Event, Head, Included, Notarized, Question},
 };
 use crate::{
     client::{Client, ClientConfig, ClientError},
@@ -55,10 +55,21 @@ async fn what_is_submitted_is_admitted_and_final_with_its_receipt() {
     for raw in &raw {
         submissions.push(client.submit(raw.clone()).await.expect("it is taken"));
     }
+    let mut early = 0;
     for (submission, raw) in submissions.iter_mut().zip(&raw) {
         assert_eq!(submission.hash, keccak256(raw));
-        assert_eq!(submission.stage().await, Some(Event::Admitted(submission.hash)));
-        let included = timeout(PATIENCE, submission.included()).await.expect("in time").expect("it is included");
+        let (mut stages, mut notarized) = (Vec::new(), Vec::new());
+        let included = loop {
+            match timeout(PATIENCE, submission.stage()).await.expect("in time").expect("it has an end") {
+                Event::Notarized(_, place) => notarized.push(place),
+                Event::Final(hash, included) if hash == submission.hash => break included,
+                stage => stages.push(stage),
+            }
+        };
+        assert!(stages.is_empty() || stages == [Event::Admitted(submission.hash)], "{stages:?}");
+        let Included { height, index, block, success, .. } = included;
+        assert!(notarized.iter().all(|place| *place == Notarized { height, index, block, success }), "{notarized:?}");
+        early += usize::from(!stages.is_empty() && !notarized.is_empty());
         let block = cluster.block(0, included.height);
         let index = usize::try_from(included.index).expect("small");
         assert_eq!(block.hash(), included.block);
@@ -67,6 +78,8 @@ async fn what_is_submitted_is_admitted_and_final_with_its_receipt() {
         assert!(included.success && included.gas_price > 0);
     }
     assert_eq!(cluster.included(0), raw.len());
+    // A stage that is not over before the next one is told.
+    assert!(early > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,19 @@ impl Included {
     }
 }
 
+/// Where a transaction will be included, unless the slot of its block is skipped after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notarized {
+    /// Height of the block.
+    pub height: u64,
+    /// Place in it.
+    pub index: u32,
+    /// Hash of its header.
+    pub block: B256,
+    /// Whether the outermost call succeeded.
+    pub success: bool,
+}
+
 /// What a node tells a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -169,6 +182,8 @@ pub enum Event {
     Admitted(B256),
     /// It is not in the pool, for this reason.
     Refused(B256, Reason),
+    /// It is included in a block that a quorum has notarized and that was executed here; not final yet.
+    Notarized(B256, Notarized),
     /// It is included in a block that is final and durable here.
     Final(B256, Included),
     /// It was in the pool, is there no more, and was not included.
@@ -287,6 +302,7 @@ impl Event {
             Self::Welcome { .. } => 0,
             Self::Admitted(_) => 1,
             Self::Refused(..) => 2,
+            Self::Notarized(..) => 3,
             Self::Final(..) => 4,
             Self::Dropped(..) => 5,
             Self::Unknown(_) => 6,
@@ -314,6 +330,13 @@ impl Event {
                 out.extend_from_slice(&reason.code.to_be_bytes());
                 out.extend_from_slice(reason.text.as_bytes());
             }
+            Self::Notarized(hash, Notarized { height, index, block, success }) => {
+                out.extend_from_slice(hash.as_slice());
+                out.extend_from_slice(&height.to_be_bytes());
+                out.extend_from_slice(&index.to_be_bytes());
+                out.extend_from_slice(block.as_slice());
+                out.push(u8::from(*success));
+            }
             Self::Final(hash, included) => {
                 out.extend_from_slice(hash.as_slice());
                 included.encode(out);
@@ -339,6 +362,7 @@ impl Event {
             0 => fields.welcome(),
             1 => fields.hash().map(Self::Admitted),
             2 => fields.reason().map(|(hash, reason)| Self::Refused(hash, reason)),
+            3 => fields.hash().and_then(|hash| Some(Self::Notarized(hash, fields.notarized()?))),
             4 => fields.hash().and_then(|hash| Some(Self::Final(hash, fields.included()?))),
             5 => fields.reason().map(|(hash, reason)| Self::Dropped(hash, reason)),
             6 => fields.hash().map(Self::Unknown),
@@ -357,6 +381,7 @@ impl Event {
             Self::Welcome { .. } | Self::Head(_) | Self::Log(_) => None,
             Self::Admitted(hash)
             | Self::Refused(hash, _)
+            | Self::Notarized(hash, _)
             | Self::Final(hash, _)
             | Self::Dropped(hash, _)
             | Self::Unknown(hash) => Some(*hash),
@@ -460,6 +485,11 @@ impl Fields<'_> {
         let (index, log_index) = (self.u32()?, self.u32()?);
         let log = Log::decode(&mut self.0).ok()?;
         Some(FoundLog { height, block, transaction, index, log_index, log })
+    }
+
+    fn notarized(&mut self) -> Option<Notarized> {
+        let (height, index) = (self.u64()?, self.u32()?);
+        Some(Notarized { height, index, block: self.hash()?, success: self.flag()? })
     }
 
     fn included(&mut self) -> Option<Included> {
@@ -585,6 +615,13 @@ mod tests {
             ),
             (Event::Admitted(hash), format!("0000002101{h}")),
             (Event::Refused(hash, reason(24, "full")), format!("0000002702{h}001866756c6c")),
+            (
+                Event::Notarized(
+                    hash,
+                    Notarized { height: 7, index: 2, block: B256::repeat_byte(0xbb), success: true },
+                ),
+                format!("0000004e03{place}01"),
+            ),
             (Event::Final(hash, included), format!("000000b704{place}01{cost}01{}f83a{log}", "cc".repeat(20))),
             (Event::Final(hash, plain), format!("0000006804{place}00{cost}00c0")),
             (Event::Dropped(hash, reason(101, "")), format!("0000002305{h}0065")),

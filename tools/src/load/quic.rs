@@ -38,6 +38,6 @@ fn hear(board: &Board, event: &Event) {
         Event::Admitted(_) => board.accept(index),
         Event::Final(..) => board.hear_included(index),
         Event::Refused(_, reason) | Event::Dropped(_, reason) => board.lose(index, &reason.text),
-        Event::Welcome { .. } | Event::Unknown(_) | Event::Head(_) | Event::Log(_) => {}
+        Event::Welcome { .. } | Event::Notarized(..) | Event::Unknown(_) | Event::Head(_) | Event::Log(_) => {}
     }
 }
