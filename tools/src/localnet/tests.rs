@@ -180,7 +180,7 @@ fn a_record_that_is_none_of_ours_is_refused() {
     let file = folder.dir.join("localnet.json");
     let text = std::fs::read_to_string(&file).unwrap();
     for (from, to, words) in [
-        ("\"version\": 1", "\"version\": 2", "is of another version"),
+        ("\"version\": 2", "\"version\": 1", "is of another version"),
         ("sluice-localnet", "sluice-something", "is of another version"),
         ("\"nodes\"", "\"notes\"", "is no local network"),
         ("\"name\"", "\"nom\"", "is no local network"),
