@@ -126,8 +126,7 @@ impl Board {
         self.release(index);
         self.gone[index].store(true, Ordering::Relaxed);
         self.lost[self.transactions[index].from.index()].store(true, Ordering::Relaxed);
-        // The numbers differ each time; without them equal reasons are counted together.
-        self.refuse(reason.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect());
+        self.refuse(reason);
         self.block_seen.notify_waiters();
     }
 
@@ -147,7 +146,10 @@ impl Board {
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_sub(1)));
     }
 
-    pub(crate) fn refuse(&self, reason: String) {
+    /// Counts a reason.
+    pub(crate) fn refuse(&self, reason: &str) {
+        // The numbers differ each time; without them equal reasons are counted together.
+        let reason = reason.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
         *self.refusals.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 

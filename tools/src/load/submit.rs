@@ -254,7 +254,7 @@ impl Connection {
     /// A refused transaction leaves a gap, so nothing of its sender can follow.
     fn give_up(&mut self, index: u32, sender: usize, reason: String) {
         self.board.release(index as usize);
-        self.board.refuse(reason);
+        self.board.refuse(&reason);
         self.queues[sender].clear();
         self.ready.retain(|(_, other)| *other != sender);
         self.waiting.retain(|other| *other != sender);
@@ -297,8 +297,7 @@ fn verdict(answer: &Result<B256, ClientError>, expected: B256, again: bool) -> V
             } else if *code == LIMIT_EXCEEDED || says(&["full", "limit exceeded", "too many", "nonce too high"]) {
                 Verdict::Full
             } else {
-                // The numbers differ each time; without them equal reasons are counted together.
-                Verdict::Refused(words.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect())
+                Verdict::Refused(words)
             }
         }
         Err(_) => Verdict::Broken,

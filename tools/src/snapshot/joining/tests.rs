@@ -9,6 +9,7 @@ use storage::{
     portable::BlocksFile,
     testing::world::{State, block_after, chain, random_changes, root_of, state_of},
 };
+use tokio::sync::Notify;
 
 use super::{super::judge::judge_from, *};
 
@@ -34,13 +35,29 @@ struct Peers {
     store: Database,
     manners: Vec<Manner>,
     refused: Mutex<BTreeSet<u64>>,
+    /// Somebody was refused.
+    told: Notify,
     given: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl Peers {
     fn new(store: Database, manners: &[Manner]) -> Arc<Self> {
-        let (refused, given) = Default::default();
-        Arc::new(Self { store, manners: manners.to_vec(), refused, given })
+        let (refused, told, given) = Default::default();
+        Arc::new(Self { store, manners: manners.to_vec(), refused, told, given })
+    }
+
+    /// Waits until all are refused that give wrong parts. A part of so small a state is all of it, and nobody's word
+    /// counts once it is here.
+    async fn liars_are_refused(&self) {
+        let is_liar = |manner: &Manner| matches!(manner, Manner::Flips | Manner::First);
+        let liars = || (0..).zip(&self.manners).filter(|(_, manner)| is_liar(manner)).map(|(peer, _)| peer);
+        loop {
+            let told = self.told.notified();
+            if liars().all(|peer| self.refused.lock().unwrap().contains(&peer)) {
+                return;
+            }
+            told.await;
+        }
     }
 
     fn answer(&self, peer: u64, wish: StateWish) -> Option<Bytes> {
@@ -100,12 +117,18 @@ impl Givers for Peers {
     }
 
     async fn ask(&self, peer: u64, wish: StateWish) -> Option<Bytes> {
-        tokio::task::yield_now().await;
-        self.answer(peer, wish)
+        let answer = self.answer(peer, wish);
+        let manner = self.manners[usize::try_from(peer).unwrap()];
+        let is_true = !matches!(manner, Manner::Empty | Manner::Flips | Manner::First);
+        if is_true && matches!(wish, StateWish::Part { .. }) {
+            self.liars_are_refused().await;
+        }
+        answer
     }
 
     fn refuse(&self, peer: u64, _reason: &'static str) {
         self.refused.lock().unwrap().insert(peer);
+        self.told.notify_waiters();
     }
 }
 
