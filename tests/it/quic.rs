@@ -1,11 +1,16 @@
 //! Transactions over QUIC into a real node: every one has one end, also when the node is killed in between.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    sync::{Arc, mpsc::sync_channel},
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256, U256};
 use net::{
     NodeKey,
     client::{Client, ClientConfig, ClientError, Submission},
+    ingress::wire::Event,
     ports::{self, Carrier},
 };
 use serde_json::{Value, json};
@@ -15,7 +20,7 @@ use tests::{
     rpc::quantity,
     wallet::{account, transfer},
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 /// Longest wait for an end on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +52,9 @@ fn a_mixed_load_over_quic_is_included_and_right_in_every_receipt() {
 #[test]
 fn whatever_a_client_submitted_is_included_once_though_the_node_is_killed_meanwhile() {
     const SENDERS: u32 = 5;
-    const EACH: u64 = 400;
+    const EACH: u32 = 400;
+    /// How many have no end at a time: what a block takes, so that each kill finds some on their way.
+    const UNDER_WAY: usize = 100;
     let mut rng = Rng::seeded("quic kills", 8);
     let folder = tempfile::tempdir().expect("a folder");
     let quic = free_port();
@@ -55,11 +62,23 @@ fn whatever_a_client_submitted_is_included_once_though_the_node_is_killed_meanwh
     let mut node = Node::dev(folder.path(), &flags);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let to = Address::from_word(B256::from(U256::from(rng.next())));
-    let key = NodeKey::from_seed(&[9; 32]).expect("any seed");
-    let client = runtime.block_on(Client::connect(ClientConfig::new(&quic, key))).expect("it is let in");
-    let submitted = runtime.spawn(submit(client, (SENDERS, EACH), to));
-    for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(200 + rng.below(400)));
+    let (end, ends) = sync_channel((SENDERS * EACH) as usize);
+    let free = Arc::new(Semaphore::new(UNDER_WAY));
+    let freed = free.clone();
+    let listener = Box::new(move |event: &Event| {
+        if event.is_end() {
+            freed.add_permits(1);
+            let _ = end.send(());
+        }
+    });
+    let config = ClientConfig::new(&quic, NodeKey::from_seed(&[9; 32]).expect("any seed"));
+    let config = ClientConfig { listener: Some(listener), ..config };
+    let client = runtime.block_on(Client::connect(config)).expect("it is let in");
+    let submitted = runtime.spawn(submit(client, free, (SENDERS, EACH.into()), to));
+    for _ in 0..4 {
+        for _ in 0..1 + rng.below(400) {
+            ends.recv_timeout(PATIENCE).expect("something ends");
+        }
         node.kill();
         node = Node::dev(folder.path(), &flags);
     }
@@ -81,17 +100,23 @@ fn whatever_a_client_submitted_is_included_once_though_the_node_is_killed_meanwh
         assert_eq!(u128::from(quantity(&receipt["effectiveGasPrice"])), included.gas_price, "{receipt}");
     }
     let balance = node.rpc.call("eth_getBalance", json!([to, "latest"]));
-    assert_eq!(quantity(&balance), u64::from(SENDERS) * EACH, "each wei came once");
+    assert_eq!(quantity(&balance), u64::from(SENDERS * EACH), "each wei came once");
     drop(node);
     crate::crash::check_root(folder.path());
 }
 
-/// Hands in transfers of one wei, those of all senders in turn.
-async fn submit(client: Client, (senders, each): (u32, u64), to: Address) -> Result<Vec<Submission>, ClientError> {
+/// Hands in transfers of one wei, those of all senders in turn, each once another one has ended.
+async fn submit(
+    client: Client,
+    free: Arc<Semaphore>,
+    (senders, each): (u32, u64),
+    to: Address,
+) -> Result<Vec<Submission>, ClientError> {
     let keys: Vec<_> = (0..senders).map(account).collect();
     let mut submissions = Vec::new();
     for nonce in 0..each {
         for key in &keys {
+            free.acquire().await.expect("nobody closes it").forget();
             submissions.push(client.submit(transfer(key, nonce, to)).await?);
         }
     }

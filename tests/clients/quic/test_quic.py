@@ -4,15 +4,15 @@ import asyncio
 import os
 import secrets
 import sys
-import time
-import traceback
 from pathlib import Path
 
 import rlp
 from eth_account import Account
 from web3 import HTTPProvider, Web3
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools/python"))
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parents[1] / "lib"), str(HERE.parents[3] / "tools/python")]
+import cases  # noqa: E402
 from sluice_quic import Client, Dropped, Refused, keccak  # noqa: E402
 
 w3 = Web3(HTTPProvider(os.environ["RPC_URL"]))
@@ -163,21 +163,5 @@ CASES = [
 ]
 
 
-def main():
-    passed = failed = 0
-    for case in CASES:
-        name = case.__name__.replace("_", " ")
-        start = time.monotonic()
-        try:
-            asyncio.run(case())
-            passed += 1
-            print(f"ok {name} ({(time.monotonic() - start) * 1000:.0f} ms)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
-    print(f"quic: {passed} passed, {failed} failed")
-    return 0 if failed == 0 else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cases.run("quic", CASES, lambda case: asyncio.run(case())))

@@ -26,6 +26,9 @@ from web3.logs import DISCARD
 import proofs
 
 HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE / "lib"))
+import cases  # noqa: E402
+
 URL = os.environ.get("RPC_URL", "http://127.0.0.1:8545")
 WS_URL = os.environ.get("WS_URL", "ws://127.0.0.1:8546")
 MNEMONIC = "test test test test test test test test test test test junk"
@@ -728,25 +731,13 @@ CASES = [
 
 
 def main():
-    passed = failed = 0
     try:
         s.me, s.alice, s.bob = funded(20), funded(), funded()
     except Exception:
         traceback.print_exc(file=sys.stdout)
         print("web3py: 0 passed, 1 failed")
         return 1
-    for case in CASES:
-        name = case.__name__.replace("_", " ")
-        start = time.monotonic()
-        try:
-            case()
-            passed += 1
-            print(f"ok {name} ({(time.monotonic() - start) * 1000:.0f} ms)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
-    print(f"web3py: {passed} passed, {failed} failed")
-    return 0 if failed == 0 else 1
+    return cases.run("web3py", CASES)
 
 
 if __name__ == "__main__":
