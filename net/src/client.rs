@@ -40,10 +40,8 @@ use tokio::{
 
 use crate::{
     identity::NodeKey,
-    ingress::{
-        tls,
-        wire::{self, Cutter, EVENT_BYTES_MAX, Event, Included, QUESTION_HASHES_MAX, Question, Reason, WireError},
-    },
+    ingress::wire::{self, Cutter, EVENT_BYTES_MAX, Event, Included, QUESTION_HASHES_MAX, Question, Reason, WireError},
+    tls::{self, Protocol},
     transport::record::NodeId,
 };
 
@@ -194,8 +192,7 @@ impl Client {
     /// [`ClientError::Address`], [`ClientError::Connect`] and [`ClientError::Wire`].
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         let ClientConfig { node, key, expected, listener } = config;
-        let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
-        let crypto = tls::client(&key, expected).map_err(|error| failed(&error))?;
+        let crypto = Protocol::Clients.client(&key, expected).map_err(lost)?;
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
         transport.keep_alive_interval(Some(KEEP_ALIVE));
@@ -207,7 +204,7 @@ impl Client {
         quic.transport_config(Arc::new(transport));
         let address = resolve(&node).await?;
         let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 8], 0).into() };
-        let mut endpoint = Endpoint::client(any).map_err(|error| failed(&error))?;
+        let mut endpoint = Endpoint::client(any).map_err(lost)?;
         endpoint.set_default_client_config(quic);
         let met = meet(&endpoint, &node).await?;
         let welcome = met.welcome;
@@ -270,7 +267,7 @@ impl Client {
 
     async fn follow(&self, question: &Question) -> Result<Subscription, ClientError> {
         let connection = self.0.connection.lock().clone();
-        let connection = connection.ok_or_else(|| ClientError::Connect("the connection is lost".to_owned()))?;
+        let connection = connection.ok_or_else(|| lost("the connection is lost"))?;
         Ok(Subscription { events: put(&connection, question).await?, _client: self.clone() })
     }
 
@@ -279,15 +276,14 @@ impl Client {
             return Err(ClientError::Length(raw.len()));
         }
         let room = self.0.room.clone().acquire_owned().await.map_err(|_| ClientError::Closed)?;
+        let place = self.0.queue.reserve().await.map_err(|_| ClientError::Closed)?;
         let hash = keccak256(&raw);
-        match self.0.waiting.lock().entry(hash) {
-            Entry::Occupied(_) => return Err(ClientError::UnderWay(hash)),
-            Entry::Vacant(place) => {
-                let number = self.0.submitted.fetch_add(1, Ordering::Relaxed);
-                place.insert(Waiting { number, raw: raw.clone(), is_admitted: false, stages, _room: room })
-            }
-        };
-        self.0.queue.send(raw).await.map_err(|_| ClientError::Closed)?;
+        // What is written later has the higher number, whoever else submits; nothing is half submitted.
+        let mut waiting = self.0.waiting.lock();
+        let Entry::Vacant(entry) = waiting.entry(hash) else { return Err(ClientError::UnderWay(hash)) };
+        let number = self.0.submitted.fetch_add(1, Ordering::Relaxed);
+        entry.insert(Waiting { number, raw: raw.clone(), is_admitted: false, stages, _room: room });
+        place.send(raw);
         Ok(hash)
     }
 }
@@ -310,7 +306,7 @@ impl Subscription {
     /// # Errors
     /// [`ClientError::Connect`] where there is none behind it, [`ClientError::Wire`].
     pub async fn next(&mut self) -> Result<Event, ClientError> {
-        self.events.next().await?.ok_or_else(|| ClientError::Connect("it has ended".to_owned()))
+        self.events.next().await?.ok_or_else(|| lost("it has ended"))
     }
 }
 
@@ -360,25 +356,27 @@ fn judged(event: Event) -> Result<Option<Included>, ClientError> {
     }
 }
 
+fn lost(error: impl std::fmt::Display) -> ClientError {
+    ClientError::Connect(error.to_string())
+}
+
 async fn resolve(node: &str) -> Result<SocketAddr, ClientError> {
     let found = tokio::net::lookup_host(node).await.ok().and_then(|mut found| found.next());
     found.ok_or_else(|| ClientError::Address(node.to_owned()))
 }
 
 async fn meet(endpoint: &Endpoint, node: &str) -> Result<Met, ClientError> {
-    let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
     let met = async {
-        let connecting = endpoint.connect(resolve(node).await?, tls::NAME).map_err(|error| failed(&error))?;
-        let connection = connecting.await.map_err(|error| failed(&error))?;
-        let events = connection.accept_uni().await.map_err(|error| failed(&error))?;
-        let mut events = Events { stream: events, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() };
+        let connecting = endpoint.connect(resolve(node).await?, tls::NAME).map_err(lost)?;
+        let connection = connecting.await.map_err(lost)?;
+        let mut events = Events::of(connection.accept_uni().await.map_err(lost)?);
         let Some(Event::Welcome { chain_id, height, window, outstanding, .. }) = events.next().await? else {
-            return Err(failed(&"it does not say who it is"));
+            return Err(lost("it does not say who it is"));
         };
-        let submissions = connection.open_uni().await.map_err(|error| failed(&error))?;
+        let submissions = connection.open_uni().await.map_err(lost)?;
         Ok(Met { connection, events, submissions, welcome: Welcome { chain_id, height, window, outstanding } })
     };
-    timeout(CONNECT_TIME_MAX, met).await.map_err(|_| failed(&"it does not answer in time"))?
+    timeout(CONNECT_TIME_MAX, met).await.map_err(|_| lost("it does not answer in time"))?
 }
 
 /// Events as they arrive.
@@ -389,6 +387,10 @@ struct Events {
 }
 
 impl Events {
+    fn of(stream: RecvStream) -> Self {
+        Self { stream, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() }
+    }
+
     /// The next one that is known here; `None` at the end.
     async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
@@ -405,7 +407,7 @@ impl Events {
                 None => match self.stream.read_chunk(READ_BYTES_MAX, true).await {
                     Ok(Some(chunk)) => self.arrived = chunk.bytes,
                     Ok(None) => return Ok(None),
-                    Err(error) => return Err(ClientError::Connect(error.to_string())),
+                    Err(error) => return Err(lost(error)),
                 },
             }
         }
@@ -420,6 +422,9 @@ async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>)
         if let Some(met) = next.take() {
             wait = RETRY_FIRST;
             let connection = met.connection.clone();
+            if let Some(inner) = client.upgrade() {
+                *inner.connection.lock() = Some(connection.clone());
+            }
             // What was submitted before goes first: a nonce that comes too early has to wait, and few may.
             let submit = async {
                 let mut submissions = met.submissions;
@@ -439,12 +444,7 @@ async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>)
         let (endpoint, node) = (inner.endpoint.clone(), inner.node.clone());
         drop(inner);
         match meet(&endpoint, &node).await {
-            Ok(met) => {
-                if let Some(inner) = client.upgrade() {
-                    *inner.connection.lock() = Some(met.connection.clone());
-                }
-                next = Some(met);
-            }
+            Ok(met) => next = Some(met),
             Err(error) => {
                 tracing::debug!(node, %error, "a connection is lost");
                 sleep(wait).await;
@@ -497,7 +497,7 @@ async fn catch_up(
             }
         }
         drop(inner);
-        submissions.write_all(&bytes).await.map_err(|error| ClientError::Connect(error.to_string()))?;
+        submissions.write_all(&bytes).await.map_err(lost)?;
         bytes.clear();
     }
     Ok(())
@@ -505,11 +505,10 @@ async fn catch_up(
 
 /// Asks a question; gives what is answered.
 async fn put(connection: &Connection, question: &Question) -> Result<Events, ClientError> {
-    let failed = |error: &dyn std::fmt::Display| ClientError::Connect(error.to_string());
-    let (mut asked, stream) = connection.open_bi().await.map_err(|error| failed(&error))?;
-    asked.write_all(&question.encode()).await.map_err(|error| failed(&error))?;
-    asked.finish().map_err(|error| failed(&error))?;
-    Ok(Events { stream, cutter: Cutter::new(EVENT_BYTES_MAX), arrived: bytes::Bytes::new() })
+    let (mut asked, stream) = connection.open_bi().await.map_err(lost)?;
+    asked.write_all(&question.encode()).await.map_err(lost)?;
+    asked.finish().map_err(lost)?;
+    Ok(Events::of(stream))
 }
 
 async fn ask(connection: &Connection, hashes: &[B256]) -> Result<Vec<Event>, ClientError> {

@@ -11,7 +11,6 @@
 //! | file | promise |
 //! |---|---|
 //! | [`wire`] | bytes on the wire, bounded before anything is allocated |
-//! | `tls` | TLS between keys |
 //! | `places` | how many clients there may be, and what those with weight get |
 //! | `session` | one client at work |
 //! | [`limits`] | every bound |
@@ -26,12 +25,10 @@ mod places;
 mod session;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tls;
 pub mod wire;
 
 use std::{
-    io,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     sync::{Arc, Weak},
 };
 
@@ -40,6 +37,7 @@ use alloy_primitives::{
     B256,
     map::{B256Map, Entry},
 };
+use aws_lc_rs::hmac;
 use engine::{
     admission::Admission,
     events::{self, Events, NotarizedBlock},
@@ -47,12 +45,8 @@ use engine::{
     types::{CommittedBlock, Height},
 };
 use parking_lot::Mutex;
-use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
-    crypto::rustls::QuicServerConfig,
-};
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use rustls::pki_types::CertificateDer;
+use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use smallvec::SmallVec;
 use tokio::{
     sync::{Semaphore, broadcast, mpsc},
@@ -70,13 +64,14 @@ use self::{
     session::Session,
     wire::{Event, Included, Notarized, Reason},
 };
-use crate::{doorkeeper::Doorkeeper, identity::NodeKey, metrics, transport::record::NodeId};
-
-/// Bytes that the system keeps of packets that nobody has read, or not yet sent.
-const SOCKET_BYTES: usize = 4 * 1024 * 1024;
-
-/// Packets of handshakes that nobody has looked at.
-const INCOMING_MAX: usize = 256;
+use crate::{
+    doorkeeper::Doorkeeper,
+    endpoint::{self, ListenError},
+    identity::NodeKey,
+    metrics,
+    tls::Protocol,
+    transport::record::NodeId,
+};
 
 /// What the way in is told once.
 #[derive(Debug)]
@@ -87,22 +82,6 @@ pub struct IngressConfig {
     pub key: NodeKey,
     /// Keys of clients with weight, and how much each has: validators by their stake, and whom the operator names.
     pub weights: Vec<(NodeId, u64)>,
-}
-
-/// Why there is no way in.
-#[derive(Debug, thiserror::Error)]
-pub enum IngressError {
-    /// The key does not serve TLS.
-    #[error("the node's key is not taken: {0}")]
-    Key(#[from] rustls::Error),
-    /// The socket cannot be opened.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
 }
 
 /// What clients reach in this node.
@@ -140,11 +119,11 @@ impl Ingress {
     /// Lets clients in, on the runtime that serves it.
     ///
     /// # Errors
-    /// [`IngressError`].
-    pub fn start(config: IngressConfig, doors: Doors) -> Result<Self, IngressError> {
-        let failed = |error| IngressError::Listen { address: config.listen, error };
-        let endpoint = endpoint(config.listen, tls::server(&config.key)?).map_err(failed)?;
-        let address = endpoint.local_addr().map_err(failed)?;
+    /// [`ListenError`].
+    pub fn start(config: IngressConfig, doors: Doors) -> Result<Self, ListenError> {
+        let crypto = Protocol::Clients.server(&config.key)?;
+        let (endpoint, address) =
+            endpoint::listen(config.listen, crypto, Arc::new(quic_config()), resets(&config.key))?;
         let shared = Arc::new(Shared {
             doors,
             watched: Mutex::default(),
@@ -187,26 +166,26 @@ impl Drop for Ingress {
     }
 }
 
-fn endpoint(address: SocketAddr, crypto: QuicServerConfig) -> io::Result<Endpoint> {
-    let mut transport = TransportConfig::default();
-    transport.max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(QUESTIONS_MAX));
-    transport.stream_receive_window(VarInt::from_u32(WINDOW_BYTES));
-    transport.receive_window(VarInt::from_u32(WINDOW_BYTES));
-    transport.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
-    transport.datagram_receive_buffer_size(None);
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport));
-    config.migration(false);
-    config.max_incoming(INCOMING_MAX);
-    config.incoming_buffer_size(16 * 1024);
-    config.incoming_buffer_size_total(1024 * 1024);
-    let socket = UdpSocket::bind(address)?;
-    // As much as the system allows; with less, bursts lose packets.
-    set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
-    set_socket_send_buffer_size(&socket, SOCKET_BYTES)?;
-    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
-    Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+fn quic_config() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config.max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
+    config.max_concurrent_bidi_streams(VarInt::from_u32(QUESTIONS_MAX));
+    config.stream_receive_window(VarInt::from_u32(WINDOW_BYTES));
+    config.receive_window(VarInt::from_u32(WINDOW_BYTES));
+    config.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
+    config.datagram_receive_buffer_size(None);
+    config
+}
+
+/// Lets a node that was killed tell clients of its last run, with their next packet, that their connections are gone
+/// (RFC 9000, section 10.3): both runs make the same tokens, and nobody without the node's key does.
+fn resets(key: &NodeKey) -> EndpointConfig {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key.sign(b"sluice stateless reset"));
+    let id_key =
+        hmac::sign(&key, b"connection ids").as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    config
 }
 
 /// Lets clients in until the endpoint is closed.
@@ -226,7 +205,8 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>, places: Arc<Places>) {
 }
 
 async fn serve(connection: Connection, shared: Arc<Shared>, places: &Arc<Places>) {
-    let Some(identity) = identity_of(&connection) else {
+    let shown = endpoint::shown(&connection);
+    let Some(identity) = shown.and_then(|shown| Protocol::Clients.identity(&shown)) else {
         return Close::Key.close(&connection, "the certificate is over no Ed25519 key");
     };
     let place = match places.take(identity, connection.remote_address().ip()) {
@@ -238,11 +218,6 @@ async fn serve(connection: Connection, shared: Arc<Shared>, places: &Arc<Places>
     };
     let _level = Level::new();
     session::run(Arc::new(Session::new(identity, connection, place.share.clone())), shared).await;
-}
-
-fn identity_of(connection: &Connection) -> Option<NodeId> {
-    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    tls::identity_of(shown.first()?)
 }
 
 /// Counts a connected client as long as it lives.
@@ -276,7 +251,7 @@ fn take_event(shared: &Weak<Shared>, blocks: &mpsc::Sender<Told>, event: &events
         events::Event::Notarized(block) => drop(blocks.try_send(Told::Notarized(block.clone()))),
         events::Event::Dropped(hash, reason) => {
             if let Some(shared) = shared.upgrade() {
-                shared.end(*hash, || Event::Dropped(*hash, Reason::from(*reason)));
+                shared.end(*hash, || Some(Event::Dropped(*hash, Reason::from(*reason))));
             }
         }
         events::Event::Admitted(_) => {}
@@ -336,24 +311,24 @@ impl Shared {
         is_new
     }
 
-    /// It is not, after all.
-    fn unwatch(&self, hash: B256, session: &Arc<Session>) {
-        let is_other = |other: &Weak<Session>| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(session));
+    /// It is not, after all; `false` if it was told meanwhile.
+    fn unwatch(&self, hash: B256, session: &Arc<Session>) -> bool {
         let mut watched = self.watched.lock();
-        if let Entry::Occupied(mut entry) = watched.entry(hash) {
-            let before = entry.get().len();
-            entry.get_mut().retain(|other| is_other(other));
-            (entry.get().len()..before).for_each(|_| session.ended());
-            if entry.get().is_empty() {
-                entry.remove();
-            }
+        let Entry::Occupied(mut entry) = watched.entry(hash) else { return false };
+        let is_it = |other: &Weak<Session>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(session));
+        let Some(place) = entry.get().iter().position(is_it) else { return false };
+        entry.get_mut().swap_remove(place);
+        if entry.get().is_empty() {
+            entry.remove();
         }
+        session.ended();
+        true
     }
 
     /// Tells everybody who watches a transaction how it ended.
-    fn end(&self, hash: B256, event: impl FnOnce() -> Event) {
+    fn end(&self, hash: B256, event: impl FnOnce() -> Option<Event>) {
         let Some(watching) = self.watched.lock().remove(&hash) else { return };
-        let event = event();
+        let Some(event) = event() else { return };
         for session in watching.iter().filter_map(Weak::upgrade) {
             session.tell(&event);
             session.ended();
@@ -364,21 +339,16 @@ impl Shared {
     fn tell_notarized(&self, block: &NotarizedBlock) {
         let (height, hash) = (block.block.height().0, block.block.hash());
         for ((sent, receipt), index) in block.block.body.transactions.iter().zip(&*block.receipts).zip(0_u32..) {
-            let watching = self.watched.lock().get(&sent.hash()).cloned();
-            let place = Notarized { height, index, block: hash, success: receipt.success };
-            for session in watching.iter().flatten().filter_map(Weak::upgrade) {
-                session.tell(&Event::Notarized(sent.hash(), place));
-            }
+            let Some(watching) = self.watched.lock().get(&sent.hash()).cloned() else { continue };
+            let event =
+                Event::Notarized(sent.hash(), Notarized { height, index, block: hash, success: receipt.success });
+            watching.iter().filter_map(Weak::upgrade).for_each(|session| session.tell(&event));
         }
     }
 
     fn tell_block(&self, block: &CommittedBlock) {
-        if self.watched.lock().is_empty() {
-            return;
-        }
-        for index in 0..block.receipts.len() {
-            let Some(sent) = block.block.body.transactions.get(index) else { return };
-            self.end(sent.hash(), || included(block, index).unwrap_or_else(|| Event::Unknown(sent.hash())));
+        for (sent, index) in block.block.body.transactions.iter().zip(0..) {
+            self.end(sent.hash(), || included(block, index));
         }
     }
 
@@ -390,6 +360,7 @@ impl Shared {
     fn look_up(&self, hash: B256, session: &Arc<Session>) -> Event {
         let is_new = self.watch(hash, session);
         let event = match self.find(hash) {
+            Found::Waiting if is_new && session.has_too_many() => Session::refusal(hash),
             Found::Waiting => return Event::Admitted(hash),
             Found::Ended(event) => event,
             Found::Nowhere => Event::Unknown(hash),

@@ -15,9 +15,9 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     identity::NodeKey,
+    tls::{self, Protocol},
     transport::{
         frame::{self, HELLO_BYTES_MAX, Kind, Lane},
-        handshake,
         record::NodeRecord,
     },
 };
@@ -43,9 +43,9 @@ impl Intruder {
     /// # Errors
     /// Why there is no connection, in words.
     pub async fn dial(&self, key: &NodeKey, to: SocketAddr, within: Duration) -> Result<RawPeer, String> {
-        let (_, client) = handshake::configs(key).map_err(|error| error.to_string())?;
+        let client = Protocol::Peers.client(key, None).map_err(|error| error.to_string())?;
         let config = ClientConfig::new(Arc::new(client));
-        let connecting = self.0.connect_with(config, to, handshake::SERVER_NAME).map_err(|error| error.to_string())?;
+        let connecting = self.0.connect_with(config, to, tls::NAME).map_err(|error| error.to_string())?;
         let connection = timeout(within, connecting).await.map_err(|_| "no handshake in time".to_owned())?;
         connection.map(RawPeer).map_err(|error| error.to_string())
     }
@@ -150,13 +150,13 @@ pub fn vote_datagram(message: &Message) -> Vec<u8> {
 /// # Errors
 /// If they cannot be made, in words.
 pub fn initials(key: &NodeKey, to: SocketAddr, count: usize) -> Result<Vec<Vec<u8>>, String> {
-    let (_, client) = handshake::configs(key).map_err(|error| error.to_string())?;
+    let client = Protocol::Peers.client(key, None).map_err(|error| error.to_string())?;
     let config = ClientConfig::new(Arc::new(client));
     let mut endpoint = quinn_proto::Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
     let now = Instant::now();
     let packet = |_| {
         let (_, mut connection) =
-            endpoint.connect(now, config.clone(), to, handshake::SERVER_NAME).map_err(|error| error.to_string())?;
+            endpoint.connect(now, config.clone(), to, tls::NAME).map_err(|error| error.to_string())?;
         let mut packet = Vec::new();
         let _sent =
             connection.poll_transmit(now, 1, &mut packet).ok_or_else(|| "a handshake that sends nothing".to_owned())?;

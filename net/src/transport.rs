@@ -9,7 +9,6 @@
 //! | file | promise |
 //! |---|---|
 //! | [`record`] | who a node is, signed |
-//! | `handshake` | TLS between raw keys |
 //! | [`frame`] | bytes on the wire, bounded before anything is allocated |
 //! | `lanes` | what waits for a peer, each lane with its answer to "full" |
 //! | `peers` | who is connected, who may be, who may not for a while |
@@ -24,7 +23,6 @@
 
 mod dial;
 pub mod frame;
-pub(crate) mod handshake;
 mod lanes;
 mod link;
 mod peers;
@@ -36,7 +34,6 @@ pub(crate) mod tests;
 
 use std::{
     collections::VecDeque,
-    io,
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -72,7 +69,7 @@ use self::{
     record::{NodeId, NodeRecord},
     relay::Relay,
 };
-use crate::{identity::NodeKey, metrics};
+use crate::{endpoint::ListenError, identity::NodeKey, metrics};
 
 /// Answers that are being looked up at a time for validators and configured nodes.
 const ANSWERING_MAX: usize = 4;
@@ -125,17 +122,9 @@ pub enum TransportError {
     /// A validator's key is none.
     #[error("the validators' keys make no committee")]
     Committee,
-    /// The key does not serve TLS.
-    #[error("the node's key is not taken: {0}")]
-    Key(#[from] rustls::Error),
-    /// The socket cannot be opened.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
+    /// Nobody is served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// What peers reach in this node.
@@ -283,22 +272,17 @@ impl Transport {
     /// this node, and what they say is lost; it may ask them for a state. Gives the address.
     ///
     /// # Errors
-    /// [`TransportError::Key`] and [`TransportError::Listen`].
+    /// [`TransportError::Listen`].
     pub fn listen(&self) -> Result<SocketAddr, TransportError> {
         let Some(config) = self.config.lock().take() else {
             let address = self.endpoint.get().and_then(|endpoint| endpoint.local_addr().ok());
-            let gone = || TransportError::Key(rustls::Error::General("the transport did not start".to_owned()));
-            return address.ok_or_else(gone);
+            let gone = || ListenError::from(rustls::Error::General("the transport did not start".to_owned()));
+            return Ok(address.ok_or_else(gone)?);
         };
-        let (server, client) = handshake::configs(&config.key)?;
-        let address = config.listen;
-        let endpoint = dial::endpoint(address, server, client);
-        let failed = |error| TransportError::Listen { address, error };
-        let endpoint = endpoint.map_err(failed)?;
+        let (endpoint, address) = dial::endpoint(config.listen, &config.key)?;
         tokio::spawn(dial::accept(endpoint.clone(), self.shared.clone()));
         tokio::spawn(dial::dial(endpoint.clone(), self.shared.clone()));
         tokio::spawn(relay::spread(self.shared.clone()));
-        let address = endpoint.local_addr().map_err(failed)?;
         let _ = self.endpoint.set(endpoint);
         Ok(address)
     }

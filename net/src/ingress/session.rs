@@ -101,6 +101,17 @@ impl Session {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether more of its transactions wait than may.
+    pub(super) fn has_too_many(&self) -> bool {
+        self.outstanding.load(Ordering::Relaxed) > OUTSTANDING_MAX
+    }
+
+    /// What it is told of a transaction that is one too many.
+    pub(super) fn refusal(hash: B256) -> Event {
+        let text = format!("{OUTSTANDING_MAX} transactions of this connection wait to be included");
+        Event::Refused(hash, Reason { code: wire::OUTSTANDING, text })
+    }
+
     async fn room(&self) -> Option<Room> {
         let own = match self.share.window.clone().try_acquire_owned() {
             Ok(own) => own,
@@ -208,13 +219,14 @@ async fn read_stream(mut stream: RecvStream, session: &Arc<Session>, shared: &Ar
 async fn submit(raw: Bytes, session: &Arc<Session>, shared: &Arc<Shared>) -> Option<()> {
     let room = session.room().await?;
     let hash = keccak256(&raw);
-    if session.outstanding.load(Ordering::Relaxed) >= OUTSTANDING_MAX {
-        let text = format!("{OUTSTANDING_MAX} transactions of this connection wait to be included");
-        session.tell(&Event::Refused(hash, Reason { code: wire::OUTSTANDING, text }));
-        return Some(());
-    }
     // From here on whatever becomes of it is told, though it be included before admission has answered.
     let is_new = shared.watch(hash, session);
+    if is_new && session.has_too_many() {
+        if shared.unwatch(hash, session) {
+            session.tell(&Session::refusal(hash));
+        }
+        return Some(());
+    }
     let sent = Sent { hash, is_new, session: session.clone(), shared: shared.clone(), _room: room };
     let runtime = Handle::current();
     let answer = Box::new(move |answer: Result<B256, AdmissionError>| match answer {
@@ -243,11 +255,11 @@ impl Sent {
         self.end(&Event::Refused(self.hash, Reason::from(error)));
     }
 
+    /// Tells its end, unless that was told meanwhile.
     fn end(&self, event: &Event) {
-        if self.is_new {
-            self.shared.unwatch(self.hash, &self.session);
+        if !self.is_new || self.shared.unwatch(self.hash, &self.session) {
+            self.session.tell(event);
         }
-        self.session.tell(event);
     }
 
     /// Its nonce was used: by itself, or by another one.

@@ -7,14 +7,15 @@ use quinn::{Connection, ConnectionError, Endpoint, VarInt};
 use tokio::time::timeout;
 
 use super::{
-    Close, Doors, Ingress, IngressConfig, IngressError,
+    Close, Doors, Ingress, IngressConfig,
     limits::{CONNECTIONS_PER_KEY_MAX, PIECE_TIME_MAX, UNREAD_BYTES_MAX},
-    tls,
     wire::{self, Cutter, EVENT_BYTES_MAX, Event, Head, Included, Notarized, Question},
 };
 use crate::{
     client::{Client, ClientConfig, ClientError},
+    endpoint::ListenError,
     identity::NodeKey,
+    tls::{self, Protocol},
     transport::{
         record::NodeId,
         tests::kit::{Cluster, PATIENCE, node_key, submit, transaction},
@@ -27,7 +28,7 @@ fn client_key(number: u8) -> NodeKey {
     NodeKey::from_seed(&[100 + number; 32]).expect("any seed")
 }
 
-fn try_open(cluster: &Cluster, address: SocketAddr) -> Result<Ingress, IngressError> {
+fn try_open(cluster: &Cluster, address: SocketAddr) -> Result<Ingress, ListenError> {
     let node = &cluster.node(0).node;
     let doors = Doors { admission: node.admission.clone(), query: node.query.clone(), events: node.events.clone() };
     Ingress::start(IngressConfig { listen: address, key: node_key(0), weights: Vec::new() }, doors)
@@ -220,7 +221,7 @@ impl RawClient {
 
     async fn try_dial(to: SocketAddr, number: u8) -> Result<Self, ConnectionError> {
         let mut endpoint = Endpoint::client(LOCAL.parse().expect("an address")).expect("a socket");
-        let crypto = tls::client(&client_key(number), None).expect("a key");
+        let crypto = Protocol::Clients.client(&client_key(number), None).expect("a key");
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
         let connection = endpoint.connect(to, tls::NAME).expect("an address").await?;
         Ok(Self { connection, _endpoint: endpoint })

@@ -11,8 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -20,18 +19,13 @@ use std::{
 use alloy_primitives::Bytes;
 use engine::{genesis::ChainSpec, limits, types::PublicKey};
 use quinn::{
-    ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
-    TransportConfig as QuicConfig, VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig as QuicConfig, VarInt,
 };
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use rustls::pki_types::CertificateDer;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     PeerAddress, Shared,
     frame::{self, Kind},
-    handshake,
     lanes::Lanes,
     link::{self, Close},
     peers::Peer,
@@ -39,7 +33,10 @@ use super::{
 };
 use crate::{
     doorkeeper::{Doorkeeper, NetworkGroup},
+    endpoint::{self, ListenError},
+    identity::NodeKey,
     metrics,
+    tls::{self, Protocol},
 };
 
 /// How long a handshake, records included, may take.
@@ -73,12 +70,6 @@ const STREAMS_MAX: u32 = 64;
 
 /// Bytes of datagrams that wait on either side; a vote takes under 200.
 const DATAGRAM_BYTES: usize = 64 * 1024;
-
-/// Bytes that the system keeps of packets that nobody has read, or not yet sent: a large body from three peers at once.
-const SOCKET_BYTES: usize = 4 * 1024 * 1024;
-
-/// Packets of handshakes that nobody has looked at.
-const INCOMING_MAX: usize = 256;
 
 /// How often is looked for somebody to dial.
 const DIAL_INTERVAL: Duration = Duration::from_millis(200);
@@ -266,29 +257,15 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// A socket with both sides of QUIC on it.
-pub(super) fn endpoint(
-    address: SocketAddr,
-    server: QuicServerConfig,
-    client: QuicClientConfig,
-) -> io::Result<Endpoint> {
+/// A socket with both sides of QUIC on it; gives where it is.
+pub(super) fn endpoint(address: SocketAddr, key: &NodeKey) -> Result<(Endpoint, SocketAddr), ListenError> {
     let transport = Arc::new(quic_config());
-    let mut server = ServerConfig::with_crypto(Arc::new(server));
-    server.transport_config(transport.clone());
-    server.migration(false);
-    server.max_incoming(INCOMING_MAX);
-    server.incoming_buffer_size(16 * 1024);
-    server.incoming_buffer_size_total(1024 * 1024);
-    let mut client = ClientConfig::new(Arc::new(client));
+    let (mut endpoint, address) =
+        endpoint::listen(address, Protocol::Peers.server(key)?, transport.clone(), EndpointConfig::default())?;
+    let mut client = ClientConfig::new(Arc::new(Protocol::Peers.client(key, None)?));
     client.transport_config(transport);
-    let socket = UdpSocket::bind(address)?;
-    // As much as the system allows; with less, bursts lose packets.
-    set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
-    set_socket_send_buffer_size(&socket, SOCKET_BYTES)?;
-    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no runtime"))?;
-    let mut endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
     endpoint.set_default_client_config(client);
-    Ok(endpoint)
+    Ok((endpoint, address))
 }
 
 fn quic_config() -> QuicConfig {
@@ -365,7 +342,7 @@ async fn reach(
 ) -> Result<Peer, &'static str> {
     let mut found = tokio::net::lookup_host(address).await.map_err(|_| "its name has no address")?;
     let found = found.next().ok_or("its name has no address")?;
-    let connecting = endpoint.connect(found, handshake::SERVER_NAME).map_err(|_| "its address cannot be dialled")?;
+    let connecting = endpoint.connect(found, tls::NAME).map_err(|_| "its address cannot be dialled")?;
     meet(connecting, Some(identity), shared).await
 }
 
@@ -435,8 +412,7 @@ async fn hello(connection: &Connection, is_dialler: bool, shared: &Shared) -> Op
 }
 
 fn identity_of(connection: &Connection) -> Option<NodeId> {
-    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    handshake::node_id(shown.first()?)
+    Protocol::Peers.identity(&endpoint::shown(connection)?)
 }
 
 /// Serves a peer until it is gone.
