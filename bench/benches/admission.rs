@@ -6,9 +6,15 @@ mod node;
 
 use std::{hint::black_box, time::Duration};
 
+use alloy_primitives::Address;
 use bench::Shape;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use engine::{admission::checks, genesis::Fork, ports::Store as _, types::Transaction};
+use engine::{
+    admission::checks,
+    genesis::Fork,
+    ports::Store as _,
+    types::{RawTransaction, Transaction},
+};
 use lab::Lab;
 
 const TRANSACTIONS: usize = 1_000;
@@ -20,7 +26,7 @@ fn stages(criterion: &mut Criterion) {
     for shape in [Shape::Transfer, Shape::Mixed] {
         let mut lab = Lab::new(shape, 50);
         let raws = node::raws(&mut lab, TRANSACTIONS);
-        let mut next = raws.iter().map(|raw| &raw.0).cycle();
+        let mut next = raws.iter().map(RawTransaction::bytes).cycle();
         let limit = lab.store.tip().block.header.gas_limit;
         let name = format!("shape={}", shape.name());
 
@@ -47,6 +53,50 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
+/// One recovery by each library: the one that the node is built with, and the one that it would be built with without
+/// it.
+fn libraries(criterion: &mut Criterion) {
+    let mut lab = Lab::new(Shape::Transfer, 50);
+    let raws = node::raws(&mut lab, TRANSACTIONS);
+    let signed: Vec<_> = raws
+        .iter()
+        .map(|raw| {
+            let transaction = Transaction::decode(raw.bytes().clone()).expect("the plan signs what is valid");
+            (transaction.envelope().signature_hash(), *transaction.envelope().signature())
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("admission::library");
+    group.throughput(Throughput::Elements(1)).sample_size(20);
+    let mut next = signed.iter().cycle();
+    group.bench_function("libsecp256k1", |bencher| {
+        use secp256k1::{
+            Message, SECP256K1,
+            ecdsa::{RecoverableSignature, RecoveryId},
+        };
+        bencher.iter(|| {
+            let (hash, signature) = next.next().expect("a cycle does not end");
+            let id = if signature.v() { RecoveryId::One } else { RecoveryId::Zero };
+            let signature = RecoverableSignature::from_compact(&signature.as_rsy()[..64], id).expect("a signature");
+            let key = SECP256K1.recover_ecdsa(Message::from_digest(hash.0), &signature).expect("a key");
+            black_box(Address::from_raw_public_key(&key.serialize_uncompressed()[1..]))
+        });
+    });
+    let mut next = signed.iter().cycle();
+    group.bench_function("k256", |bencher| {
+        use k256::ecdsa::VerifyingKey;
+        bencher.iter(|| {
+            let (hash, signature) = next.next().expect("a cycle does not end");
+            let key = VerifyingKey::recover_from_prehash(
+                &hash.0,
+                &signature.to_k256().expect("a signature"),
+                signature.recid(),
+            );
+            black_box(Address::from_public_key(&key.expect("a key")))
+        });
+    });
+    group.finish();
+}
+
 /// The whole door with one worker, from the call to the answer; no block is built meanwhile.
 fn door(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admission::submit");
@@ -66,5 +116,5 @@ fn door(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, stages, door);
+criterion_group!(benches, stages, libraries, door);
 criterion_main!(benches);

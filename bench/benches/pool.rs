@@ -1,4 +1,5 @@
-//! The pool as it grows: what a build pays to choose from it, and what a block pays to leave it.
+//! The pool as it grows: what a build pays to choose from it, what a block pays to leave it, and what a transaction
+//! pays to come in, though the pool is full.
 #![expect(missing_docs, reason = "criterion_group makes a public function")]
 
 use std::sync::Arc;
@@ -33,33 +34,41 @@ fn account(nonce: u64) -> Account {
     Account { nonce, balance: U256::MAX, ..Account::default() }
 }
 
+fn transaction(index: u64, fee: u128, tip: u128) -> PooledTransaction {
+    let (from, _) = sender(index);
+    let tx = TxEip1559 {
+        chain_id: 1,
+        gas_limit: 21_000,
+        max_fee_per_gas: fee,
+        max_priority_fee_per_gas: tip,
+        to: TxKind::Call(from),
+        value: U256::from(index),
+        ..TxEip1559::default()
+    };
+    let envelope: Envelope = tx.into_signed(Signature::test_signature()).into();
+    let encoded = envelope.encoded_2718().into();
+    testing::pooled(Arc::new(Transaction::with_known_sender(encoded, from).expect("just encoded")))
+}
+
 /// One transaction of each sender; the priority fee decides about three in four, the fee cap about the others.
 fn transactions(senders: u64) -> Vec<PooledTransaction> {
     let one = |index| {
-        let (from, random) = sender(index);
-        let tip = u128::from(random % 1_000) + 1;
-        let tx = TxEip1559 {
-            chain_id: 1,
-            gas_limit: 21_000,
-            max_fee_per_gas: u128::from(BASE_FEE) + if index % 4 == 0 { tip / 2 } else { tip * 2 },
-            max_priority_fee_per_gas: tip,
-            to: TxKind::Call(from),
-            value: U256::from(index),
-            ..TxEip1559::default()
-        };
-        let envelope: Envelope = tx.into_signed(Signature::test_signature()).into();
-        let encoded = envelope.encoded_2718().into();
-        testing::pooled(Arc::new(Transaction::with_known_sender(encoded, from).expect("just encoded")))
+        let tip = u128::from(sender(index).1 % 1_000) + 1;
+        transaction(index, u128::from(BASE_FEE) + if index % 4 == 0 { tip / 2 } else { tip * 2 }, tip)
     };
     (0..senders).map(one).collect()
 }
 
-fn filled(transactions: &[PooledTransaction]) -> Mempool {
-    let pool = Mempool::new(PoolLimits::default(), Height(1), BASE_FEE, Events::default());
+fn insert(pool: &Mempool, transactions: &[PooledTransaction]) {
     for transaction in transactions {
         let sender = Sender { account: account(0), delegated: false };
         pool.insert(transaction.clone(), sender, Height(1)).expect("there is room");
     }
+}
+
+fn filled(transactions: &[PooledTransaction]) -> Mempool {
+    let pool = Mempool::new(PoolLimits::default(), Height(1), BASE_FEE, Events::default());
+    insert(&pool, transactions);
     pool
 }
 
@@ -125,5 +134,33 @@ fn insertion(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, selection, inclusion, insertion);
+/// Puts more into a pool of 100,000 senders: one transaction that is replaced for a tenth more over and over, and
+/// transactions of others that displace the cheapest of a pool that is full.
+fn storm(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pool::storm");
+    group.sample_size(10);
+    let senders = 100_000;
+    let others = transactions(senders);
+    let dearer = |fee: &u128| Some(fee * 11 / 10 + 1);
+    let fees = std::iter::successors(Some(u128::from(BASE_FEE) * 2), dearer).take(500);
+    let replacements: Vec<_> = fees.map(|fee| transaction(senders, fee, fee)).collect();
+    let rivals: Vec<_> = (0..TAKEN as u64).map(|index| transaction(senders + index, 100_000, 10_000)).collect();
+    let full = || {
+        let limits = PoolLimits { places_max: others.len(), ..PoolLimits::default() };
+        let pool = Mempool::new(limits, Height(1), BASE_FEE, Events::default());
+        insert(&pool, &others);
+        pool
+    };
+    group.throughput(Throughput::Elements(replacements.len() as u64));
+    group.bench_function(format!("replacements={}", replacements.len()), |bencher| {
+        bencher.iter_batched_ref(|| filled(&others), |pool| insert(pool, &replacements), BatchSize::PerIteration);
+    });
+    group.throughput(Throughput::Elements(TAKEN as u64));
+    group.bench_function(format!("displaced={TAKEN}"), |bencher| {
+        bencher.iter_batched_ref(full, |pool| insert(pool, &rivals), BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, selection, inclusion, insertion, storm);
 criterion_main!(benches);

@@ -81,7 +81,12 @@ pub fn sign(
     })
 }
 
-fn sign_one(
+/// Signs one operation with a nonce.
+///
+/// # Panics
+/// For ids of another plan.
+#[must_use]
+pub fn sign_one(
     from: AccountId,
     operation: &Operation,
     nonce: u64,

@@ -32,6 +32,7 @@ pub mod ordering;
 pub mod pipeline;
 pub mod ports;
 pub mod query;
+pub mod spans;
 pub mod standing;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

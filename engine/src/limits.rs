@@ -3,9 +3,11 @@
 //! | queue or map | bound | full |
 //! |---|---|---|
 //! | Q1, raw transactions before admission | [`ADMISSION_QUEUE_TRANSACTIONS_MAX`], [`ADMISSION_QUEUE_BYTES_MAX`] | refused: "txpool is full" |
-//! | pool, pending and queued | [`POOL_TRANSACTIONS_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
+//! | pool, pending and queued | [`POOL_PLACES_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
 //! | pool, time | [`POOL_LIFETIME`] | leaves, with what its sender sent after it |
+//! | replaced transactions that a block under way may include | [`POOL_OVERTAKEN_MAX`] | the oldest is taken for dropped |
 //! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
+//! | recovered transactions | [`RECOVERED_TRANSACTIONS_MAX`], [`RECOVERED_BYTES_MAX`] | the oldest make way |
 //! | admitted transactions that may be simulated | [`HINT_QUEUE_TRANSACTIONS_MAX`] | not simulated |
 //! | senders refused for slowness | [`SLOW_SENDERS_MAX`] | the oldest is heard again |
 //! | letters of other nodes into ordering | [`ORDERING_QUEUE_LETTERS_MAX`], [`ORDERING_QUEUE_BYTES_MAX`] | not taken; the network is told |
@@ -47,17 +49,33 @@ pub const TRANSACTION_GAS_MAX_OSAKA: u64 = 1 << 24;
 /// Raw transactions waiting for an admission worker; a quarter of a second of one core's recoveries.
 pub const ADMISSION_QUEUE_TRANSACTIONS_MAX: usize = 8_192;
 
+/// Recovered transactions that are remembered whether the pool holds them or not, and the bytes of their encodings.
+pub const RECOVERED_TRANSACTIONS_MAX: usize = 32_768;
+/// See [`RECOVERED_TRANSACTIONS_MAX`].
+pub const RECOVERED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Transactions that an admission worker takes at a time: 2 ms of one core.
+pub const ADMISSION_BATCH_MAX: usize = 64;
+
 /// Bytes of raw transactions waiting for an admission worker.
 pub const ADMISSION_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Transactions of the last run that are admitted again at a time; their answers are awaited before the next ones.
 pub const ADMITTED_AGAIN_MAX: usize = 128;
 
-/// Transactions in the pool, pending and queued together; some ten seconds of full blocks.
-pub const POOL_TRANSACTIONS_MAX: usize = 131_072;
+/// Places in the pool, for pending and queued transactions together; some ten seconds of full blocks. A transaction
+/// takes one for each [`POOL_PLACE_BYTES`] that it begins.
+pub const POOL_PLACES_MAX: usize = 131_072;
+
+/// Bytes of encoded transactions to one place; most take one.
+pub const POOL_PLACE_BYTES: usize = 2_048;
 
 /// Bytes of encoded transactions in the pool.
-pub const POOL_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const POOL_BYTES_MAX: usize = POOL_PLACES_MAX * POOL_PLACE_BYTES;
+
+/// Percent by which the base fee may rise while what displaces others in the pool still pays more than they would: 54
+/// full blocks at Sluice's speed; a pool full of transfers is some 46.
+pub const POOL_HEADROOM_PERCENT: u64 = 12;
 
 /// Queued transactions (behind a nonce gap or unfunded) in the whole pool; their own budget.
 pub const POOL_QUEUED_MAX: usize = 8_192;
@@ -68,6 +86,13 @@ pub const POOL_LIFETIME: Duration = Duration::from_secs(3 * 3_600);
 
 /// Transactions after which a look for what waited too long ends, some milliseconds; the last sender's go at once.
 pub const POOL_EXPIRED_MAX: usize = 1_024;
+
+/// Replaced transactions of which is not known yet whether a block under way includes them, some MiB.
+pub const POOL_OVERTAKEN_MAX: usize = 8_192;
+
+/// Heights after which no block is under way any more that was begun before; twice what waits between execution and
+/// commit.
+pub const POOL_OVERTAKEN_HEIGHTS: u64 = 16;
 
 /// Executable transactions of one sender.
 pub const SENDER_PENDING_MAX: usize = 16_384;
@@ -358,8 +383,8 @@ pub const JOURNAL_ENTRY_BYTES_MAX: usize = 32 * 1024;
 
 const _: () = assert!(ADMITTED_AGAIN_MAX * TRANSACTION_BYTES_MAX <= ADMISSION_QUEUE_BYTES_MAX);
 const _: () = assert!(ADMITTED_AGAIN_MAX <= ADMISSION_QUEUE_TRANSACTIONS_MAX);
-const _: () = assert!(SENDER_PENDING_MAX <= POOL_TRANSACTIONS_MAX);
-const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_TRANSACTIONS_MAX);
+const _: () = assert!(SENDER_PENDING_MAX <= POOL_PLACES_MAX);
+const _: () = assert!(SENDER_QUEUED_MAX <= POOL_QUEUED_MAX && POOL_QUEUED_MAX <= POOL_PLACES_MAX);
 const _: () = assert!(STATE_WINDOW_HEIGHTS <= BLOCK_HASHES_MAX);
 const _: () = assert!(BLOCK_RLP_BYTES_MAX_OSAKA / TRANSACTION_BYTES_MIN * (TRANSACTION_BYTES_MIN + 1) < BODY_BYTES_MAX);
 const _: () = assert!(VALIDATORS_MAX <= 1 << SHARE_PATH_MAX && SHARE_PATH_MAX * 32 + 32 <= 512);

@@ -87,6 +87,9 @@ pub const COMMIT_QUEUE_DEPTH: &str = "engine_commit_queue_depth";
 pub const HEIGHT: &str = "engine_height";
 /// Seconds from a proposal's being here, or leaving here, to its block's being durable here.
 pub const FINALITY_SECONDS: &str = "engine_finality_seconds";
+/// Seconds that a transaction spent in a stage (label `stage`, from [`crate::spans::STAGES`]); only where somebody
+/// listens to the spans.
+pub const STAGE_SECONDS: &str = "engine_stage_seconds";
 /// Nanoseconds the admission workers were busy.
 pub static ADMISSION_BUSY: Counter = Counter::new("engine_admission_busy_nanoseconds_total");
 /// Nanoseconds the execution thread spent building.
@@ -101,6 +104,8 @@ pub static BLOCK_LISTED: Counter = Counter::new("engine_block_listed_total");
 pub static BLOCK_UNLISTED: Counter = Counter::new("engine_block_unlisted_total");
 /// Access lists that came when the execution of their block had begun, or of blocks that nobody waits for.
 pub static LIST_LATE: Counter = Counter::new("engine_list_late_total");
+/// Slots that this validator voted to skip: a timer of ordering has fired, or a block does not hold.
+pub static SLOT_GIVEN_UP: Counter = Counter::new("engine_slot_given_up_total");
 /// Transactions simulated for hints.
 pub static HINT_SIMULATED: Counter = Counter::new("engine_hint_simulated_total");
 /// Transactions that nobody looked at for a hint, by reason (label `reason`, from [`crate::hints::Skipped::label`]).
@@ -130,6 +135,7 @@ pub fn export() {
         &BLOCK_LISTED,
         &BLOCK_UNLISTED,
         &LIST_LATE,
+        &SLOT_GIVEN_UP,
         &HINT_SIMULATED,
         &HINT_BUSY,
         &STATE_PART_GIVEN,

@@ -45,6 +45,7 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
+use tracing::Span;
 
 use self::{
     answering::Tails,
@@ -69,6 +70,7 @@ use crate::{
     },
     ports::{Delivery, Executor, Journal, Network, Recovered, Store, StoreError},
     query::Query,
+    spans,
     standing::Standing,
     types::{
         Block, EpochStart, FinalizedBlock, Height, Incoming, Letter, Message, PooledTransaction, RawTransaction,
@@ -105,6 +107,9 @@ pub struct Config {
     pub pool: PoolLimits,
     /// Share of one core's time that simulations of waiting transactions may take, in percent; 0 for none.
     pub hint_percent: u8,
+    /// Called first on each thread whose work may wait for that of all others: what is under way comes before what is
+    /// new, or a node with more to do than it can would be late with its blocks.
+    pub give_way: fn(),
 }
 
 /// What serves the node.
@@ -220,9 +225,30 @@ struct Lines {
 
 /// What the store is to remember.
 enum Decided {
-    /// A block, and when its proposal was here, by the node's own clock.
-    Block(Box<FinalizedBlock>, Option<Duration>),
+    /// A block, and its way up to here, if that was followed.
+    Block(Box<FinalizedBlock>, Option<Way>),
     Epoch(Box<EpochStart>),
+}
+
+/// The way of a block through the stages.
+struct Way {
+    /// When its proposal was here, by the node's own clock.
+    heard: Duration,
+    /// How many transactions it includes, once its body is here.
+    transactions: usize,
+    /// The stage that it is in.
+    stage: Span,
+}
+
+impl Way {
+    const fn new(heard: Duration, transactions: usize, stage: Span) -> Self {
+        Self { heard, transactions, stage }
+    }
+
+    /// It has passed its stage, and is in this one.
+    fn enters(&mut self, stage: Span) {
+        spans::stands_for(&std::mem::replace(&mut self.stage, stage), self.transactions);
+    }
 }
 
 /// What time it is.
@@ -381,12 +407,16 @@ impl Node {
         let clock: Clock =
             Arc::new(move || Now { monotonic: now_instant().saturating_duration_since(started), wall_ms: wall_ms() });
         let nonce = RandomState::new().hash_one(wall_ms());
+        let give_way = config.give_way;
         let parts = Parts::new(config, ports, recovered, (clock, nonce), Ends::new())?;
         let Parts { stages, conductor, first, sources, committer, journal, fail, .. } = parts;
         let mut threads = Vec::new();
         for (index, worker) in parts.workers.into_iter().enumerate() {
             let stopped = sources.stop.clone();
-            let run = move || worker.run(&stopped, &|work| timed(&metrics::ADMISSION_BUSY, work));
+            let run = move || {
+                give_way();
+                worker.run(&stopped, &|work| timed(&metrics::ADMISSION_BUSY, work));
+            };
             threads.push(spawn(format!("admission-{index}"), &fail, run)?);
         }
         let (executing, jobs, done, failing) = (stages.clone(), parts.jobs, parts.done, fail.clone());
@@ -399,7 +429,11 @@ impl Node {
         threads.push(spawn("commit", &fail, run)?);
         if let Some((hints, waiting)) = parts.hints {
             let stopped = sources.stop.clone();
-            threads.push(spawn("hints", &fail, move || stages.hint_loop(hints, &waiting, &stopped))?);
+            let run = move || {
+                give_way();
+                stages.hint_loop(hints, &waiting, &stopped);
+            };
+            threads.push(spawn("hints", &fail, run)?);
         }
         threads.push(spawn("ordering", &fail, move || conductor.run(first, &sources))?);
         let Parts { query, admission, inbox, events, failure, .. } = parts;
@@ -608,11 +642,11 @@ impl Stages {
         wait: &dyn Fn() -> bool,
     ) -> Result<Height, StoreError> {
         let mut group = Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX);
-        let (mut heard, mut epoch) = (Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX), None);
+        let (mut ways, mut epoch) = (Vec::with_capacity(limits::COMMIT_QUEUE_BLOCKS_MAX), None);
         for next in first.into_iter().chain(decided.try_iter()).take(limits::COMMIT_QUEUE_BLOCKS_MAX) {
             match next {
-                Decided::Block(block, since) => {
-                    heard.push((block.executed.block.body.transactions.len(), since));
+                Decided::Block(block, way) => {
+                    ways.push((block.executed.block.body.transactions.len(), way));
                     group.push(*block);
                 }
                 Decided::Epoch(start) => {
@@ -633,8 +667,11 @@ impl Stages {
             }
         };
         let now = self.now().monotonic;
-        for (transactions, since) in heard {
-            let time = since.map(|since| now.saturating_sub(since));
+        for (transactions, way) in ways {
+            let time = way.map(|mut way| {
+                way.enters(Span::none());
+                now.saturating_sub(way.heard)
+            });
             if let Some(time) = time {
                 ::metrics::histogram!(metrics::FINALITY_SECONDS).record(time.as_secs_f64());
             }

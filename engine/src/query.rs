@@ -25,8 +25,8 @@ use crate::{
     ports::{AccountProof, CallError, Executor, StateError, StateView, Store, StoreError},
     standing::{Standing, StandingNow},
     types::{
-        Account, Certificate, CommittedBlock, ConsensusHeader, Epoch, HeadSlice, Height, LogBlocks, LogFilter,
-        PooledTransaction, RawTransaction, Slot, StateWish, ValidatorSet,
+        Account, Block, Certificate, CommittedBlock, ConsensusHeader, Epoch, HeadSlice, Height, LogBlocks, LogFilter,
+        PooledTransaction, PublicKey, RawTransaction, Slot, StateWish, Transaction, ValidatorSet,
     },
 };
 
@@ -203,6 +203,12 @@ impl Query {
     #[must_use]
     pub fn place(&self) -> (Epoch, Slot) {
         self.standing.place()
+    }
+
+    /// Who leads now and next, by the public schedule; one validator may do both.
+    #[must_use]
+    pub fn leaders(&self) -> [PublicKey; 2] {
+        self.standing.leaders()
     }
 
     /// How the node stands.
@@ -435,6 +441,17 @@ impl Query {
         self.pool.get(hash)
     }
 
+    /// A transaction whose sender was recovered here lately, by its hash.
+    #[must_use]
+    pub fn recovered(&self, hash: B256) -> Option<Arc<Transaction>> {
+        self.pool.recovered(hash)
+    }
+
+    /// Keeps the transactions of a block that others made, so that they are not recovered again.
+    pub fn remember(&self, block: &Block) {
+        block.body.transactions.iter().for_each(|transaction| self.pool.remember(transaction));
+    }
+
     /// Counts of the pool.
     #[must_use]
     pub fn pool_status(&self) -> PoolStatus {
@@ -444,7 +461,7 @@ impl Query {
     /// What waits in the pool, in an order in which it can be admitted again.
     #[must_use]
     pub fn waiting(&self) -> Vec<RawTransaction> {
-        self.pool.waiting().iter().map(|transaction| RawTransaction(transaction.encoded().clone())).collect()
+        self.pool.waiting().iter().map(|transaction| RawTransaction::new(transaction.encoded().clone())).collect()
     }
 
     /// Everything in the pool by sender: executable, then queued, each in order of nonce.

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::types::{Epoch, Slot};
+use crate::types::{Epoch, PublicKey, Slot};
 
 /// Blocks whose times are kept: three minutes of slots.
 const TIMES_MAX: usize = 1_024;
@@ -22,6 +22,7 @@ pub(crate) struct Standing {
     epoch: AtomicU64,
     slot: AtomicU64,
     transactions: AtomicU64,
+    leaders: Mutex<[PublicKey; 2]>,
     times: Mutex<VecDeque<Duration>>,
 }
 
@@ -54,12 +55,13 @@ pub struct Times {
 }
 
 impl Standing {
-    pub(crate) const fn new(is_validator: bool) -> Self {
+    pub(crate) fn new(is_validator: bool) -> Self {
         Self {
             is_validator,
             epoch: AtomicU64::new(0),
             slot: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
+            leaders: Mutex::default(),
             times: Mutex::new(VecDeque::new()),
         }
     }
@@ -72,6 +74,16 @@ impl Standing {
     /// The epoch and the least slot that nothing has decided.
     pub(crate) fn place(&self) -> (Epoch, Slot) {
         (Epoch(self.epoch.load(Atomic::Relaxed)), Slot(self.slot.load(Atomic::Relaxed)))
+    }
+
+    /// These lead now and next.
+    pub(crate) fn are_leaders(&self, leaders: [PublicKey; 2]) {
+        *self.leaders.lock() = leaders;
+    }
+
+    /// Who leads now and next.
+    pub(crate) fn leaders(&self) -> [PublicKey; 2] {
+        *self.leaders.lock()
     }
 
     /// A block is durable, so many transactions and so long after its proposal was here, if that is known.

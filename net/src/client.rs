@@ -16,6 +16,9 @@
 //! Submissions are pipelined: [`Client::submit`] waits only where the node holds the client back. A connection that is
 //! lost is made anew; what became of transactions meanwhile is asked for by hash, and those that the node does not know
 //! are submitted again, which is harmless, since their nonces are used once.
+//!
+//! A whole market maker is `bench/examples/market_maker.rs`: it quotes an order book with every block, moves its quotes
+//! by cancelling and by replacing, and knows how each of its transactions ended.
 
 use std::{
     net::SocketAddr,
@@ -34,7 +37,7 @@ use engine::{limits::TRANSACTION_BYTES_MAX, types::LogFilter};
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{sleep, timeout},
 };
 
@@ -156,7 +159,7 @@ struct Inner {
     queue: mpsc::Sender<Bytes>,
     waiting: Mutex<B256Map<Waiting>>,
     submitted: AtomicU64,
-    connection: Mutex<Option<Connection>>,
+    connection: watch::Sender<Option<Connection>>,
     room: Arc<Semaphore>,
     listener: Option<Listener>,
 }
@@ -217,7 +220,7 @@ impl Client {
             queue,
             waiting: Mutex::default(),
             submitted: AtomicU64::new(0),
-            connection: Mutex::new(Some(met.connection.clone())),
+            connection: watch::Sender::new(Some(met.connection.clone())),
             room,
             listener,
         });
@@ -249,10 +252,10 @@ impl Client {
         self.send_with(raw, None).await
     }
 
-    /// Blocks from now on; a connection that is lost ends it, and one that reads too slowly.
+    /// Blocks from now on; waits while there is no connection. One that is lost ends it, and who reads too slowly.
     ///
     /// # Errors
-    /// [`ClientError::Connect`].
+    /// [`ClientError::Connect`] and [`ClientError::Closed`].
     pub async fn heads(&self) -> Result<Subscription, ClientError> {
         self.follow(&Question::Heads).await
     }
@@ -260,15 +263,23 @@ impl Client {
     /// Logs that fit a filter of blocks from now on, as [`Self::heads`].
     ///
     /// # Errors
-    /// [`ClientError::Connect`].
+    /// As [`Self::heads`].
     pub async fn logs(&self, filter: LogFilter) -> Result<Subscription, ClientError> {
         self.follow(&Question::Logs(filter)).await
     }
 
     async fn follow(&self, question: &Question) -> Result<Subscription, ClientError> {
-        let connection = self.0.connection.lock().clone();
-        let connection = connection.ok_or_else(|| lost("the connection is lost"))?;
-        Ok(Subscription { events: put(&connection, question).await?, _client: self.clone() })
+        let is_alive =
+            |made: &Option<Connection>| made.as_ref().is_some_and(|connection| connection.close_reason().is_none());
+        let mut connections = self.0.connection.subscribe();
+        loop {
+            let made = connections.wait_for(is_alive).await.ok().and_then(|made| made.clone());
+            let connection = made.ok_or(ClientError::Closed)?;
+            match put(&connection, question).await {
+                Err(_) if connection.close_reason().is_some() => {}
+                events => return Ok(Subscription { events: events?, _client: self.clone() }),
+            }
+        }
     }
 
     async fn send_with(&self, raw: Bytes, stages: Option<mpsc::Sender<Event>>) -> Result<B256, ClientError> {
@@ -423,7 +434,7 @@ async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>)
             wait = RETRY_FIRST;
             let connection = met.connection.clone();
             if let Some(inner) = client.upgrade() {
-                *inner.connection.lock() = Some(connection.clone());
+                inner.connection.send_replace(Some(connection.clone()));
             }
             // What was submitted before goes first: a nonce that comes too early has to wait, and few may.
             let submit = async {
@@ -440,7 +451,7 @@ async fn serve(client: Weak<Inner>, met: Met, mut queued: mpsc::Receiver<Bytes>)
             connection.close(VarInt::from_u32(0), b"");
         }
         let Some(inner) = client.upgrade() else { return };
-        *inner.connection.lock() = None;
+        inner.connection.send_replace(None);
         let (endpoint, node) = (inner.endpoint.clone(), inner.node.clone());
         drop(inner);
         match meet(&endpoint, &node).await {

@@ -1,9 +1,9 @@
 //! Transactions over QUIC: market makers' way in, on a port of its own.
 //!
 //! ```text
-//!  client ==QUIC==> session: cut into transactions --window, ways in--> engine::admission
-//!    ^                                                                       |
-//!    +---- events <---- unread <---- admitted, refused ----------------------+
+//!  client ==QUIC==> session: cut into transactions --backlog, window, ways in--> engine::admission
+//!    ^                                                                                |
+//!    +---- events <---- unread <---- admitted, refused -------------------------------+
 //!                          ^
 //!                          +-------- final, dropped <---- watched <---- engine::events
 //! ```
@@ -12,14 +12,18 @@
 //! |---|---|
 //! | [`wire`] | bytes on the wire, bounded before anything is allocated |
 //! | `places` | how many clients there may be, and what those with weight get |
+//! | `backlog` | how much clients may have submitted that no block includes yet |
+//! | `conduct` | what a client may cost in vain |
 //! | `session` | one client at work |
 //! | [`limits`] | every bound |
 //!
 //! A client is known by the key of its certificate. Whatever it submits is answered on the same connection, and each
-//! transaction has exactly one end: refused, final or dropped. When the ways into the pool are full, clients are not
-//! read from, each in its turn, so that flow control holds them back and none gets more than its share; keys that have
-//! weight have ways of their own.
+//! transaction has exactly one end: refused, final or dropped. When the ways into the pool are full, or as much waits
+//! as the next slots take, clients are not read from, each in its turn, so that flow control holds them back and none
+//! gets more than its share; keys that have weight have ways of their own.
 
+mod backlog;
+mod conduct;
 pub mod limits;
 mod places;
 mod session;
@@ -30,6 +34,7 @@ pub mod wire;
 use std::{
     net::SocketAddr,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use alloy_consensus::Transaction as _;
@@ -51,14 +56,15 @@ use smallvec::SmallVec;
 use tokio::{
     sync::{Semaphore, broadcast, mpsc},
     task::JoinHandle,
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 pub use self::session::Close;
 use self::{
+    backlog::{Backlog, Inside},
     limits::{
-        BLOCKS_QUEUE_MAX, HANDSHAKE_TIME_MAX, IDLE_MAX, LOOKING_UP_MAX, OUTSTANDING_MAX, QUESTIONS_MAX, STREAMS_MAX,
-        WINDOW_BYTES,
+        BACKLOG_LEAST, BACKLOG_SLOT_TIME_MIN, BLOCKS_QUEUE_MAX, HANDSHAKE_TIME_MAX, IDLE_MAX, LOOKING_UP_MAX,
+        OUTSTANDING_MAX, QUESTIONS_MAX, STREAMS_MAX, WINDOW_BYTES,
     },
     places::Places,
     session::Session,
@@ -100,10 +106,20 @@ pub struct Doors {
 struct Shared {
     doors: Doors,
     /// Who is told what becomes of a transaction. There are no more than pool and admission hold.
-    watched: Mutex<B256Map<SmallVec<[Weak<Session>; 1]>>>,
+    watched: Mutex<B256Map<Watched>>,
+    /// Of clients without weight, and of those with.
+    backlogs: [Arc<Backlog>; 2],
     looking_up: Semaphore,
     /// Blocks, each once and in order.
     told: broadcast::Sender<Arc<CommittedBlock>>,
+}
+
+/// A transaction of clients that has no end yet.
+#[derive(Debug, Default)]
+struct Watched {
+    by: SmallVec<[Weak<Session>; 1]>,
+    /// Its place in a backlog, if it was submitted.
+    inside: Option<Inside>,
 }
 
 /// The way in; stops when it is told to, or dropped.
@@ -112,7 +128,7 @@ pub struct Ingress {
     endpoint: Endpoint,
     address: SocketAddr,
     identity: NodeId,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Ingress {
@@ -127,6 +143,7 @@ impl Ingress {
         let shared = Arc::new(Shared {
             doors,
             watched: Mutex::default(),
+            backlogs: BACKLOG_LEAST.map(Backlog::new),
             looking_up: Semaphore::new(LOOKING_UP_MAX),
             told: broadcast::Sender::new(BLOCKS_QUEUE_MAX),
         });
@@ -136,8 +153,10 @@ impl Ingress {
         let listener = Arc::downgrade(&shared);
         shared.doors.events.listen(Box::new(move |event| take_event(&listener, &blocks, event)));
         let told = tokio::spawn(tell_blocks(shared.clone(), committed, next));
-        let accepted = tokio::spawn(accept(endpoint.clone(), shared, Places::new(&config.weights)));
-        Ok(Self { endpoint, address, identity: config.key.public_key().into(), tasks: [told, accepted] })
+        let counted = tokio::spawn(count_slots(shared.clone()));
+        let places = Places::new(&config.weights, shared.backlogs.clone());
+        let accepted = tokio::spawn(accept(endpoint.clone(), shared, places));
+        Ok(Self { endpoint, address, identity: config.key.public_key().into(), tasks: [told, counted, accepted] })
     }
 
     /// Where clients find it.
@@ -251,7 +270,7 @@ fn take_event(shared: &Weak<Shared>, blocks: &mpsc::Sender<Told>, event: &events
         events::Event::Notarized(block) => drop(blocks.try_send(Told::Notarized(block.clone()))),
         events::Event::Dropped(hash, reason) => {
             if let Some(shared) = shared.upgrade() {
-                shared.end(*hash, || Some(Event::Dropped(*hash, Reason::from(*reason))));
+                drop(shared.end(*hash, || Some(Event::Dropped(*hash, Reason::from(*reason)))));
             }
         }
         events::Event::Admitted(_) => {}
@@ -286,6 +305,17 @@ async fn tell_blocks(shared: Arc<Shared>, mut blocks: mpsc::Receiver<Told>, mut 
     }
 }
 
+/// Tells backlogs of each slot that goes by.
+async fn count_slots(shared: Arc<Shared>) {
+    let slot_time = Duration::from_millis(shared.doors.query.chain().ordering.slot_time_ms);
+    let mut slots = interval(slot_time.max(BACKLOG_SLOT_TIME_MIN));
+    slots.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        slots.tick().await;
+        shared.backlogs.iter().for_each(|backlog| backlog.slot());
+    }
+}
+
 impl Shared {
     fn welcome(&self, session: &Session) -> Event {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -293,19 +323,24 @@ impl Shared {
             version: wire::VERSION,
             chain_id: self.doors.query.chain().chain_id,
             height: self.doors.query.tip().height().0,
-            window: count(session.share.window_size),
+            window: session.share.window.size,
             outstanding: count(OUTSTANDING_MAX),
         }
     }
 
-    /// From now on a session is told how a transaction ends; `false` if it was before.
-    fn watch(&self, hash: B256, session: &Arc<Session>) -> bool {
+    /// From now on a session is told how a transaction ends, which has this place in a backlog if it submits it;
+    /// `false` if it was before.
+    fn watch(&self, hash: B256, session: &Arc<Session>, inside: Option<Inside>) -> bool {
         let mut watched = self.watched.lock();
-        let watching = watched.entry(hash).or_default();
-        watching.retain(|other| other.strong_count() > 0);
-        let is_new = !watching.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(session)));
+        let Watched { by, inside: before } = watched.entry(hash).or_default();
+        // One that another has submitted too takes one place.
+        if before.is_none() {
+            *before = inside;
+        }
+        by.retain(|other| other.strong_count() > 0);
+        let is_new = !by.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(session)));
         if is_new {
-            watching.push(Arc::downgrade(session));
+            by.push(Arc::downgrade(session));
             session.begun();
         }
         is_new
@@ -316,30 +351,33 @@ impl Shared {
         let mut watched = self.watched.lock();
         let Entry::Occupied(mut entry) = watched.entry(hash) else { return false };
         let is_it = |other: &Weak<Session>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(session));
-        let Some(place) = entry.get().iter().position(is_it) else { return false };
-        entry.get_mut().swap_remove(place);
-        if entry.get().is_empty() {
+        let Some(place) = entry.get().by.iter().position(is_it) else { return false };
+        entry.get_mut().by.swap_remove(place);
+        if entry.get().by.is_empty() {
             entry.remove();
         }
         session.ended();
         true
     }
 
-    /// Tells everybody who watches a transaction how it ended.
-    fn end(&self, hash: B256, event: impl FnOnce() -> Option<Event>) {
-        let Some(watching) = self.watched.lock().remove(&hash) else { return };
-        let Some(event) = event() else { return };
-        for session in watching.iter().filter_map(Weak::upgrade) {
-            session.tell(&event);
-            session.ended();
+    /// Tells everybody who watches a transaction how it ended; its place in a backlog.
+    fn end(&self, hash: B256, event: impl FnOnce() -> Option<Event>) -> Option<Inside> {
+        let Watched { by, inside } = self.watched.lock().remove(&hash)?;
+        if let Some(event) = event() {
+            for session in by.iter().filter_map(Weak::upgrade) {
+                session.tell(&event);
+                session.ended();
+            }
         }
+        inside
     }
 
     /// Tells everybody who watches a transaction that it is in a notarized block.
     fn tell_notarized(&self, block: &NotarizedBlock) {
         let (height, hash) = (block.block.height().0, block.block.hash());
         for ((sent, receipt), index) in block.block.body.transactions.iter().zip(&*block.receipts).zip(0_u32..) {
-            let Some(watching) = self.watched.lock().get(&sent.hash()).cloned() else { continue };
+            let watching = self.watched.lock().get(&sent.hash()).map(|watched| watched.by.clone());
+            let Some(watching) = watching else { continue };
             let event =
                 Event::Notarized(sent.hash(), Notarized { height, index, block: hash, success: receipt.success });
             watching.iter().filter_map(Weak::upgrade).for_each(|session| session.tell(&event));
@@ -348,7 +386,9 @@ impl Shared {
 
     fn tell_block(&self, block: &CommittedBlock) {
         for (sent, index) in block.block.body.transactions.iter().zip(0..) {
-            self.end(sent.hash(), || included(block, index));
+            if let Some(inside) = self.end(sent.hash(), || included(block, index)) {
+                inside.included();
+            }
         }
     }
 
@@ -358,7 +398,7 @@ impl Shared {
 
     /// What became of a transaction; if nothing has yet, the session is told from now on.
     fn look_up(&self, hash: B256, session: &Arc<Session>) -> Event {
-        let is_new = self.watch(hash, session);
+        let is_new = self.watch(hash, session, None);
         let event = match self.find(hash) {
             Found::Waiting if is_new && session.has_too_many() => Session::refusal(hash),
             Found::Waiting => return Event::Admitted(hash),

@@ -15,6 +15,7 @@
 //! | `link` | one connection at work |
 //! | `quota` | what one peer may say per second |
 //! | `dial` | who is dialled, and who is let in |
+//! | `forward` | transactions of this node's own clients, the next leaders first |
 //! | `relay` | large bodies and access lists in shares: cut, passed on once, put together |
 //!
 //! A node is dialled by its address and known by its key. A validator's vote counts unverified only over a connection
@@ -22,6 +23,7 @@
 //! certified; it has no vote.
 
 mod dial;
+mod forward;
 pub mod frame;
 mod lanes;
 mod link;
@@ -39,14 +41,14 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use alloy_primitives::{B256, Bytes, map::HashSet};
 use engine::{
     admission::{Admission, AdmissionError},
     crypto::{Committee, Scheme as _, bls::BlsScheme},
-    events::{Event, Events},
+    events::Events,
     genesis::{ChainSpec, GenesisError},
     limits,
     ordering::event::Identity,
@@ -54,7 +56,7 @@ use engine::{
     ports::{Delivery, Network, Offender},
     query::Query,
     types::{
-        ConsensusHeader, Contact, Domain, Epoch, Incoming, Letter, Message, NamedList, PooledTransaction, PublicKey,
+        Block, ConsensusHeader, Contact, Domain, Epoch, Incoming, Letter, Message, NamedList, PublicKey,
         RawTransaction, Slot, StateWish, Transaction, ValidatorSet, access_list::ListError, vote::Kind,
     },
 };
@@ -80,14 +82,11 @@ const ANSWERING_OTHERS_MAX: usize = 2;
 /// Hashes of transactions that came from peers, which need not be sent to peers again.
 const HEARD_MAX: usize = 1 << 16;
 
+/// Transactions of peers on their way into the pool: what is left of the queue before it by those of clients.
+const TAKING_MAX: usize = limits::ADMISSION_QUEUE_TRANSACTIONS_MAX / 16;
+
 /// Admitted transactions of this node's own clients that wait to be sent to peers, and that are remembered.
 const OUTGOING_TRANSACTIONS_MAX: usize = 8_192;
-
-/// Transactions that are put into frames at a time.
-const BATCH_TRANSACTIONS_MAX: usize = 512;
-
-/// Transactions of this node's own clients that wait for so long are sent again.
-const SEND_AGAIN_AFTER: Duration = Duration::from_secs(3);
 
 /// A node that is told of by whoever runs this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,6 +183,7 @@ pub(super) struct Shared {
     relay: Relay,
     doors: OnceLock<Doors>,
     heard: Mutex<Heard>,
+    taking: Arc<Semaphore>,
     own: Mutex<VecDeque<(Instant, B256)>>,
     answering: Semaphore,
     answering_others: Semaphore,
@@ -243,6 +243,7 @@ impl Transport {
             record,
             doors: OnceLock::new(),
             heard: Mutex::default(),
+            taking: Arc::new(Semaphore::new(TAKING_MAX)),
             own: Mutex::default(),
             answering: Semaphore::new(ANSWERING_MAX),
             answering_others: Semaphore::new(ANSWERING_OTHERS_MAX),
@@ -606,12 +607,23 @@ impl Shared {
             return Ok(Letter::of(sealed.message));
         }
         let shared = self.clone();
-        let opened = tokio::task::spawn_blocking(move || sealed.open(&|hash| shared.known_transaction(*hash)));
+        let opened = tokio::task::spawn_blocking(move || {
+            let letter = sealed.open(&|hash| shared.known_transaction(*hash))?;
+            letter.blocks.iter().for_each(|block| shared.remember(block));
+            Ok(letter)
+        });
         opened.await.unwrap_or(Err(FrameError::Gone))
     }
 
     fn known_transaction(&self, hash: B256) -> Option<Arc<Transaction>> {
-        self.doors.get().and_then(|doors| doors.query.pooled(hash)).map(|pooled| pooled.shared().clone())
+        self.doors.get().and_then(|doors| doors.query.recovered(hash))
+    }
+
+    /// What a body brought is known when it comes again.
+    fn remember(&self, block: &Block) {
+        if let Some(doors) = self.doors.get() {
+            doors.query.remember(block);
+        }
     }
 
     /// A record that does not hold may be somebody else's fault; it is only not kept.
@@ -623,17 +635,25 @@ impl Shared {
         }
     }
 
-    fn take_transaction(self: &Arc<Self>, peer: &Peer, raw: Bytes) {
+    /// Takes a peer's transaction once there is room for it on its way into the pool.
+    async fn take_transaction(self: &Arc<Self>, peer: &Peer, raw: Bytes) {
         let Some(doors) = self.doors.get() else { return };
-        self.heard.lock().insert(alloy_primitives::keccak256(&raw));
+        let raw = RawTransaction::new(raw);
+        let hash = raw.hash();
+        if self.heard.lock().known.contains(&hash) && doors.query.pooled(hash).is_some() {
+            return;
+        }
+        let Ok(room) = self.taking.clone().acquire_owned().await else { return };
+        self.heard.lock().insert(hash);
         let (shared, peer) = (self.clone(), peer.clone());
         let answer = Box::new(move |admitted: Result<B256, AdmissionError>| {
+            drop(room);
             // Nonces and balances change while a transaction is on its way; a signature does not.
             if let Err(AdmissionError::Malformed(error)) = admitted {
                 shared.punish(&peer, &error.to_string());
             }
         });
-        doors.admission.submit(RawTransaction(raw), answer);
+        doors.admission.submit(raw, answer);
     }
 
     /// The frame that answers a wish for a piece of a state.
@@ -670,81 +690,6 @@ impl Shared {
             Some((frame::Kind::Letter, frame::encode_letter(&letter, true)))
         };
         Ok(self.looked_up(peer, look_up).await)
-    }
-
-    /// Hands admitted transactions of this node's own clients on to be sent to peers.
-    fn forwarder(self: Arc<Self>, offered: mpsc::Sender<PooledTransaction>) -> Box<dyn Fn(&Event) + Send + Sync> {
-        Box::new(move |event| {
-            let Event::Admitted(transaction) = event else { return };
-            let hash = transaction.hash();
-            if self.heard.lock().known.contains(&hash) {
-                return;
-            }
-            let mut own = self.own.lock();
-            if own.len() == OUTGOING_TRANSACTIONS_MAX {
-                own.pop_front();
-            }
-            own.push_back((Instant::now(), hash));
-            // What finds no room is sent with those that wait for long.
-            let _ = offered.try_send(transaction.clone());
-        })
-    }
-
-    /// Transactions of this node's own clients that still wait `after` so long, as far as one round sends them.
-    fn waiting(&self, after: Duration, now: Instant) -> Vec<PooledTransaction> {
-        let Some(doors) = self.doors.get() else { return Vec::new() };
-        let (mut own, mut waiting) = (self.own.lock(), Vec::new());
-        own.retain(|(since, hash)| {
-            let pooled = doors.query.pooled(*hash);
-            let is_old = now.saturating_duration_since(*since) >= after;
-            let is_there = pooled.is_some();
-            waiting.extend(pooled.filter(|_| is_old));
-            is_there
-        });
-        waiting
-    }
-
-    /// Sends every admitted transaction to every validator, in batches of what waits; again what waits for long, for
-    /// it may have been lost on its way.
-    async fn send_transactions(self: Arc<Self>, mut admitted: mpsc::Receiver<PooledTransaction>) {
-        let mut again = tokio::time::interval(SEND_AGAIN_AFTER);
-        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            let mut batch = tokio::select! {
-                first = admitted.recv() => match first {
-                    Some(first) => vec![first],
-                    None => return,
-                },
-                _ = again.tick() => self.waiting(SEND_AGAIN_AFTER, Instant::now()),
-            };
-            while batch.len() < BATCH_TRANSACTIONS_MAX
-                && let Ok(next) = admitted.try_recv()
-            {
-                batch.push(next);
-            }
-            self.send_batches(&batch, |peer| peer.validator.is_some());
-        }
-    }
-
-    /// Sends transactions to some peers, in frames that their lane allows.
-    fn send_batches(&self, transactions: &[PooledTransaction], to: impl Fn(&Peer) -> bool) {
-        for frame in frame::batches(transactions.iter().map(|transaction| transaction.encoded().as_ref())) {
-            let frame = Bytes::from(frame);
-            let peers = self.peers.lock();
-            let asked = peers.iter().filter(|peer| to(peer));
-            let full = asked.filter(|peer| peer.lanes.transactions(frame.clone()) == Delivery::Full).count();
-            if full > 0 {
-                let full = u64::try_from(full).unwrap_or(u64::MAX);
-                ::metrics::counter!(metrics::PEER_DROPPED, "lane" => "transactions").increment(full);
-            }
-        }
-    }
-
-    /// A validator that was just connected gets what it may have missed.
-    fn welcome(&self, peer: &Peer) {
-        if peer.validator.is_some() {
-            self.send_batches(&self.waiting(Duration::ZERO, Instant::now()), |other| other.id == peer.id);
-        }
     }
 }
 

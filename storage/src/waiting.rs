@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use alloy_primitives::{B256, Bytes};
 use engine::{
-    limits::{POOL_BYTES_MAX, POOL_TRANSACTIONS_MAX, TRANSACTION_BYTES_MAX},
+    limits::{POOL_BYTES_MAX, POOL_PLACES_MAX, TRANSACTION_BYTES_MAX},
     types::RawTransaction,
 };
 
@@ -26,7 +26,7 @@ const MAGIC: &[u8; 8] = b"SLUICWTG";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = MAGIC.len() + 2 + 8 + 32 + 4;
 /// Most bytes of a file.
-const FILE_BYTES_MAX: usize = HEADER_BYTES + POOL_BYTES_MAX + 4 * POOL_TRANSACTIONS_MAX + 4;
+const FILE_BYTES_MAX: usize = HEADER_BYTES + POOL_BYTES_MAX + 4 * POOL_PLACES_MAX + 4;
 
 /// Id and digest of a chain.
 type ChainKey = (u64, B256);
@@ -53,11 +53,11 @@ pub(crate) enum WaitingError {
 /// The first of these, as far as a pool would hold them.
 fn kept(waiting: &[RawTransaction]) -> &[RawTransaction] {
     let mut bytes = 0_usize;
-    let fits = |RawTransaction(raw): &&RawTransaction| {
-        bytes = bytes.saturating_add(raw.len());
-        bytes <= POOL_BYTES_MAX && raw.len() <= TRANSACTION_BYTES_MAX
+    let fits = |raw: &&RawTransaction| {
+        bytes = bytes.saturating_add(raw.bytes().len());
+        bytes <= POOL_BYTES_MAX && raw.bytes().len() <= TRANSACTION_BYTES_MAX
     };
-    &waiting[..waiting.iter().take(POOL_TRANSACTIONS_MAX).take_while(fits).count()]
+    &waiting[..waiting.iter().take(POOL_PLACES_MAX).take_while(fits).count()]
 }
 
 /// Writes the file, with as many of these as a pool would hold; returns how many.
@@ -72,7 +72,7 @@ pub(crate) fn write(
     out.extend_from_slice(chain.1.as_slice());
     let length = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes();
     out.extend_from_slice(&length(kept.len()));
-    for RawTransaction(raw) in kept {
+    for raw in kept.iter().map(RawTransaction::bytes) {
         out.extend_from_slice(&length(raw.len()));
         out.extend_from_slice(raw);
     }
@@ -130,7 +130,7 @@ fn decode(mut fields: Fields<'_>, chain: ChainKey) -> Result<Vec<RawTransaction>
     let count = fields.u32().ok_or(WaitingError::Damaged)?;
     let mut one = || {
         let length = usize::try_from(fields.u32()?).ok().filter(|length| *length <= TRANSACTION_BYTES_MAX)?;
-        fields.bytes(length).map(|raw| RawTransaction(Bytes::copy_from_slice(raw)))
+        fields.bytes(length).map(|raw| RawTransaction::new(Bytes::copy_from_slice(raw)))
     };
     let waiting = (0..count).map(|_| one()).collect::<Option<Vec<_>>>().ok_or(WaitingError::Damaged)?;
     if fields.0.is_empty() { Ok(waiting) } else { Err(WaitingError::Damaged) }
@@ -144,7 +144,7 @@ mod tests {
     const HERE: ChainKey = (7, B256::repeat_byte(1));
 
     fn raws(sizes: &[usize]) -> Vec<RawTransaction> {
-        sizes.iter().zip(1..).map(|(size, byte)| RawTransaction(vec![byte; *size].into())).collect()
+        sizes.iter().zip(1..).map(|(size, byte)| RawTransaction::new(vec![byte; *size].into())).collect()
     }
 
     #[test]
@@ -218,10 +218,10 @@ mod tests {
 
     #[test]
     fn more_than_a_pool_holds_is_not_kept() {
-        let one = RawTransaction(vec![1; TRANSACTION_BYTES_MAX].into());
+        let one = RawTransaction::new(vec![1; TRANSACTION_BYTES_MAX].into());
         let most = POOL_BYTES_MAX / TRANSACTION_BYTES_MAX;
         assert_eq!(kept(&vec![one; most + 1]).len(), most);
-        assert_eq!(kept(&vec![RawTransaction(Bytes::new()); POOL_TRANSACTIONS_MAX + 1]).len(), POOL_TRANSACTIONS_MAX);
+        assert_eq!(kept(&vec![RawTransaction::new(Bytes::new()); POOL_PLACES_MAX + 1]).len(), POOL_PLACES_MAX);
         assert_eq!(kept(&raws(&[5, TRANSACTION_BYTES_MAX + 1, 5])).len(), 1);
     }
 }

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use tests::cluster::{
-    Ailment, Plan,
+    Ailment, Plan, until,
     watch::{Figures, Percentiles, Seen, ms},
 };
 
-use crate::{Scene, TOGETHER, skipped, throughput};
+use crate::{ALIVE, Scene, TOGETHER, skipped, throughput};
 
 /// The validator that something is wrong with; node 0 is looked at.
 const SICK: usize = 3;
@@ -32,7 +32,7 @@ impl Scene {
         let window = |block: &Seen| block.header.slot / self.cluster.timing.window;
         let lost = seen.windows(2).map(|pair| window(&pair[1]).saturating_sub(window(&pair[0]) + 1)).sum();
         println!("  {what}: it led {}, {lost} windows lost, finality of the others' blocks {others}", own.len());
-        Both { figures, others, led: own.len(), lost }
+        Both { figures, others, lost }
     }
 }
 
@@ -40,10 +40,13 @@ impl Scene {
 struct Both {
     figures: Figures,
     others: Percentiles,
-    /// Blocks of the sick validator.
-    led: usize,
     /// Windows without any block.
     lost: u64,
+}
+
+fn sorted(mut values: [u64; 3]) -> [u64; 3] {
+    values.sort_unstable();
+    values
 }
 
 #[test]
@@ -55,18 +58,19 @@ fn one_slow_disk_slows_only_its_own_leader() {
     let mut scene = Scene::new(&Plan::validators(4));
     let base = scene.measure_both("before");
     scene.sicken(Ailment::SlowSyncs(Duration::from_millis(500)));
-    let slow = scene.measure_both("slow syncs");
+    let slow = ["slow syncs", "still", "and still"].map(|what| scene.measure_both(what));
     scene.sicken(Ailment::None);
     let after = scene.measure_both("healthy again");
     let slot = scene.cluster.timing.slot;
     scene.finish();
-    // Of so few blocks the 99th of 100 is the slowest: one that waited for a core counts like one that waited for a
-    // disk. Whatever takes less than half a slot holds nobody up.
-    let (p99, before) = (slow.others.p99, base.others.p99.max(after.others.p99));
+    // Of so few blocks the 99th of 100 is the slowest, and one that waited for a core counts like one that waited for a
+    // disk: hence the middle of three stretches. Whatever takes less than half a slot holds nobody up.
+    let [_, p99, _] = sorted(slow.each_ref().map(|slow| slow.others.p99));
+    let before = base.others.p99.max(after.others.p99);
     let allowed = (2 * before).max(ms(slot) / 2);
     assert!(p99 <= allowed, "p99 of the others' blocks is {p99} ms, with healthy disks {before}");
-    let (slow, base) = (slow.figures, base.figures);
-    let (rate, before) = (slow.transactions_per_second, base.transactions_per_second);
+    let rate = slow.iter().map(|slow| slow.figures.transactions_per_second).sum::<f64>() / slow.len() as f64;
+    let before = base.figures.transactions_per_second;
     assert!(rate >= 0.7 * before, "{rate:.0} tx/s, before it were {before:.0}");
 }
 
@@ -109,10 +113,14 @@ fn a_clock_that_is_off_stalls_nobody_else() {
     let base = scene.measure("before");
     for offset_ms in [500, -500, 3_600_000, -3_600_000] {
         scene.sicken(Ailment::Clock(offset_ms));
+        let begun = Instant::now();
         // Its own blocks carry its own time.
-        let Both { figures, led, lost, .. } = scene.measure_both(&format!("off by {offset_ms} ms"));
-        let is_led = offset_ms >= 3_600_000 || led > 0;
-        assert!(is_led, "a clock that is off by {offset_ms} ms is no reason to skip its windows");
+        let Both { figures, lost, .. } = scene.measure_both(&format!("off by {offset_ms} ms"));
+        if offset_ms < 3_600_000 {
+            // Whether it is its turn within a stretch is chance; once it is, its windows are not skipped.
+            let leads = || scene.watch.first(begun, |block| usize::from(block.header.proposer) == SICK);
+            until("it leads, by whatever clock", 3 * ALIVE, leads);
+        }
         // By an hour its windows are lost, each at the cost of a timer, and some of them come in a row.
         let timers = if offset_ms.abs() > 1_000 { 6 } else { 1 };
         let allowed = timing.slot * 2 + timing.timer * timers;

@@ -1,11 +1,13 @@
 //! Four validators and a follower as real processes on this machine: one chain under load, killed and restarted.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use engine::spans;
 use serde_json::{Value, json};
 use tests::{cluster::until, machine::Usage, node::binary, rpc::Rpc};
 
@@ -69,6 +71,13 @@ impl Localnet {
     /// Sends mixed load to all nodes.
     pub(super) fn load(&self, flags: &[&str]) {
         load(&self.nodes, self.folder.path(), flags);
+    }
+
+    /// Where the metrics of the first four nodes are.
+    fn metrics(&self) -> String {
+        let nodes = self.described();
+        let urls = nodes[..4].iter().map(|node| node["metrics"].as_str().expect("a URL"));
+        urls.collect::<Vec<_>>().join(",")
     }
 
     fn file(&self) -> PathBuf {
@@ -179,9 +188,8 @@ const STAGES: [(&str, &str); 4] = [
 
 /// A number that a node shows on its page of metrics.
 fn metric(node: &Value, name: &str) -> f64 {
-    let page = Rpc::new(node["metrics"].as_str().expect("a URL")).get().expect("it answers");
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    line.unwrap_or_else(|| panic!("{name} is not among {page}"))
+    let page = Rpc::new(node["metrics"].as_str().expect("a URL"));
+    page.metric(name).unwrap_or_else(|| panic!("{name} is not among the metrics"))
 }
 
 impl Work {
@@ -222,14 +230,32 @@ fn load(nodes: &[Rpc], folder: &Path, flags: &[&str]) -> Value {
     serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON")
 }
 
+/// The stages of a report, by name.
+pub(super) fn stages(report: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    report["stages"].as_array().expect("stages").iter().map(|stage| (stage["stage"].as_str().expect("a name"), stage))
+}
+
+/// How many transactions passed a stage.
+pub(super) fn count(stage: &Value) -> u64 {
+    stage["transactions"].as_u64().expect("a number")
+}
+
 #[test]
 fn a_local_network_finalizes_defi_load_and_outlives_the_death_of_its_nodes() {
-    let net = Localnet::start(&["--validators", "4", "--followers", "1", "--", "--execution-threads", "2"]);
+    let net = Localnet::start(&["--validators", "4", "--followers", "1", "--", "--execution-threads", "2", "--stages"]);
+    let metrics = net.metrics();
     // Nobody waits for an access list, so on a busy machine a node may have had none of a few.
     let lacks = |node: &Value| metric(node, "engine_block_listed_total") < 0.5;
-    let mut rounds = 0..10;
+    let (mut rounds, mut sent) = (0..10, 0);
     while rounds.next().is_some() {
-        load(&net.nodes[..4], net.folder.path(), &["--txs", "2000", "--senders", "50"]);
+        let flags = ["--txs", "2000", "--senders", "50", "--metrics", &metrics];
+        let report = load(&net.nodes[..4], net.folder.path(), &flags);
+        let passed: BTreeMap<&str, u64> = stages(&report).map(|(name, stage)| (name, count(stage))).collect();
+        assert_eq!(passed.len(), spans::STAGES.len(), "a stage that nothing passed: {passed:?}");
+        // What set-up sent may be durable at the slowest node only when the load is under way.
+        let set_up = report["setup"].as_array().expect("phases").iter().map(|phase| phase["transactions"].as_u64());
+        sent += 2_000 + set_up.map(|count| count.expect("a count")).sum::<u64>();
+        assert!(passed["commit"] <= 4 * sent && passed["admit"] >= 2_000, "{passed:?} of {sent}");
         net.agree(0);
         if !net.described().iter().any(lacks) {
             break;
@@ -268,7 +294,9 @@ fn round(net: &Localnet, what: &str, rate: Option<f64>, seconds: u64, seed: u64)
     let before = (Instant::now(), net.work(), net.heights()[0].expect("it answers"));
     let (rate, time, seed) =
         (rate.map_or_else(|| "max".to_owned(), |rate| format!("{rate:.0}")), format!("{seconds}s"), seed.to_string());
+    let metrics = net.metrics();
     let flags = ["--duration", &time, "--rate", &rate, "--senders", "200", "--seed", &seed, "--settle", "1ms"];
+    let flags = [&flags[..], &["--metrics", &metrics]].concat();
     let report = load(&net.nodes[..4], net.folder.path(), &flags);
     let (took, blocks) = (before.0.elapsed().as_secs_f64(), net.heights()[0].expect("it answers") - before.2);
     let figures = |name: &str| {
@@ -279,6 +307,10 @@ fn round(net: &Localnet, what: &str, rate: Option<f64>, seconds: u64, seed: u64)
     let included = report["rates"]["included_per_second"].as_f64().expect("a rate");
     println!("  {what}: {included:.0} tx/s included of {rate} asked for, {} in all", report["counts"]["included"]);
     println!("    sent to included {}, to accepted {}", figures("include_ms"), figures("accept_ms"));
+    let part = |stage: &Value, name: &str| stage[name].as_f64().unwrap_or(f64::NAN);
+    let ms =
+        |(name, stage): (&str, &Value)| format!("{name} {:.1} ({:.0})", part(stage, "mean_ms"), part(stage, "p99_ms"));
+    println!("    ms in each stage, p99 in brackets: {}", stages(&report).map(ms).collect::<Vec<_>>().join(", "));
     println!("    {blocks} blocks in {took:.1} s with set-up, {:.0} ms each", 1e3 * took / blocks.max(1) as f64);
     for (node, (now, then)) in net.work().into_iter().zip(before.1).enumerate() {
         let status = net.nodes[node].call("sluice_status", json!([]));
@@ -296,7 +328,7 @@ fn a_local_network_bears_mixed_load_for_a_while() {
     let lasts = Duration::from_secs(text.parse().expect("SLUICE_LOCALNET_SECONDS is a number"));
     let begun = Instant::now();
     println!("four validators, mixed load to all of them for {lasts:?}");
-    let net = Localnet::start(&["--validators", "4"]);
+    let net = Localnet::start(&["--validators", "4", "--", "--stages"]);
     let peak = round(&net, "as fast as it goes", None, 15, 1);
     // Beside other work a lower rate may be all that a machine bears.
     let rate = std::env::var("SLUICE_LOCALNET_RATE").map_or(peak / 2.0, |text| text.parse().expect("a number"));

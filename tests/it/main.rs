@@ -10,6 +10,7 @@ mod finality;
 mod hostile;
 mod localnet;
 mod log;
+mod overload;
 mod planted;
 mod power;
 mod prune;

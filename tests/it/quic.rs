@@ -7,6 +7,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, U256};
+use bench::calldata::Calldata;
 use net::{
     NodeKey,
     client::{Client, ClientConfig, ClientError, Submission},
@@ -15,12 +16,14 @@ use net::{
 };
 use serde_json::{Value, json};
 use tests::{
-    node::{Node, binary},
+    node::{Node, binary, example},
     rng::Rng,
     rpc::quantity,
     wallet::{account, transfer},
 };
 use tokio::{sync::Semaphore, time::timeout};
+
+use crate::localnet::{count, stages};
 
 /// Longest wait for an end on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,10 +37,13 @@ fn free_port() -> String {
 fn a_mixed_load_over_quic_is_included_and_right_in_every_receipt() {
     let folder = tempfile::tempdir().expect("a folder");
     let quic = free_port();
-    let node = Node::dev(folder.path(), &["--quic", &quic, "--dev.block-time", "100ms"]);
+    let metrics = format!("127.0.0.1:{}", ports::free(&[Carrier::Tcp]).expect("a port")[0]);
+    let flags = ["--quic", &quic, "--dev.block-time", "100ms", "--metrics", &metrics, "--stages"];
+    let node = Node::dev(folder.path(), &flags);
     let report = folder.path().join("report.json");
     let load = Command::new(binary())
         .args(["load", "--shape", "mixed", "--txs", "4000", "--log", "warn", "--rpc", &node.http, "--quic", &quic])
+        .args(["--metrics", &format!("http://{metrics}/metrics")])
         .arg("--json")
         .arg(&report)
         .output()
@@ -46,6 +52,37 @@ fn a_mixed_load_over_quic_is_included_and_right_in_every_receipt() {
     assert!(load.status.success(), "{said} {}", String::from_utf8_lossy(&load.stderr));
     let report: Value = serde_json::from_slice(&std::fs::read(report).expect("a report")).expect("JSON");
     assert_eq!((&report["ok"], &report["counts"]["included"]), (&json!(true), &json!(4000)), "{report}");
+    // Alone it executes nothing that another node proposes.
+    let passed: Vec<(&str, u64)> = stages(&report).map(|(name, stage)| (name, count(stage))).collect();
+    let own = ["admit", "wait", "build", "vote", "commit"];
+    assert_eq!(passed, own.map(|name| (name, 4_000)), "{report}");
+}
+
+#[test]
+fn the_market_maker_knows_how_each_of_its_transactions_ended_and_leaves_an_empty_book() {
+    const ROUNDS: u64 = 6;
+    let folder = tempfile::tempdir().expect("a folder");
+    let quic = free_port();
+    let node = Node::dev(folder.path(), &["--quic", &quic, "--dev.block-time", "500ms"]);
+    let ran = Command::new(example("market_maker")).args([&quic, &node.http, &ROUNDS.to_string()]).output();
+    let ran = ran.expect("it runs");
+    let said = String::from_utf8(ran.stdout).expect("text");
+    assert!(ran.status.success(), "{said} {}", String::from_utf8_lossy(&ran.stderr));
+    let summary = said.lines().last().expect("a summary");
+    let counts: Vec<u64> = summary.split([' ', ';']).filter_map(|word| word.parse().ok()).collect();
+    let [submitted, included, reverted, replaced, late, refused, dropped, unaccounted, waiting] = counts[..] else {
+        panic!("{summary}");
+    };
+    // A set-up of nine; each round quotes both sides, twice, and cancels both; each nonce is used once.
+    assert_eq!((submitted, included), (9 + 6 * ROUNDS, 9 + 4 * ROUNDS), "{said}");
+    assert_eq!((replaced + late, reverted, refused, dropped), (2 * ROUNDS, 0, 0, 0), "{said}");
+    assert!(replaced > 0 && unaccounted == 0 && waiting == 0, "{said}");
+    let book = said.lines().find_map(|line| line.strip_prefix("order book ")).expect("its address");
+    let market =
+        node.rpc.call("eth_call", json!([{ "to": book, "input": Calldata::call("market()").finish() }, "latest"]));
+    let word = |value: u64| format!("{value:064x}");
+    let empty = format!("0x{}{}{}", word(2 * ROUNDS), word(0), word(0));
+    assert_eq!(market, json!(empty), "the last order, the best bid and the best ask");
 }
 
 /// `SLUICE_SEED` sets the seed.

@@ -39,6 +39,21 @@ fn crashes_between_signing_writing_sending_and_committing_give_no_double_sign() 
     }
 }
 
+/// Leaders once built for a slot time what others took two to execute: those fell behind, and windows were skipped.
+#[test]
+fn leaders_build_what_everybody_can_follow() {
+    for (percent, seconds_min) in [(60, 90), (200, 36), (600, 10)] {
+        let options = Options { full_percent: Some(percent), ..Options::cluster(9, 4, 120, faults("none")) };
+        let report = World::new(options).run();
+        assert_eq!(report.violation, None);
+        let [skipped, _] = report.skipped;
+        let (built, slots) = (report.built_us / 1_000_000, report.slots);
+        println!("executed in {percent} %: {built} s of builds, {skipped} of {slots} slots skipped");
+        assert!(built >= seconds_min, "{built} s of builds are final, executed in {percent} %");
+        assert!(skipped * 20 <= slots, "{skipped} of {slots} slots were skipped");
+    }
+}
+
 /// A validator that was away and a follower that begins with nothing, both behind a chain of which this many seconds
 /// passed; how long they took to be there, at most, in microseconds.
 fn caught_up(options: Options, heights_min: u64) -> u64 {

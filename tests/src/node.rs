@@ -42,22 +42,36 @@ pub struct Node {
 #[must_use]
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // .../target/PROFILE/deps/it-HASH
-        let test = std::env::current_exe().expect("this test has a path");
-        let folder = test.parent().and_then(Path::parent).expect("tests run from target/PROFILE/deps").to_owned();
-        let profile = if folder.ends_with("release") { "release" } else { "dev" };
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace");
-        let built = Command::new(cargo)
-            // Together with a test of its own, so that it has the features that this test has: nothing is built twice.
-            .args(["test", "--quiet", "--workspace", "--test", "program", "--no-run", "--profile", profile])
-            .current_dir(root)
-            .status()
-            .expect("cargo runs");
-        assert!(built.success(), "the binary does not build");
-        folder.join("sluice")
-    })
+    // Together with a test of its own, so that it has the features that this test has: nothing is built twice.
+    BINARY.get_or_init(|| built(&["test", "--test", "program", "--no-run"]).join("sluice"))
+}
+
+/// Builds an example with the profile of this test and names it.
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    // What examples may use beside their package makes cargo choose the features that tests have.
+    built(&["build", "--example", name]).join("examples").join(name)
+}
+
+/// Runs cargo on the workspace, and names the folder of this test's profile.
+fn built(args: &[&str]) -> PathBuf {
+    // .../target/PROFILE/deps/it-HASH
+    let test = std::env::current_exe().expect("this test has a path");
+    let folder = test.parent().and_then(Path::parent).expect("tests run from target/PROFILE/deps").to_owned();
+    let profile = if folder.ends_with("release") { "release" } else { "dev" };
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace");
+    let built = Command::new(cargo)
+        .args(args)
+        .args(["--quiet", "--workspace", "--profile", profile])
+        .current_dir(root)
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "cargo {args:?} does not build");
+    folder
 }
 
 impl Node {

@@ -54,6 +54,16 @@ impl Rpc {
         self.runtime.block_on(async { self.client.get(&self.url).send().await.ok()?.text().await.ok() })
     }
 
+    /// A number of a page of metrics, if it is there.
+    ///
+    /// # Panics
+    /// If the connection broke.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.get().expect("it answers");
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
     /// Posts a body with extra headers.
     #[must_use]
     pub fn post_with(&self, body: impl Into<reqwest::Body>, headers: &[(&str, &str)]) -> Option<(u16, String)> {

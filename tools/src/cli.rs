@@ -103,6 +103,9 @@ pub(crate) struct NodeArgs {
     /// Serve Prometheus metrics on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// With --metrics: also measure how long transactions spend in each stage, from admission to the disk.
+    #[arg(long, requires = "metrics")]
+    pub(crate) stages: bool,
     #[command(flatten)]
     pub(crate) keep: KeepArgs,
     #[command(flatten)]

@@ -11,8 +11,9 @@ use clap::Args;
 use engine::{genesis::ChainSpec, pipeline::Node};
 use eyre::{WrapErr as _, bail, ensure, eyre};
 use net::ingress::{Doors, Ingress, IngressConfig};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::keys;
+use crate::{keys, node::give_way};
 
 /// Bytes of a list of keys with weight.
 const WEIGHTS_BYTES_MAX: u64 = 1 << 20;
@@ -59,26 +60,50 @@ impl ClientArgs {
     }
 }
 
-/// Lets clients in, on the runtime that serves them, if it is wanted.
-///
-/// # Errors
-/// If it cannot listen.
-pub(crate) fn start(config: Option<IngressConfig>, node: &Node) -> eyre::Result<Option<Ingress>> {
-    let doors = Doors { admission: node.admission.clone(), query: node.query.clone(), events: node.events.clone() };
-    let ingress = config.map(|config| Ingress::start(config, doors)).transpose();
-    ingress.map_err(|error| eyre!("cannot let clients in: {error}"))
+/// The way in for clients, on a thread of its own: what they do there takes no other task's turn, and a thread that
+/// serves all of them is woken less often than several that help each other.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    ingress: Ingress,
+    /// `None` once it is dropped.
+    runtime: Option<Runtime>,
 }
 
-/// Says goodbye to clients, if they were let in.
-pub(crate) async fn stop(ingress: Option<Ingress>) {
-    if let Some(ingress) = ingress {
-        ingress.stop().await;
+impl Clients {
+    /// Lets clients in, if it is wanted.
+    ///
+    /// # Errors
+    /// If there is no thread, or it cannot listen.
+    pub(crate) fn start(config: Option<IngressConfig>, node: &Node) -> eyre::Result<Option<Self>> {
+        let Some(config) = config else { return Ok(None) };
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().thread_name("clients").on_thread_start(give_way);
+        let runtime = builder.build().wrap_err("cannot start the clients' thread")?;
+        let doors = Doors { admission: node.admission.clone(), query: node.query.clone(), events: node.events.clone() };
+        let inside = runtime.enter();
+        let ingress = Ingress::start(config, doors).map_err(|error| eyre!("cannot let clients in: {error}"))?;
+        drop(inside);
+        Ok(Some(Self { ingress, runtime: Some(runtime) }))
+    }
+
+    /// Says goodbye to them, if they were let in.
+    pub(crate) async fn stop(clients: Option<Self>) {
+        if let Some(clients) = clients {
+            clients.ingress.stop().await;
+        }
+    }
+
+    /// What a person is told of it.
+    pub(crate) fn line(&self) -> String {
+        format!("clients    {}@{} over QUIC", hex::encode(self.ingress.identity()), self.ingress.address())
     }
 }
 
-/// What a person is told of it.
-pub(crate) fn line(ingress: &Ingress) -> String {
-    format!("clients    {}@{} over QUIC", hex::encode(ingress.identity()), ingress.address())
+impl Drop for Clients {
+    /// Also on a thread that must not wait.
+    fn drop(&mut self) {
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 /// Keys and weights of a list; empty lines and what follows `#` are passed over.

@@ -15,6 +15,7 @@ mod progress;
 mod quic;
 mod report;
 mod setup;
+mod stages;
 mod submit;
 mod verify;
 
@@ -41,6 +42,7 @@ use self::{
     machine::{Machine, Usage},
     report::{Blocks, Counts, Node, Percentiles, Process, Rates, Report, float},
     setup::PhaseReport,
+    stages::Stages,
     submit::Pace,
     verify::{Inclusion, Problems, Sent},
 };
@@ -102,9 +104,14 @@ pub(crate) struct LoadArgs {
     /// Highest fee per gas in gwei; default is some eight times the base fee.
     #[arg(long, value_name = "GWEI")]
     max_fee: Option<u32>,
-    /// Process of the node on this machine: its CPU time, memory and written bytes are reported.
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
+    /// Processes of the nodes on this machine, separated by commas: the CPU time and memory of all together are
+    /// reported, and of their threads.
+    #[arg(long, value_delimiter = ',', value_name = "PIDS")]
+    pid: Vec<u32>,
+    /// Metrics of nodes that were started with --stages, such as `http://127.0.0.1:9090/metrics`, separated by commas:
+    /// how long transactions spent in each stage is reported.
+    #[arg(long, value_delimiter = ',', value_name = "URLS")]
+    metrics: Vec<String>,
     /// Write the whole report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -221,15 +228,21 @@ impl Run {
         let mut ledger = Ledger::new(balances);
         let drive = drive(args);
         let machine = Machine::read();
-        let usage = |pid: Option<u32>| pid.map(Usage::of).transpose();
         let began_unix_ms = unix_ms();
-        let (before, own) = (usage(args.pid)?, Usage::of(std::process::id())?);
+        let stages = runtime.block_on(Stages::read(&args.metrics))?;
+        let (before, threads) = (Usage::of_all(&args.pid)?, machine::threads(&args.pid)?);
+        let own = Usage::of(std::process::id())?;
         let accounts = self.plan.accounts.count();
         let trace = runtime.block_on(drive.run(&self.chain, self.transactions.clone(), accounts, args.shape.name()))?;
         let own = Usage::of(std::process::id())?.since(own);
         std::thread::sleep(args.settle);
-        let used = usage(args.pid)?.zip(before).map(|(after, before)| after.since(before));
+        let used = Usage::of_all(&args.pid)?.since(before);
+        let threads = machine::threads_since(machine::threads(&args.pid)?, &threads);
         let ended_unix_ms = unix_ms();
+        let stages = match args.metrics.is_empty() {
+            true => Vec::new(),
+            false => runtime.block_on(Stages::read(&args.metrics))?.since(&stages)?,
+        };
 
         let mut problems = Problems::default();
         let inclusions = runtime.block_on(self.check_receipts(&trace, &mut problems))?;
@@ -246,11 +259,15 @@ impl Run {
             ended_unix_ms,
             node: runtime.block_on(self.node(args))?,
             rates: Rates::new(&trace, &inclusions),
+            late_ms: args.rate.0.and_then(|_| Percentiles::new(&drive.pace, &trace, &trace.sent)),
+            answer_ms: Percentiles::new(&Pace { rate: None, ..drive.pace }, &trace, &trace.accepted),
             accept_ms: Percentiles::new(&drive.pace, &trace, &trace.accepted),
+            notarize_ms: Percentiles::new(&drive.pace, &trace, &trace.notarized),
             include_ms: Percentiles::new(&drive.pace, &trace, &trace.included),
+            stages,
             kinds: report::kinds(&self.plan, &inclusions),
             blocks: Blocks::new(&trace, &self.plan, &inclusions),
-            process: used.zip(args.pid).map(|(used, pid)| Process::new(pid, used, included)),
+            process: (!args.pid.is_empty()).then(|| Process::new(&args.pid, used, threads, included)),
             generator_cpu_us_per_tx: own.cpu_seconds() * 1e6 / float(included.max(1)),
             setup: self.setup,
             presign_seconds: self.presign_seconds,

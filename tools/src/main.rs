@@ -13,6 +13,7 @@ mod localnet;
 mod node;
 mod peers;
 mod snapshot;
+mod stages;
 mod telemetry;
 mod vectors;
 
@@ -36,8 +37,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> eyre::Result<ExitCode> {
-    let json = matches!(&cli.command, Command::Node(args) if args.json);
-    telemetry::logs(&cli.logs.log, json)?;
+    let (json, stages) = match &cli.command {
+        Command::Node(args) => (args.json, args.stages),
+        _ => (false, false),
+    };
+    telemetry::logs(&cli.logs.log, json, stages)?;
     match &cli.command {
         Command::Node(args) => node::run(args)?,
         Command::Genesis(args) => node::genesis(args)?,

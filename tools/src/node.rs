@@ -26,7 +26,8 @@ use tokio::{
 
 use crate::{
     cli::{GenesisArgs, InitArgs, Mode, NodeArgs},
-    clients, genesis,
+    clients::Clients,
+    genesis,
     keys::{self, Role},
     peers::Peers,
     telemetry,
@@ -97,8 +98,8 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
             dev: accounts.clone(),
         };
         lines.extend(peers.start(&node)?);
-        let ingress = clients::start(clients, &node)?;
-        lines.extend(ingress.iter().map(clients::line));
+        let clients = Clients::start(clients, &node)?;
+        lines.extend(clients.iter().map(Clients::line));
         let server = net::rpc::serve(rpc_config(args), rpc_node).await.wrap_err("cannot serve JSON-RPC")?;
         // Whoever reads that it serves may stop it at once.
         let signals = stop_signals()?;
@@ -112,7 +113,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
         };
         tracing::info!("stopping");
         server.stop().await;
-        clients::stop(ingress).await;
+        Clients::stop(clients).await;
         peers.stop().await;
         eyre::Ok(failure)
     })?;
@@ -148,6 +149,15 @@ fn raise_file_limit() {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, soft_limit = limit.current, "the limit of open files cannot be raised");
+    }
+}
+
+/// Lets other threads go first from now on, with a ninth of their share where all want to run.
+pub(crate) fn give_way() {
+    const NICE: i32 = 10;
+    // On Linux it is the calling thread that this names.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::warn!(%error, "a thread cannot give way to others");
     }
 }
 
@@ -232,6 +242,7 @@ fn pipeline_config(args: &NodeArgs, chain: &ChainSpec, role: Role) -> Config {
         admission_workers: usize::from(args.admission_workers),
         pool: PoolLimits::default(),
         hint_percent,
+        give_way,
     }
 }
 

@@ -209,6 +209,7 @@ fn node(spec: &Arc<ChainSpec>, pooled: &[Arc<Transaction>]) -> SteppedNode {
         admission_workers: 1,
         pool: PoolLimits::default(),
         hint_percent: 0,
+        give_way: || {},
     };
     let ports = Ports {
         store: Arc::new(MemoryStore::new(spec.clone())),
@@ -218,7 +219,7 @@ fn node(spec: &Arc<ChainSpec>, pooled: &[Arc<Transaction>]) -> SteppedNode {
     };
     let mut node = SteppedNode::start(config, ports, Recovered::default(), Now::default, 1).expect("it starts");
     for transaction in pooled {
-        let raw = RawTransaction(transaction.encoded().clone());
+        let raw = RawTransaction::new(transaction.encoded().clone());
         node.submit(raw).expect("it runs").expect("the transaction is valid");
     }
     node

@@ -48,6 +48,7 @@ pub(crate) fn start(lab: &Lab, slot_time: Duration, admission_workers: usize) ->
         admission_workers,
         pool: PoolLimits::default(),
         hint_percent: 0,
+        give_way: || {},
     };
     let ports = Ports {
         store: lab.store.clone(),
@@ -73,5 +74,5 @@ pub(crate) fn admit(node: &Node, raws: &[RawTransaction]) {
 
 /// The next transactions of the shape, as clients send them.
 pub(crate) fn raws(lab: &mut Lab, count: usize) -> Vec<RawTransaction> {
-    lab.signed(count).into_iter().map(|signed| RawTransaction(signed.raw)).collect()
+    lab.signed(count).into_iter().map(|signed| RawTransaction::new(signed.raw)).collect()
 }

@@ -8,7 +8,7 @@
 //! overtaken by somebody who pays less or came later with the same tip, and the order depends on the pool alone.
 //! A replacement enters the pool anew.
 //!
-//! The pool keeps the senders' next transactions in this order (`heads`), which are read as far as a build
+//! The pool keeps the senders' next transactions in this order (`bids`), which are read as far as a build
 //! gets, some at a time; a heap holds those and the successors of what was offered. So a build costs what it takes,
 //! however many wait. What arrives meanwhile is offered if its turn is yet to come.
 
@@ -25,7 +25,7 @@ use alloy_primitives::{
 };
 
 use super::{
-    heads::Turn,
+    bids::Turn,
     mempool::{Mempool, Offer},
 };
 use crate::{

@@ -3,6 +3,7 @@
 //! ```text
 //! bytes   size, envelope, type, chain id                      no curve, no state
 //! fields  gas against block, cap, intrinsic and floor; fees   no curve, no state
+//! room    a full pool's lowest fee                            under the pool's lock
 //! sender  one recovery                                        30 us
 //! state   sender's code, nonce, balance                       one read
 //! pool    duplicate, replacement, limits                      under the pool's lock

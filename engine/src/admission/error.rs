@@ -160,6 +160,22 @@ pub enum AdmissionError {
 }
 
 impl AdmissionError {
+    /// Whether its sender was recovered in vain through nobody else's doing: to send more such ones is an attack, or a
+    /// mistake. What a full pool refuses is not, nor what comes too early because an earlier one was refused.
+    #[must_use]
+    pub const fn is_own_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::NonceTooLow { .. }
+                | Self::NonceMax(_)
+                | Self::InsufficientFunds { .. }
+                | Self::SenderHasCode(_)
+                | Self::ReplacementUnderpriced
+                | Self::SenderTooSlow { .. }
+        )
+    }
+
     /// A fixed word for metrics.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -4,22 +4,27 @@
 //! nonce on, and its balance pays for all of them together. Everything else is *queued*, has a budget
 //! of its own and is the first to leave.
 //!
-//! Rank of a transaction is the lowest fee of its sender up to and including it, since nothing can be
-//! included before its predecessors. The pool evicts the last transaction of the sender with the
-//! lowest rank, so eviction never tears a gap, and a dear transaction cannot shield a cheap one.
-//! Only an executable newcomer that pays more can displace a pending transaction.
+//! Rank of a transaction is the lowest bid of its sender up to and including it, since nothing can be
+//! included before its predecessors. A full pool evicts the last transaction of the sender whose rank pays
+//! least at the present base fee, so eviction never tears a gap, and a dear transaction cannot shield a
+//! cheap one. Of those that can pay the base fee, only an executable newcomer that is worth more (`Bid::worth`)
+//! displaces one, and one only: whatever makes it void later, its nonce in a block that another node built or delegated
+//! code that sends its sender's balance away, is a transaction that somebody pays as well.
 //!
 //! What has waited for too long leaves with what its sender sent after it, so that tears no gap either.
 //!
 //! Every transaction that enters is told ([`Event::Admitted`]) and has one end: a block includes it, or it is told with
-//! the reason why it left ([`Event::Dropped`]). What the pool tells, it tells in the order in which it happened, after
+//! the reason why it left ([`Event::Dropped`]), of what was replaced once no block under way can include it any more
+//! (`overtaken`). What the pool tells, it tells in the order in which it happened, after
 //! its lock is let go: a listener may ask the pool, and must not change it.
 //!
 //! Cost: O(log n) per insertion, replacement, eviction or offer to a block, except that lowering the balance of a
 //! sender recounts that sender's own run.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,26 +34,29 @@ use alloy_primitives::{
     map::{AddressMap, B256Map, B256Set},
 };
 use parking_lot::Mutex;
+use tracing::{Level, Span};
 
 use super::{
+    bids::{Bid, Bids, Turn},
     checks::Sender,
     error::AdmissionError,
-    heads::{Bid, Heads, Turn},
+    overtaken::AllOvertaken,
+    planted::{Planted, Weakness},
+    queue::{Entry, Queue, check_sender_limits, places},
+    recovered::Recovered,
     slow::SlowSenders,
 };
 use crate::{
     events::{DropReason, Event, Events},
-    limits, metrics,
-    types::{Account, Block, Height, PooledTransaction, StateChanges},
+    limits, metrics, spans,
+    types::{Account, Block, Envelope, Height, PooledTransaction, StateChanges, Transaction},
 };
 
 /// Bounds of one pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
-    /// Transactions in all.
-    pub transactions_max: usize,
-    /// Bytes of encoded transactions in all.
-    pub bytes_max: usize,
+    /// Places in all, one for each [`limits::POOL_PLACE_BYTES`] that a transaction begins.
+    pub places_max: usize,
     /// Queued transactions in all.
     pub queued_max: usize,
     /// Pending transactions of one sender.
@@ -62,8 +70,7 @@ pub struct PoolLimits {
 impl Default for PoolLimits {
     fn default() -> Self {
         Self {
-            transactions_max: limits::POOL_TRANSACTIONS_MAX,
-            bytes_max: limits::POOL_BYTES_MAX,
+            places_max: limits::POOL_PLACES_MAX,
             queued_max: limits::POOL_QUEUED_MAX,
             sender_pending_max: limits::SENDER_PENDING_MAX,
             sender_queued_max: limits::SENDER_QUEUED_MAX,
@@ -118,52 +125,34 @@ pub(super) struct Offer {
     pub(super) transaction: PooledTransaction,
 }
 
-#[derive(Debug)]
-struct Entry {
-    transaction: PooledTransaction,
-    /// Its number in the order of entry into the pool.
-    arrival: u64,
-    /// What it would pay per gas at the base fee it was admitted at.
-    fee: u128,
-    /// The lowest `fee` of its sender up to here.
-    rank: u128,
-}
-
-#[derive(Debug)]
-struct Queue {
-    account: Account,
-    delegated: bool,
-    entries: BTreeMap<u64, Entry>,
-    pending: usize,
-    /// Cost of the pending run.
-    pending_cost: U256,
-    /// The key under which the sender stands in `Inner::tails`, if it does.
-    tail: Option<TailKey>,
-    /// The key under which it stands in `Inner::heads`, if something is pending.
-    head: Option<Bid>,
-}
-
-/// Order of eviction: queued senders first, then the lowest rank.
-type TailKey = (bool, u128, Address);
+/// Order of eviction: queued tails first, then what pays least, then the last to arrive.
+type TailKey = (bool, Turn, Address);
 
 #[derive(Debug, Default)]
 struct Inner {
     senders: AddressMap<Queue>,
     by_hash: B256Map<(Address, u64)>,
-    tails: BTreeSet<TailKey>,
-    heads: Heads,
+    /// The ranks of last transactions that are queued.
+    queued_tails: Bids,
+    /// The ranks of last transactions that are pending.
+    pending_tails: Bids,
+    heads: Bids,
     /// By arrival: since when, sender and nonce.
     ages: BTreeMap<u64, (Duration, Address, u64)>,
     /// What the time was when somebody last said so.
     now: Duration,
     slow: SlowSenders,
+    overtaken: AllOvertaken,
     status: PoolStatus,
     /// What listeners have not been told yet.
     news: Vec<Event>,
     /// Transactions that ever entered.
     arrivals: u64,
+    /// Places that are taken.
+    places: usize,
     base_fee: u64,
     height: Height,
+    planted: Planted,
 }
 
 /// The pool, shared by admission, building and clients.
@@ -174,14 +163,22 @@ pub struct Mempool {
     telling: Mutex<()>,
     events: Events,
     limits: PoolLimits,
+    recovered: Recovered,
 }
 
 impl Mempool {
     /// An empty pool that knows the state at `height` and the base fee of the block after it.
     #[must_use]
     pub fn new(limits: PoolLimits, height: Height, base_fee: u64, events: Events) -> Self {
-        let inner = Mutex::new(Inner { height, base_fee, ..Inner::default() });
-        Self { inner, telling: Mutex::new(()), events, limits }
+        let mut inner = Inner { height, ..Inner::default() };
+        inner.price(base_fee);
+        Self { inner: Mutex::new(inner), telling: Mutex::new(()), events, limits, recovered: Recovered::default() }
+    }
+
+    /// Breaks a rule, to see that tests notice.
+    #[cfg(test)]
+    pub(super) fn plant(&self, weakness: Option<Weakness>) {
+        self.inner.lock().planted = Planted(weakness);
     }
 
     /// Changes the pool, then tells what became of whom.
@@ -218,6 +215,17 @@ impl Mempool {
         inner.senders.get(sender)?.entries.get(nonce).map(|entry| entry.transaction.clone())
     }
 
+    /// The transaction with this hash, if its sender was recovered here lately, whether the pool holds it or not.
+    #[must_use]
+    pub fn recovered(&self, hash: B256) -> Option<Arc<Transaction>> {
+        self.recovered.get(hash).or_else(|| self.get(hash).map(|pooled| pooled.shared().clone()))
+    }
+
+    /// The sender of a transaction was recovered.
+    pub fn remember(&self, transaction: &Arc<Transaction>) {
+        self.recovered.add(transaction);
+    }
+
     /// The nonce after the sender's pending run, `None` if the pool does not know the sender.
     #[must_use]
     pub fn next_nonce(&self, sender: Address) -> Option<u64> {
@@ -234,6 +242,15 @@ impl Mempool {
     #[must_use]
     pub fn height(&self) -> Height {
         self.inner.lock().height
+    }
+
+    /// Whether a transaction finds no room whoever sent it: the pool is full, and all that it holds can be included and
+    /// pays as much.
+    pub(super) fn is_too_cheap(&self, envelope: &Envelope) -> bool {
+        let inner = self.inner.lock();
+        let price = envelope.effective_gas_price(Some(inner.base_fee));
+        let pays_as_much = |(is_pending, turn, _): TailKey| is_pending && turn.0 >= price;
+        inner.places >= self.limits.places_max && inner.tails().next().is_some_and(pays_as_much)
     }
 
     /// Takes a checked transaction whose sender was read at `read_at`.
@@ -259,16 +276,38 @@ impl Mempool {
     /// `base_fee` is that of the block after it.
     pub fn advance(&self, block: &Block, changes: &StateChanges, base_fee: u64) {
         let included: B256Set = block.body.transactions.iter().map(|transaction| transaction.hash()).collect();
+        let accounts = changes.accounts.iter();
+        let next_nonces =
+            accounts.map(|(address, change)| (*address, change.after.unwrap_or_default().nonce)).collect();
         self.change(|inner, limits| {
             inner.height = block.height();
-            inner.base_fee = base_fee;
+            inner.price(base_fee);
             for (address, change) in &changes.accounts {
                 if inner.senders.contains_key(address) {
                     inner.set_account(*address, change.after.unwrap_or_default(), &included);
                     inner.trim(*address, limits);
                 }
             }
+            let ended = inner.overtaken.settle(inner.height, &included, &next_nonces);
+            inner.news.extend(ended);
         });
+    }
+
+    /// Says that a block is built or here: what it includes waits no longer, whatever becomes of it. For whoever
+    /// measures that; nothing else depends on it.
+    pub(crate) fn found(&self, block: &Block) {
+        if !tracing::enabled!(target: spans::TARGET, Level::DEBUG) {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let Inner { senders, by_hash, .. } = &mut *inner;
+        for transaction in &block.body.transactions {
+            if let Some((sender, nonce)) = by_hash.get(&transaction.hash())
+                && let Some(entry) = senders.get_mut(sender).and_then(|queue| queue.entries.get_mut(nonce))
+            {
+                spans::stands_for(&std::mem::replace(&mut entry.waits, Span::none()), 1);
+            }
+        }
     }
 
     /// Says that it is `now`, by any clock that only goes on; what enters later enters then. What has waited for too
@@ -360,57 +399,22 @@ impl Mempool {
     }
 }
 
-impl Entry {
-    /// What a block gets with it; `None` if it cannot pay `base_fee`.
-    fn offer(&self, base_fee: u64) -> Option<Offer> {
-        let tip = self.transaction.envelope().effective_tip_per_gas(base_fee)?;
-        Some(Offer { tip, arrival: self.arrival, transaction: self.transaction.clone() })
-    }
-}
-
-impl Queue {
-    fn next_nonce(&self) -> u64 {
-        self.account.nonce.saturating_add(u64::try_from(self.pending).unwrap_or(u64::MAX))
-    }
-
-    fn queued(&self) -> usize {
-        self.entries.len().saturating_sub(self.pending)
-    }
-
-    /// Extends the pending run while nonces follow and the balance lasts.
-    fn promote(&mut self) {
-        while let Some(entry) = self.entries.get(&self.next_nonce()) {
-            let cost = self.pending_cost.saturating_add(entry.transaction.cost_max());
-            if cost > self.account.balance {
-                break;
-            }
-            self.pending_cost = cost;
-            self.pending = self.pending.saturating_add(1);
-        }
-    }
-
-    /// Counts the run from its beginning; for when the account itself changed.
-    fn recount(&mut self) {
-        self.pending = 0;
-        self.pending_cost = U256::ZERO;
-        self.promote();
-    }
-
-    /// Ranks from `nonce` on, as far as anything changes.
-    fn rerank(&mut self, nonce: u64) {
-        let before = self.entries.range(..nonce).next_back().map_or(u128::MAX, |(_, entry)| entry.rank);
-        let mut lowest = before;
-        for (at, entry) in self.entries.range_mut(nonce..) {
-            lowest = lowest.min(entry.fee);
-            if entry.rank == lowest && *at != nonce {
-                break;
-            }
-            entry.rank = lowest;
-        }
-    }
-}
-
 impl Inner {
+    /// Ranks by what is paid at this base fee.
+    fn price(&mut self, base_fee: u64) {
+        self.base_fee = base_fee;
+        if !self.planted.has(Weakness::KeepPrices) {
+            self.queued_tails.price(base_fee);
+            self.pending_tails.price(base_fee);
+        }
+    }
+
+    /// Last transactions in the order of eviction.
+    fn tails(&self) -> impl Iterator<Item = TailKey> {
+        let queued = self.queued_tails.worst_first().map(|(turn, sender)| (false, turn, sender));
+        queued.chain(self.pending_tails.worst_first().map(|(turn, sender)| (true, turn, sender)))
+    }
+
     fn export(&self) {
         let level = |count: usize| metrics::level(u64::try_from(count).unwrap_or(u64::MAX));
         ::metrics::gauge!(metrics::POOL_PENDING).set(level(self.status.pending));
@@ -438,34 +442,43 @@ impl Inner {
         if nonce < account.nonce {
             return Err(AdmissionError::NonceTooLow { next: account.nonce, nonce });
         }
-        let fee = transaction.envelope().effective_gas_price(Some(self.base_fee));
         self.check_funds(known, &account, &transaction, nonce)?;
-        let before = known.and_then(|queue| queue.entries.range(..nonce).next_back());
-        let worth = before.map_or(fee, |(_, entry)| entry.rank.min(fee));
+        let own = Bid::new(&transaction, self.arrivals);
+        let rank = known.map_or(own, |queue| queue.rank(nonce, own));
+        let places = places(&transaction);
         if let Some(old) = known.and_then(|queue| queue.entries.get(&nonce)) {
             check_bump(&old.transaction, &transaction)?;
-            let grows = transaction.size_bytes().saturating_sub(old.transaction.size_bytes());
+            let grows = places.saturating_sub(self::places(&old.transaction));
             let executable = known.is_some_and(|queue| nonce < queue.next_nonce());
-            self.make_room(&transaction, (0, grows), worth, executable, limits)?;
+            let worth = executable.then(|| self.worth(rank, false));
+            self.make_room(address, grows, worth, limits)?;
         } else {
             let next = known.map_or(account.nonce, Queue::next_nonce);
             check_sender_limits(known, &sender, nonce, next, limits)?;
             let executable = nonce == next;
-            let victim = if executable { None } else { self.queued_victim(address, worth, limits)? };
-            let (count, freed) = victim.map_or((1, 0), |(_, bytes)| (0, bytes));
-            let more = (count, transaction.size_bytes().saturating_sub(freed));
-            self.make_room(&transaction, more, worth, executable, limits)?;
+            let victim = if executable { None } else { self.queued_victim(address, rank, limits)? };
+            let freed = victim.map_or(0, |(_, places)| places);
+            let worth = executable.then(|| self.worth(rank, nonce == account.nonce));
+            self.make_room(address, places.saturating_sub(freed), worth, limits)?;
             if let Some((victim, _)) = victim {
                 self.evict_tail(victim);
             }
         }
-        Ok(self.put(transaction, sender, fee))
+        Ok(self.put(transaction, sender, own))
+    }
+
+    fn worth(&self, rank: Bid, next: bool) -> u128 {
+        if self.planted.has(Weakness::NoHeadroom) {
+            return rank.price(self.base_fee);
+        }
+        rank.worth(self.base_fee, next || self.planted.has(Weakness::RunsDisplace))
     }
 
     /// Puts a transaction in for which there is room, in place of the one of its nonce if there is one.
-    fn put(&mut self, transaction: PooledTransaction, sender: Sender, fee: u128) -> Inserted {
+    fn put(&mut self, transaction: PooledTransaction, sender: Sender, own: Bid) -> Inserted {
         let (address, nonce, hash) = (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
         self.status.enter(&transaction);
+        self.places = self.places.saturating_add(places(&transaction));
         let queue = self.senders.entry(address).or_insert_with(|| Queue {
             account: sender.account,
             delegated: sender.delegated,
@@ -480,8 +493,9 @@ impl Inner {
         let cost = transaction.cost_max();
         self.arrivals = self.arrivals.saturating_add(1);
         self.ages.insert(self.arrivals, (self.now, address, nonce));
+        self.news.extend(self.overtaken.take(&hash));
         self.news.push(Event::Admitted(transaction.clone()));
-        let entry = Entry { transaction, arrival: self.arrivals, fee, rank: fee };
+        let entry = Entry { transaction, arrival: self.arrivals, rank: own, waits: spans::wait() };
         let old = queue.entries.insert(nonce, entry);
         if let Some(old) = &old
             && nonce < queue.next_nonce()
@@ -494,7 +508,11 @@ impl Inner {
         let pending = nonce < queue.next_nonce();
         self.by_hash.insert(hash, (address, nonce));
         if let Some(old) = old {
-            self.forget(&old, Some(DropReason::Replaced(hash)));
+            // What waits for a nonce before its own is offered to no block.
+            self.forget(&old, (!pending).then_some(DropReason::Replaced(hash)));
+            if pending {
+                self.news.extend(self.overtaken.add(old.transaction.hash(), hash, (address, nonce), self.height));
+            }
         }
         self.recounted(address, pending_before, queued_before);
         if pending { Inserted::Pending } else { Inserted::Queued }
@@ -517,69 +535,75 @@ impl Inner {
             cost = cost.saturating_add(others);
         }
         let balance = account.balance;
-        if cost > balance {
+        if cost > balance && !self.planted.has(Weakness::IgnoreFunds) {
             return Err(AdmissionError::InsufficientFunds { balance, cost, overshot: cost.saturating_sub(balance) });
         }
         Ok(())
     }
 
-    /// If the queued budget is full, whose last transaction is to leave, and its bytes: the cheapest queued tail of
+    /// If the queued budget is full, whose last transaction is to leave, and its places: the cheapest queued tail of
     /// another sender, if the newcomer pays more.
     fn queued_victim(
         &self,
         sender: Address,
-        worth: u128,
+        rank: Bid,
         limits: &PoolLimits,
     ) -> Result<Option<(Address, usize)>, AdmissionError> {
         if self.status.queued < limits.queued_max {
             return Ok(None);
         }
-        match self.tails.first() {
-            Some(&(false, rank, address)) if rank < worth && address != sender => {
+        match self.queued_tails.worst_first().next() {
+            Some(((price, _), address)) if price < rank.price(self.base_fee) && address != sender => {
                 let last = self.senders.get(&address).and_then(|queue| queue.entries.last_key_value());
-                Ok(last.map(|(_, entry)| (address, entry.transaction.size_bytes())))
+                Ok(last.map(|(_, entry)| (address, places(&entry.transaction))))
             }
             _ => Err(AdmissionError::PoolFull),
         }
     }
 
-    /// Evicts until `(count, bytes)` more fit, or refuses and evicts nothing. `worth` is the newcomer's rank.
+    /// Evicts until so many more places are free, or refuses and evicts nothing; of those that can pay the base fee,
+    /// one at most. `worth` is that of the newcomer, if it is executable.
     fn make_room(
         &mut self,
-        newcomer: &PooledTransaction,
-        (count, bytes): (usize, usize),
-        worth: u128,
-        executable: bool,
+        newcomer: Address,
+        places: usize,
+        worth: Option<u128>,
         limits: &PoolLimits,
     ) -> Result<(), AdmissionError> {
-        let mut count_over = self.by_hash.len().saturating_add(count).saturating_sub(limits.transactions_max);
-        let mut bytes_over = self.status.bytes.saturating_add(bytes).saturating_sub(limits.bytes_max);
+        let mut over = self.places.saturating_add(places).saturating_sub(limits.places_max);
         // How many each sender would lose, and the tail it would have then.
         let mut victims: BTreeMap<Address, usize> = BTreeMap::new();
         let mut shortened: BTreeSet<TailKey> = BTreeSet::new();
-        let mut untouched = self.tails.iter().copied().peekable();
-        while count_over > 0 || bytes_over > 0 {
+        let mut untouched = self.tails().peekable();
+        let mut is_spent = false;
+        while over > 0 {
             let from_shortened = match (untouched.peek(), shortened.first()) {
                 (Some(whole), Some(short)) => short < whole,
                 (whole, _) => whole.is_none(),
             };
             let cheapest = if from_shortened { shortened.pop_first() } else { untouched.next() };
-            let Some((pending, rank, address)) = cheapest else { return Err(AdmissionError::PoolFull) };
+            let Some((pending, (price, _), address)) = cheapest else { return Err(AdmissionError::PoolFull) };
             let Some(queue) = self.senders.get(&address) else { return Err(AdmissionError::PoolFull) };
-            if address == newcomer.sender() {
+            if address == newcomer {
                 continue;
             }
-            if !executable || (pending && rank >= worth) {
+            let pays = pending && price >= self.base_fee.into();
+            if !worth.is_some_and(|worth| !pending || price < worth || self.planted.has(Weakness::IgnorePrices))
+                || (pays && is_spent && !self.planted.has(Weakness::DisplaceMany))
+                || self.planted.has(Weakness::DisplaceNobody)
+            {
                 return Err(AdmissionError::PoolFull);
             }
+            is_spent |= pays;
             let taken = victims.entry(address).or_default();
             let mut tails = queue.entries.values().rev().skip(*taken);
-            let size = tails.next().map_or(0, |entry| entry.transaction.size_bytes());
-            count_over = count_over.saturating_sub(1);
-            bytes_over = bytes_over.saturating_sub(size);
+            over = over.saturating_sub(tails.next().map_or(0, |entry| self::places(&entry.transaction)));
             *taken = taken.saturating_add(1);
-            shortened.extend(tails.next().map(|entry| (queue.queued() <= *taken, entry.rank, address)));
+            let is_pending = queue.queued() <= *taken;
+            let turn = |entry: &Entry| (entry.rank.price(self.base_fee), Reverse(entry.arrival));
+            shortened.extend(tails.next().map(|entry| (is_pending, turn(entry), address)));
         }
+        drop(untouched);
         for (address, count) in victims {
             (0..count).for_each(|_| self.evict_tail(address));
         }
@@ -624,12 +648,13 @@ impl Inner {
         self.recounted(address, pending_before, queued_before);
     }
 
-    /// An entry has left its queue; with a reason unless a block includes it.
+    /// An entry has left its queue; with a reason unless a block includes it, or may.
     fn forget(&mut self, entry: &Entry, reason: Option<DropReason>) {
         let hash = entry.transaction.hash();
         self.by_hash.remove(&hash);
         self.ages.remove(&entry.arrival);
         self.status.leave(&entry.transaction);
+        self.places = self.places.saturating_sub(places(&entry.transaction));
         self.news.extend(reason.map(|reason| Event::Dropped(hash, reason)));
     }
 
@@ -671,13 +696,17 @@ impl Inner {
         let (pending, queued) = (queue.pending, queue.queued());
         self.status.pending = self.status.pending.saturating_sub(pending_before).saturating_add(pending);
         self.status.queued = self.status.queued.saturating_sub(queued_before).saturating_add(queued);
-        let tail = queue.entries.last_key_value().map(|(_, entry)| (queued == 0, entry.rank, address));
+        let tail = queue.entries.last_key_value().map(|(_, entry)| (queued == 0, entry.rank));
         if tail != queue.tail {
-            if let Some(old) = queue.tail.take() {
-                self.tails.remove(&old);
+            match queue.tail.take() {
+                Some((true, old)) => self.pending_tails.remove(&old),
+                Some((false, old)) => self.queued_tails.remove(&old),
+                None => {}
             }
-            if let Some(new) = tail {
-                self.tails.insert(new);
+            match tail {
+                Some((true, new)) => self.pending_tails.insert(new, address),
+                Some((false, new)) => self.queued_tails.insert(new, address),
+                None => {}
             }
             queue.tail = tail;
         }
@@ -709,29 +738,4 @@ fn check_bump(old: &PooledTransaction, new: &PooledTransaction) -> Result<(), Ad
     };
     let fees = enough(old.envelope().max_fee_per_gas(), new.envelope().max_fee_per_gas());
     if fees && enough(tip(old), tip(new)) { Ok(()) } else { Err(AdmissionError::ReplacementUnderpriced) }
-}
-
-fn check_sender_limits(
-    known: Option<&Queue>,
-    sender: &Sender,
-    nonce: u64,
-    next: u64,
-    limits: &PoolLimits,
-) -> Result<(), AdmissionError> {
-    let waiting = known.map_or(0, |queue| queue.entries.len());
-    if sender.delegated && waiting > 0 {
-        return Err(AdmissionError::DelegatedLimit);
-    }
-    if nonce > next {
-        let ahead = usize::try_from(nonce.saturating_sub(next)).unwrap_or(usize::MAX);
-        if ahead > limits.sender_pending_max {
-            return Err(AdmissionError::NonceTooFar { next, nonce, ahead: limits.sender_pending_max });
-        }
-        if known.map_or(0, Queue::queued) >= limits.sender_queued_max {
-            return Err(AdmissionError::SenderLimit(limits.sender_queued_max));
-        }
-    } else if known.map_or(0, |queue| queue.pending) >= limits.sender_pending_max {
-        return Err(AdmissionError::SenderLimit(limits.sender_pending_max));
-    }
-    Ok(())
 }

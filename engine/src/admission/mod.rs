@@ -4,11 +4,15 @@
 //! from one bounded queue (by count and by bytes), check them in cost order ([`checks`]), recover the
 //! sender once, and put them into the [`Mempool`]. Admission never executes anything.
 
+mod bids;
 pub mod candidates;
 pub mod checks;
 pub mod error;
-mod heads;
 pub mod mempool;
+mod overtaken;
+mod planted;
+mod queue;
+mod recovered;
 mod slow;
 #[cfg(test)]
 mod tests;
@@ -21,8 +25,9 @@ use std::{
     },
 };
 
-use alloy_primitives::{B256, keccak256};
+use alloy_primitives::B256;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use tracing::Span;
 
 pub use self::{
     candidates::PoolCandidates,
@@ -33,6 +38,7 @@ use crate::{
     execution::Pending,
     limits, metrics,
     ports::{StateView, Store},
+    spans,
     types::{Height, PooledTransaction, RawTransaction, Transaction},
 };
 
@@ -42,6 +48,7 @@ pub type Answer = Box<dyn FnOnce(Result<B256, AdmissionError>) + Send>;
 struct Job {
     raw: RawTransaction,
     answer: Answer,
+    span: Span,
 }
 
 /// The way in for transactions; cheap to clone.
@@ -101,7 +108,7 @@ impl Admission {
 
     /// Hands a transaction in; `answer` gets its hash once it is in the pool, or the reason it is not.
     pub fn submit(&self, raw: RawTransaction, answer: Answer) {
-        let size = raw.0.len();
+        let size = raw.bytes().len();
         if size > limits::TRANSACTION_BYTES_MAX {
             let limit = limits::TRANSACTION_BYTES_MAX;
             return refuse(answer, AdmissionError::Oversized { size, limit });
@@ -110,7 +117,7 @@ impl Admission {
             self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             return refuse(answer, AdmissionError::PoolFull);
         }
-        match self.queue.try_send(Job { raw, answer }) {
+        match self.queue.try_send(Job { raw, answer, span: spans::admit() }) {
             Ok(()) => {}
             Err(TrySendError::Full(job)) => {
                 self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
@@ -133,12 +140,10 @@ impl Worker {
             crossbeam::channel::select! {
                 recv(self.jobs) -> job => match job {
                     Ok(job) => {
-                        let mut job = Some(job);
-                        busy(&mut || {
-                            if let Some(job) = job.take() {
-                                self.serve(job);
-                            }
-                        });
+                        // What came meanwhile is served without a look at anything else.
+                        let more = self.jobs.try_iter().take(limits::ADMISSION_BATCH_MAX.saturating_sub(1));
+                        let mut batch = std::iter::once(job).chain(more);
+                        busy(&mut || batch.by_ref().for_each(|job| self.serve(job)));
                     }
                     Err(_) => return,
                 },
@@ -150,13 +155,14 @@ impl Worker {
         }
     }
 
-    fn serve(&self, Job { raw, answer }: Job) {
-        self.queued_bytes.fetch_sub(raw.0.len(), Ordering::Relaxed);
+    fn serve(&self, Job { raw, answer, span }: Job) {
+        self.queued_bytes.fetch_sub(raw.bytes().len(), Ordering::Relaxed);
         let waiting = u64::try_from(self.jobs.len()).unwrap_or(u64::MAX);
         ::metrics::gauge!(metrics::ADMISSION_QUEUE_DEPTH).set(metrics::level(waiting));
         match self.admit(raw) {
             Ok(hash) => {
                 metrics::TRANSACTION_ADMITTED.increment();
+                spans::stands_for(&span, 1);
                 answer(Ok(hash));
             }
             Err(error) => refuse(answer, error),
@@ -167,18 +173,28 @@ impl Worker {
     ///
     /// # Errors
     /// [`AdmissionError`].
-    pub(crate) fn admit(&self, RawTransaction(raw): RawTransaction) -> Result<B256, AdmissionError> {
+    pub(crate) fn admit(&self, raw: RawTransaction) -> Result<B256, AdmissionError> {
         let tip = self.store.tip();
         let header = tip.block.header.inner();
         let chain = self.store.chain();
         let fork = chain.fork_at(header.timestamp);
-        let envelope = checks::stateless(&raw, chain, fork, header.gas_limit)?;
-        let hash = keccak256(&raw);
+        let envelope = checks::stateless(raw.bytes(), chain, fork, header.gas_limit)?;
+        let hash = raw.hash();
         if self.pool.contains(hash) || self.pending.transaction(hash).is_some() {
             return Err(AdmissionError::AlreadyKnown);
         }
-        let transaction = Transaction::recover(envelope, raw).map_err(AdmissionError::Malformed)?;
-        let pooled = PooledTransaction::admitted(Arc::new(transaction));
+        let transaction = match self.pool.recovered(hash) {
+            // It may be included already, which its nonce shows; a full pool says nothing of that.
+            Some(known) => known,
+            None if self.pool.is_too_cheap(&envelope) => return Err(AdmissionError::PoolFull),
+            None => {
+                let transaction = Transaction::recover(envelope, raw).map_err(AdmissionError::Malformed)?;
+                let transaction = Arc::new(transaction);
+                self.pool.remember(&transaction);
+                transaction
+            }
+        };
+        let pooled = PooledTransaction::admitted(transaction);
         let mut needed = Height::GENESIS;
         loop {
             let (view, height) = self.view(needed)?;

@@ -1,5 +1,6 @@
 //! The pool against its promise: nonce order, funds, replacement, limits, eviction; and the cheap checks.
 
+mod attacks;
 mod ends;
 mod order;
 
@@ -13,10 +14,12 @@ use proptest::prelude::*;
 use super::{
     AdmissionError, Inserted, Mempool, PoolCandidates, PoolLimits,
     checks::{self, Sender},
+    recovered::Recovered,
 };
 use crate::{
     events::Events,
     genesis::{BaseFeeParams, ChainSpec, Fork, ForkSchedule, OrderingParams},
+    limits::{self, POOL_PLACE_BYTES},
     ports::Candidates,
     types::{
         Account, AccountChange, Block, BlockBody, ConsensusHeader, Envelope, Height, PooledTransaction, StateChanges,
@@ -69,7 +72,7 @@ fn what_is_thrown_out_takes_its_successors_along_and_its_sender_waits() {
     assert_eq!(candidates.next().map(|next| next.sender()), Some(sender(2)));
     assert!(candidates.next().is_none());
     assert_eq!(pool.status().pending, 2);
-    let until = Height(1 + crate::limits::SLOW_SENDER_HEIGHTS);
+    let until = Height(1 + limits::SLOW_SENDER_HEIGHTS);
     let refused = insert(&pool, pooled(sender(1), 1, 20, 1));
     assert_eq!(refused, Err(AdmissionError::SenderTooSlow { until }));
     insert(&pool, pooled(sender(2), 1, 20, 1)).unwrap();
@@ -231,7 +234,7 @@ fn one_sender_cannot_queue_more_than_its_share() {
 
 #[test]
 fn a_full_pool_drops_queued_first_then_the_cheapest_tail() {
-    let limits = PoolLimits { transactions_max: 4, ..PoolLimits::default() };
+    let limits = PoolLimits { places_max: 4, ..PoolLimits::default() };
     let pool = Mempool::new(limits, Height(1), 10, Events::default());
     insert(&pool, pooled(sender(1), 0, 100, 50)).expect("valid");
     insert(&pool, pooled(sender(2), 0, 100, 20)).expect("valid");
@@ -246,34 +249,144 @@ fn a_full_pool_drops_queued_first_then_the_cheapest_tail() {
     assert_eq!(offered(&pool, 10), [(1, 0), (6, 0), (5, 0), (2, 0)]);
 }
 
+/// What is too cheap is refused before its sender is known.
+#[test]
+fn what_is_too_cheap_for_a_full_pool_is_known_before_its_sender() {
+    let limits = PoolLimits { places_max: 3, ..PoolLimits::default() };
+    let pool = Mempool::new(limits, Height(1), 10, Events::default());
+    let newcomer = |fee| pooled(sender(9), 0, fee, 100);
+    let too_cheap = |pool: &Mempool, fee| pool.is_too_cheap(newcomer(fee).envelope());
+    insert(&pool, pooled(sender(1), 0, 30, 100)).unwrap();
+    insert(&pool, pooled(sender(2), 0, 40, 100)).unwrap();
+    assert!(!too_cheap(&pool, 11), "there is room");
+    insert(&pool, pooled(sender(3), 1, 50, 100)).unwrap();
+    assert!(!too_cheap(&pool, 11), "what waits for a nonce leaves first");
+    insert(&pool, pooled(sender(4), 0, 35, 100)).unwrap();
+    for fee in [11, 29, 30, 40] {
+        assert_eq!(too_cheap(&pool, fee), fee <= 30, "{fee}");
+        let outcome = insert(&pool, newcomer(fee));
+        assert_eq!(outcome.is_err(), fee <= 30, "{fee}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_was_recovered_is_remembered_until_it_makes_way_by_count_or_by_bytes() {
+    let recovered = Recovered::default();
+    let (small, large) = (pooled(sender(1), 0, 1, 1), vec![1; limits::TRANSACTION_BYTES_MAX / 2]);
+    let other = |nonce| pooled_with(sender(2), nonce, 1, 1, large.clone().into());
+    recovered.add(small.shared());
+    recovered.add(small.shared());
+    assert!(recovered.get(small.hash()).is_some_and(|found| Arc::ptr_eq(&found, small.shared())));
+    let room = (limits::RECOVERED_BYTES_MAX - small.size_bytes()) / other(u64::MAX / 2).size_bytes();
+    for nonce in 0..=u64::try_from(room).expect("small") {
+        assert!(recovered.get(small.hash()).is_some(), "{nonce} of {room}");
+        recovered.add(other(nonce).shared());
+    }
+    assert!(recovered.get(small.hash()).is_none());
+    for nonce in 0..=u64::try_from(limits::RECOVERED_TRANSACTIONS_MAX).expect("small") {
+        recovered.add(pooled(sender(3), nonce, 1, 1).shared());
+    }
+    assert!(recovered.get(other(u64::try_from(room).expect("small")).hash()).is_none());
+    assert!(recovered.get(pooled(sender(3), 0, 1, 1).hash()).is_none());
+    assert!(recovered.get(pooled(sender(3), 1, 1, 1).hash()).is_some());
+}
+
+/// A pool of so many places, and call data that takes so many of them.
+fn pool_of(places_max: usize) -> (Mempool, impl Fn(usize) -> Bytes) {
+    let limits = PoolLimits { places_max, ..PoolLimits::default() };
+    let data = |places| vec![1; places * POOL_PLACE_BYTES - 200].into();
+    (Mempool::new(limits, Height(1), 10, Events::default()), data)
+}
+
 #[test]
 fn bytes_are_bounded_too() {
-    let limits = PoolLimits { bytes_max: 1_000, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10, Events::default());
-    insert(&pool, pooled_with(sender(1), 0, 100, 1, vec![1; 700].into())).expect("fits");
-    let second = insert(&pool, pooled_with(sender(2), 0, 100, 1, vec![1; 700].into()));
-    assert_eq!(second, Err(AdmissionError::PoolFull));
-    assert!(pool.status().bytes <= 1_000);
+    let (pool, data) = pool_of(5);
+    insert(&pool, pooled_with(sender(1), 0, 100, 1, data(3))).expect("fits");
+    assert_eq!(insert(&pool, pooled_with(sender(2), 0, 100, 1, data(3))), Err(AdmissionError::PoolFull));
+    insert(&pool, pooled_with(sender(2), 0, 100, 1, data(2))).expect("fits");
+    assert!(pool.status().bytes <= 5 * POOL_PLACE_BYTES);
 }
 
 /// Replacements once grew the pool past its bytes: 131,072 small transactions, each replaced by a large one.
 #[test]
-fn a_replacement_pays_for_the_room_it_takes() {
-    let limits = PoolLimits { bytes_max: 1_200, ..PoolLimits::default() };
-    let pool = Mempool::new(limits, Height(1), 10, Events::default());
+fn a_replacement_finds_room_for_what_it_grows() {
+    let (pool, data) = pool_of(4);
     let small = pooled(sender(1), 0, 100, 10);
     insert(&pool, small.clone()).expect("fits");
-    for nonce in 0..3 {
-        insert(&pool, pooled(sender(2), nonce, 100, 30)).expect("fits");
-    }
-    let large = pooled_with(sender(1), 0, 110, 20, vec![1; 900].into());
-    assert_eq!(insert(&pool, large), Err(AdmissionError::PoolFull), "it would displace what pays more");
-    assert_eq!(pool.status().pending, 4, "a refusal evicts nothing");
+    insert(&pool, pooled(sender(2), 0, 100, 30)).expect("fits");
+    insert(&pool, pooled(sender(3), 0, 9, 9)).expect("fits");
+    let large = |places| pooled_with(sender(1), 0, 110, 90, data(places));
+    assert_eq!(insert(&pool, large(4)), Err(AdmissionError::PoolFull), "it would displace what can pay");
+    assert_eq!(pool.status().pending, 3, "a refusal evicts nothing");
     assert!(pool.get(small.hash()).is_some());
-    let dear = pooled_with(sender(1), 0, 110, 90, vec![1; 900].into());
-    assert_eq!(insert(&pool, dear), Ok(Inserted::Pending));
-    assert!(pool.status().bytes <= 1_200, "{:?}", pool.status());
-    assert_eq!(offered(&pool, 10)[0], (1, 0));
+    assert_eq!(insert(&pool, large(3)), Ok(Inserted::Pending));
+    assert!(pool.status().bytes <= 4 * POOL_PLACE_BYTES);
+    assert_eq!(offered(&pool, 9), [(1, 0), (2, 0)]);
+}
+
+/// A large transaction once displaced a thousand small ones, for a sixteenth of what they paid.
+#[test]
+fn of_those_who_can_pay_a_transaction_displaces_one() {
+    let (pool, data) = pool_of(4);
+    insert(&pool, pooled(sender(1), 0, 9, 9)).expect("fits");
+    for from in 2..5 {
+        insert(&pool, pooled(sender(from), 0, 100, 30)).expect("fits");
+    }
+    let large = |places| pooled_with(sender(5), 0, 200, 90, data(places));
+    assert_eq!(insert(&pool, large(3)), Err(AdmissionError::PoolFull));
+    assert_eq!(pool.status().pending, 4, "a refusal evicts nothing");
+    assert_eq!(insert(&pool, large(2)), Ok(Inserted::Pending));
+    assert_eq!(offered(&pool, 9), [(5, 0), (2, 0), (3, 0)]);
+}
+
+/// A full pool of this much once refused a payable newcomer, or gave way to one that could not pay: what its
+/// transactions paid was what they paid when they came.
+#[test]
+fn what_is_displaced_follows_from_the_present_base_fee() {
+    let (pool, _) = pool_of(2);
+    insert(&pool, pooled(sender(1), 0, 1_000, 2)).expect("fits");
+    insert(&pool, pooled(sender(2), 0, 40, 30)).expect("fits");
+    let base_fee = |base_fee| pool.advance(&block(2, Vec::new()), &changes(&[]), base_fee);
+    let newcomer = |from, fee, tip| pool.insert(pooled(sender(from), 0, fee, tip), account(0, BALANCE), Height(2));
+    base_fee(100);
+    assert_eq!(newcomer(3, 39, 39), Err(AdmissionError::PoolFull), "it cannot pay, and offers less than any");
+    assert_eq!(newcomer(3, 60, 60), Ok(Inserted::Pending), "who offers least leaves");
+    assert_eq!(newcomer(4, 500, 3), Ok(Inserted::Pending), "who cannot pay leaves");
+    assert_eq!(offered(&pool, 100), [(4, 0), (1, 0)]);
+    base_fee(10);
+    assert_eq!(newcomer(5, 500, 4), Ok(Inserted::Pending), "who pays least now leaves");
+    assert_eq!(offered(&pool, 10), [(5, 0), (4, 0)]);
+}
+
+/// A flood just above the base fee once displaced everything, and could not pay a few blocks later.
+#[test]
+fn who_displaces_others_could_pay_a_higher_base_fee() {
+    let (pool, _) = pool_of(2);
+    let base_fee = |base_fee| pool.advance(&block(2, Vec::new()), &changes(&[]), base_fee);
+    let newcomer = |from, fee, tip| pool.insert(pooled(sender(from), 0, fee, tip), account(0, BALANCE), Height(2));
+    base_fee(1_000);
+    newcomer(1, 2_000, 2).expect("fits");
+    newcomer(2, 999, 2).expect("fits");
+    assert_eq!(newcomer(3, 1_003, 1_003), Ok(Inserted::Pending), "the other cannot pay");
+    assert_eq!(newcomer(4, 1_122, 1_122), Err(AdmissionError::PoolFull));
+    assert_eq!(newcomer(4, 1_123, 1_123), Ok(Inserted::Pending));
+    assert_eq!(offered(&pool, 1_000), [(4, 0), (3, 0)]);
+}
+
+/// A run of dear transactions once displaced a whole pool, and a cheap one with the first nonce in another node's block
+/// made all of it void.
+#[test]
+fn only_the_next_transaction_of_a_sender_displaces_who_can_pay() {
+    let (pool, _) = pool_of(3);
+    insert(&pool, pooled(sender(1), 0, 100, 5)).expect("fits");
+    insert(&pool, pooled(sender(2), 0, 100, 5)).expect("fits");
+    insert(&pool, pooled(sender(3), 0, 9, 5)).expect("fits");
+    assert_eq!(insert(&pool, pooled(sender(4), 0, 200, 50)), Ok(Inserted::Pending));
+    assert_eq!(insert(&pool, pooled(sender(4), 1, 200, 50)), Err(AdmissionError::PoolFull));
+    assert_eq!(offered(&pool, 9), [(4, 0), (1, 0), (2, 0)]);
+    pool.advance(&block(2, Vec::new()), &changes(&[]), 101);
+    let second = pool.insert(pooled(sender(4), 1, 200, 50), account(0, BALANCE), Height(2));
+    assert_eq!(second, Ok(Inserted::Pending), "nobody else can pay");
 }
 
 /// One sender with a long run once turned all of it into queued transactions by sending its balance away.
@@ -324,7 +437,7 @@ proptest! {
     /// counts are what the content says.
     #[test]
     fn the_pool_keeps_its_promise(acts in acts()) {
-        let limits = PoolLimits { transactions_max: 12, queued_max: 5, ..PoolLimits::default() };
+        let limits = PoolLimits { places_max: 12, queued_max: 5, ..PoolLimits::default() };
         let pool = Mempool::new(limits, Height(1), 10, Events::default());
         let mut accounts: BTreeMap<u8, Sender> = (0..4).map(|from| (from, account(0, 3_000_000))).collect();
         let mut height = 1;

@@ -30,7 +30,12 @@ pub(super) struct Known {
     pub(super) is_kept: bool,
     /// It is known to be final though it may not be executed yet: it came in a range.
     pub(super) is_final: bool,
+    /// When it arrived here; of one that was built here, when its build began.
     pub(super) arrived: Duration,
+    /// When its proposal arrived or left here.
+    pub(super) heard: Duration,
+    /// It was built here, and there was no time for more transactions.
+    pub(super) is_cut: bool,
 }
 
 impl Known {

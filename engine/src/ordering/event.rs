@@ -50,7 +50,7 @@ pub struct Settings {
     pub epoch_heights: u64,
     /// The terms of all timers.
     pub timing: Timing,
-    /// How long a build may take.
+    /// How long a build may take where everybody keeps up.
     pub build_time: Duration,
     /// Final blocks that may wait for the disk before this node builds or votes no further.
     pub in_flight_max: u64,

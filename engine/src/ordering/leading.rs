@@ -47,6 +47,7 @@ pub(super) struct Ready {
     parent: Parent,
     begun: Duration,
     empty: bool,
+    is_cut: bool,
 }
 
 impl Lead {
@@ -169,14 +170,14 @@ impl Machine {
         let begun = self.now.monotonic;
         self.changed = true;
         if is_tail {
-            self.ready = Some(Ready { header, parent: below.parent, begun, empty: true });
+            self.ready = Some(Ready { header, parent: below.parent, begun, empty: true, is_cut: false });
             return;
         }
         let mix = super::chain::mix(seed, &seed_share);
         self.job = Some(Job::Build(slot));
         self.waiting = false;
         self.building = Some((below.parent, begun));
-        let order = BuildOrder { header, mix, deadline: self.settings.build_time };
+        let order = BuildOrder { header, mix, deadline: self.allowance.time() };
         self.emit(Output::Build(Box::new(order)));
     }
 
@@ -199,12 +200,12 @@ impl Machine {
         });
         // An empty block is wanted only where an idle chain owes one.
         if !empty || is_owed {
-            self.ready = Some(Ready { header, parent, begun, empty });
+            self.ready = Some(Ready { header, parent, begun, empty, is_cut: more });
         }
     }
 
     fn propose(&mut self, ready: Ready) {
-        let Ready { mut header, parent, begun, empty } = ready;
+        let Ready { mut header, parent, begun, empty, is_cut } = ready;
         let slot = header.slot();
         let certificates = self.certificates_below(&header);
         header.certificates_hash = certificates_hash(&certificates);
@@ -225,7 +226,7 @@ impl Machine {
         }
         self.insert(block, id, parent, Some(empty), (!is_tail).then_some(true));
         if let Some(known) = self.blocks.get_mut(&id) {
-            known.arrived = begun;
+            (known.arrived, known.is_cut) = (begun, is_cut);
         }
         self.judge();
         self.remember_signed(Entry::Proposal { epoch, slot, id, header: Box::new(header.clone()), signature });

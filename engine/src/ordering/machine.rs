@@ -20,6 +20,7 @@ use std::{
 use alloy_primitives::B256;
 
 use super::{
+    allowance::Allowance,
     blocks::Blocks,
     catching_up::{Amnesia, Stall, Want},
     event::{Anchor, Input, Now, Output, Place, Settings, Snapshot, Source},
@@ -37,8 +38,8 @@ use crate::{
     crypto::Committee,
     limits,
     types::{
-        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, SignedHeader, Slot, Statement, ValidatorIndex,
-        ValidatorSet, vote::Kind,
+        Certificate, ConsensusHeader, Epoch, Evidence, Height, Message, PublicKey, SignedHeader, Slot, Statement,
+        ValidatorIndex, ValidatorSet, vote::Kind,
     },
 };
 
@@ -90,6 +91,7 @@ pub struct Machine {
     pub(super) votes: Votes,
     pub(super) blocks: Blocks,
     pub(super) pacemaker: Pacemaker,
+    pub(super) allowance: Allowance,
     pub(super) accused: BTreeSet<(Slot, ValidatorIndex)>,
 
     // The chain.
@@ -146,17 +148,14 @@ impl Machine {
     /// [`StartError`].
     pub fn start(mut settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Output>), StartError> {
         let Snapshot { set, next_set, seed, next_seed, base, tip, blocks, entries, is_log_lost, nonce, .. } = snapshot;
-        let handovers: VecDeque<Certificate> = snapshot.handovers.into_iter().take(limits::HANDOVERS_MAX).collect();
+        let handovers = snapshot.handovers.into_iter().take(limits::HANDOVERS_MAX).collect();
         settings.window = settings.window.max(1);
         let committee = settings.scheme.committee(&set).ok_or_else(|| StartError::Key(set.epoch()))?;
         let set = Arc::new(set);
         let me = settings.identity.as_ref().and_then(|identity| set.index_of(&identity.public_key));
         let planted = settings.planted;
         let record = Record::new(set.epoch(), settings.window, base.id, None, planted);
-        let (tip, finalization) = match tip {
-            Some((tip, finalization)) => (tip, Some(finalization)),
-            None => (base.clone(), None),
-        };
+        let (tip, finalization) = tip.map_or_else(|| (base.clone(), None), |(tip, last)| (tip, Some(last)));
         let tip_slot = (tip.id != base.id).then_some(Slot(tip.header.slot));
         let mut machine = Self {
             now,
@@ -172,6 +171,7 @@ impl Machine {
             votes: Votes::new(set.clone(), planted),
             blocks: Blocks::default(),
             pacemaker: Pacemaker::new(settings.timing),
+            allowance: Allowance::new(settings.build_time, &settings.timing),
             accused: BTreeSet::new(),
             durable: Height(tip.header.height),
             base,
@@ -368,6 +368,16 @@ impl Machine {
         Place { epoch, frontier, height: Height(self.tip.header.height) }
     }
 
+    /// Who leads the window of the least slot that nothing has decided, and the one after it.
+    #[must_use]
+    pub fn leaders(&self) -> [PublicKey; 2] {
+        let now = self.record.frontier();
+        let next = Slot(now.0.saturating_add(self.settings.window));
+        [now, next].map(|slot| {
+            self.set.get(self.schedule.leader(slot)).map(|validator| validator.public_key).unwrap_or_default()
+        })
+    }
+
     fn advance(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.changed = false;
@@ -502,7 +512,12 @@ impl Machine {
         match statement {
             Statement::Finalize { slot, id } => self.finalized(slot, Final { id, certificate }),
             Statement::Skip { .. } => self.skipped(slot),
-            Statement::Notarize { slot, id } => self.tell_notarized(slot, id),
+            Statement::Notarize { slot, id } => {
+                if let Some(known) = self.blocks.get(&id).filter(|known| !known.is_final) {
+                    self.allowance.notarized(known.heard, self.now.monotonic, known.is_cut);
+                }
+                self.tell_notarized(slot, id);
+            }
         }
     }
 

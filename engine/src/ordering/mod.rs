@@ -9,6 +9,7 @@
 //! On a chain of one validator its own share is a quorum, so a block is proposed, notarized and final in one step: what
 //! was signed is synced, and the block is committed.
 
+mod allowance;
 mod blocks;
 mod catching_up;
 pub mod certify;

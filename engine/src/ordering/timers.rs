@@ -148,6 +148,10 @@ impl Machine {
         if self.lead.as_ref().is_some_and(|lead| lead.window == self.window_of(slot)) {
             self.lead = None;
         }
+        // Its leader was there, and its block came too late.
+        if let Some(known) = self.blocks.first(slot) {
+            self.allowance.skipped(known.heard, self.now.monotonic);
+        }
         if let Some(id) = self.executing()
             && self.blocks.get(&id).is_some_and(|known| known.header.slot() == slot)
             && self.record.slot(slot).notarization.is_none()

@@ -22,22 +22,24 @@ use std::{
 
 use alloy_primitives::B256;
 use crossbeam::channel::{Receiver, Sender, never, select_biased};
+use tracing::Span;
 
-use super::{Decided, Done, Execution, Job, Lines, PipelineError, Stages};
+use super::{Decided, Done, Execution, Job, Lines, PipelineError, Stages, Way};
 use crate::{
     dissemination::Plans,
     events::Event,
     execution::Layer,
     limits, metrics,
     ordering::{
-        event::{Input, Output, Source},
-        journal::KeptBlock,
+        event::{Input, Output, Place, Source},
+        journal::{Entry, KeptBlock},
         machine::Machine,
     },
     ports::Offender,
+    spans,
     types::{
         Block, Certificate, Epoch, EpochStart, ExecutedBlock, Finality, FinalizedBlock, Height, Incoming, Letter,
-        Message, NamedList, SignedHeader, ValidatorIndex,
+        Message, NamedList, SignedHeader, ValidatorIndex, vote::Kind,
     },
 };
 
@@ -108,13 +110,15 @@ pub(super) struct Conductor {
     bodies: BTreeMap<B256, Arc<Block>>,
     /// Access lists of blocks that are not executed yet, of which headers that are here name the hash.
     lists: BTreeMap<B256, NamedList>,
-    /// When each proposal that is not decided yet was here.
-    heard: BTreeMap<B256, Duration>,
+    /// The ways of blocks that were proposed and are not decided yet.
+    ways: BTreeMap<B256, Way>,
     /// What was built and not adopted yet, with its access list if that is worth sending.
     built: Option<(ExecutedBlock, Option<NamedList>)>,
     /// The access list of the newest block of this node's own.
     own_list: Option<(B256, NamedList)>,
     wake_at: Option<Duration>,
+    /// The window whose leaders were told last.
+    window: Option<(Epoch, u64)>,
     /// Inputs that an output led to.
     next: VecDeque<Input>,
 }
@@ -130,9 +134,9 @@ impl Conductor {
         bodies: BTreeMap<B256, Arc<Block>>,
     ) -> Self {
         let plans = Arc::new(Plans::new(machine.set().clone()));
-        let (lists, heard, next) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let (built, own_list, wake_at) = (None, None, None);
-        Self { stages, machine, queues, plans, bodies, lists, heard, built, own_list, wake_at, next }
+        let (lists, ways, next) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let (built, own_list, wake_at, window) = (None, None, None, None);
+        Self { stages, machine, queues, plans, bodies, lists, ways, built, own_list, wake_at, window, next }
     }
 
     /// When it wants to be woken.
@@ -143,7 +147,7 @@ impl Conductor {
 
     /// Where ordering stands.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) const fn place(&self) -> crate::ordering::event::Place {
+    pub(super) const fn place(&self) -> Place {
         self.machine.place()
     }
 
@@ -171,8 +175,12 @@ impl Conductor {
 
     pub(super) fn handle(&mut self, input: Input) -> Result<(), Ended> {
         self.feed(input)?;
-        let place = self.machine.place();
-        self.stages.standing.is_at(place.epoch, place.frontier);
+        let Place { epoch, frontier, .. } = self.machine.place();
+        let window = (epoch, frontier.0 / self.stages.store.chain().ordering.window.max(1));
+        if self.window.replace(window) != Some(window) {
+            self.stages.standing.are_leaders(self.machine.leaders());
+        }
+        self.stages.standing.is_at(epoch, frontier);
         Ok(())
     }
 
@@ -208,6 +216,7 @@ impl Conductor {
                 self.handle(Input::Built { header, empty, more })
             }
             Done::Executed { id, verdict } => {
+                self.enters(&id, spans::vote());
                 if let Err(reason) = &verdict {
                     tracing::warn!(%id, reason, "a block is refused");
                 }
@@ -227,7 +236,7 @@ impl Conductor {
         };
         self.handle(Input::Received(source, message))?;
         if let Some((id, now)) = proposed.filter(|(id, _)| self.machine.signed(id).is_some()) {
-            self.heard.entry(id).or_insert(now);
+            self.ways.entry(id).or_insert_with(|| Way::new(now, 0, spans::propagate()));
         }
         // Before the body, with which its execution may begin.
         if let Some((id, list)) = list {
@@ -236,9 +245,14 @@ impl Conductor {
         for block in blocks {
             let id = block.consensus.id();
             if self.machine.wants_body(&id) {
-                let empty = block.body.transactions.is_empty();
+                let transactions = block.body.transactions.len();
+                self.stages.pool.found(&block);
+                if let Some(way) = self.ways.get_mut(&id) {
+                    way.transactions = transactions;
+                }
+                self.enters(&id, spans::execute());
                 self.bodies.insert(id, block);
-                self.handle(Input::Body { id, empty })?;
+                self.handle(Input::Body { id, empty: transactions == 0 })?;
             }
         }
         Ok(())
@@ -268,11 +282,15 @@ impl Conductor {
             Output::Build(order) => {
                 self.stages.has_been_told(false);
                 let plans = self.plans();
-                return self.queues.jobs.send(Job::Build { order, plans }).map_err(|_| Ended);
+                return self.queues.jobs.send(Job::Build { order, plans, span: spans::build() }).map_err(|_| Ended);
             }
             Output::Adopt(signed) => return self.adopt(*signed),
             Output::Execute { id, parent } => return self.execute(id, parent),
             Output::Persist { entries, bodies, token } => {
+                let gives_up =
+                    |entry: &&Entry| matches!(entry, Entry::Vote(vote) if vote.statement.kind() == Kind::Skip);
+                let given_up = entries.iter().filter(gives_up).count();
+                metrics::SLOT_GIVEN_UP.add(u64::try_from(given_up).unwrap_or(u64::MAX));
                 let blocks = bodies.iter().filter_map(|id| self.kept(id)).collect();
                 return self.queues.lines.send(Lines { entries, blocks, token }).map_err(|_| Ended);
             }
@@ -332,7 +350,8 @@ impl Conductor {
             return self.stop(PipelineError::Ordering("adopted a block that was not built"));
         };
         let id = header.id();
-        self.heard.insert(id, self.stages.now().monotonic);
+        let transactions = executed.block.body.transactions.len();
+        self.ways.insert(id, Way::new(self.stages.now().monotonic, transactions, spans::vote()));
         self.own_list = list.map(|list| (id, list));
         Arc::make_mut(&mut executed.block).consensus = header;
         self.stages.pending.insert(id, Layer { signature, executed });
@@ -347,6 +366,13 @@ impl Conductor {
         let (list, plans, signature) = (self.lists.remove(&id), self.plans(), signed.signature);
         let execution = Box::new(Execution { id, parent, block, signature, list, plans });
         self.queues.jobs.send(Job::Execute(execution)).map_err(|_| Ended)
+    }
+
+    /// A block that was proposed here has passed a stage, and is in this one.
+    fn enters(&mut self, id: &B256, stage: Span) {
+        if let Some(way) = self.ways.get_mut(id) {
+            way.enters(stage);
+        }
     }
 
     fn tell_notarized(&self, id: &B256) {
@@ -364,13 +390,15 @@ impl Conductor {
             let base_fee = self.stages.store.chain().base_fee.next(executed.block.header.inner());
             self.stages.pool.advance(&executed.block, &executed.changes, base_fee);
             let finality = Finality { proposal: signature, certificate };
-            let heard = self.heard.remove(&executed.block.consensus.id());
+            let id = executed.block.consensus.id();
+            self.enters(&id, spans::commit());
+            let way = self.ways.remove(&id);
             let block = Box::new(FinalizedBlock { executed, finality });
-            self.queues.decided.send(Decided::Block(block, heard)).map_err(|_| Ended)?;
+            self.queues.decided.send(Decided::Block(block, way)).map_err(|_| Ended)?;
         }
         self.bodies.retain(|id, _| self.machine.signed(id).is_some());
         self.lists.retain(|id, _| self.machine.awaited_list(id).is_some());
-        self.heard.retain(|id, _| self.machine.signed(id).is_some());
+        self.ways.retain(|id, _| self.machine.signed(id).is_some());
         Ok(())
     }
 

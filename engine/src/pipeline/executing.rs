@@ -4,6 +4,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use crossbeam::channel::{Receiver, Sender};
+use tracing::Span;
 
 use super::{PipelineError, Stages, timed};
 use crate::{
@@ -13,13 +14,14 @@ use crate::{
     limits, metrics,
     ordering::{chain, event::BuildOrder},
     ports::{BuildSettings, BuildTime, Candidates, ExecutionError, StateError},
+    spans,
     types::{AccessList, Block, BuiltBlock, NamedList, Signature, Transaction},
 };
 
 /// What the execution thread is asked for; with how bodies of the epoch travel.
 pub(super) enum Job {
     /// Build a block.
-    Build { order: Box<BuildOrder>, plans: Arc<Plans> },
+    Build { order: Box<BuildOrder>, plans: Arc<Plans>, span: Span },
     /// Execute a block on its parent, along its access list if that is here.
     Execute(Box<Execution>),
 }
@@ -73,8 +75,10 @@ impl Stages {
     /// Does one job.
     pub(super) fn work(&self, job: &Job) -> Result<Done, PipelineError> {
         match job {
-            Job::Build { order, plans } => {
+            Job::Build { order, plans, span } => {
                 let (block, more) = self.build(order, plans)?;
+                spans::stands_for(span, block.0.block.body.transactions.len());
+                self.pool.found(&block.0.block);
                 let list = self.list_worth_sending(&block);
                 Ok(Done::Built { block: Box::new(block), list, more })
             }

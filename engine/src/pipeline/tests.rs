@@ -88,6 +88,7 @@ fn config() -> Config {
         admission_workers: 2,
         pool: PoolLimits::default(),
         hint_percent: 100,
+        give_way: || {},
     }
 }
 
@@ -117,7 +118,7 @@ fn start_as(config: Config, senders: &[Address], executor: Arc<dyn Executor>) ->
 fn submit(node: &Node, raw: &Bytes) -> Result<B256, AdmissionError> {
     let (answer, answered) = bounded(1);
     let done = Box::new(move |result| answer.send(result).expect("the test waits"));
-    node.admission.submit(RawTransaction(raw.clone()), done);
+    node.admission.submit(RawTransaction::new(raw.clone()), done);
     answered.recv_timeout(Duration::from_secs(10)).expect("exactly one answer")
 }
 
@@ -307,9 +308,9 @@ fn what_waits_at_a_stop_is_admitted_again_with_the_usual_checks() {
     let hashes: Vec<_> = transactions.iter().map(|(raw, _)| submit(&first.node, raw).expect("it waits")).collect();
     first.node.stop();
     let mut waiting = first.node.query.waiting();
-    let kept: Vec<_> = waiting.iter().map(|RawTransaction(raw)| alloy_primitives::keccak256(raw)).collect();
+    let kept: Vec<_> = waiting.iter().map(RawTransaction::hash).collect();
     assert_eq!(kept, hashes, "who came first is the first to come again");
-    waiting.insert(150, RawTransaction(Bytes::from_static(b"no transaction")));
+    waiting.insert(150, RawTransaction::new(Bytes::from_static(b"no transaction")));
     let second = start(&senders[..200]);
     second.node.admit_again(waiting.clone());
     assert!(hashes[..200].iter().all(|hash| second.node.query.pooled(*hash).is_some()));
@@ -337,7 +338,7 @@ fn what_found_no_room_gets_the_next_block_without_being_asked_for() {
     for (raw, _) in &transactions {
         // Faster than blocks are made, so that most wait when the last one arrives.
         let answer = Box::new(|result: Result<B256, AdmissionError>| assert_ne!(B256::ZERO, result.expect("valid")));
-        running.node.admission.submit(RawTransaction(raw.clone()), answer);
+        running.node.admission.submit(RawTransaction::new(raw.clone()), answer);
     }
     let mut included = 0;
     while included < transactions.len() {

@@ -10,16 +10,40 @@ use std::{ops::Deref, sync::Arc};
 
 use alloy_consensus::{EthereumTxEnvelope, Transaction as _, TxEip4844, Typed2718, transaction::SignerRecoverable};
 use alloy_eips::eip2718::{Decodable2718, Eip2718Error};
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 
 use crate::metrics;
 
 /// A signed Ethereum transaction of any type; blob transactions without their sidecar.
 pub type Envelope = EthereumTxEnvelope<TxEip4844>;
 
-/// Bytes that somebody claims to be an EIP-2718 transaction.
+/// Bytes that somebody claims to be an EIP-2718 transaction, and what its hash is if they are one: computed once, where
+/// they enter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawTransaction(pub Bytes);
+pub struct RawTransaction {
+    bytes: Bytes,
+    hash: B256,
+}
+
+impl RawTransaction {
+    /// Hashes the bytes.
+    #[must_use]
+    pub fn new(bytes: Bytes) -> Self {
+        Self { hash: keccak256(&bytes), bytes }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Their keccak256.
+    #[must_use]
+    pub const fn hash(&self) -> B256 {
+        self.hash
+    }
+}
 
 /// Why bytes are not a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +64,7 @@ pub enum TransactionError {
 pub struct Transaction {
     envelope: Envelope,
     sender: Address,
-    encoded: Bytes,
+    raw: RawTransaction,
 }
 
 /// Decodes one EIP-2718 envelope and nothing behind it.
@@ -61,14 +85,14 @@ pub fn decode(raw: &[u8]) -> Result<Envelope, TransactionError> {
 impl Transaction {
     /// Recovers the sender of a decoded envelope; costs some 30 microseconds of a core.
     ///
-    /// `encoded` is the envelope's own EIP-2718 encoding.
+    /// `raw` is the envelope's own EIP-2718 encoding.
     ///
     /// # Errors
     /// [`TransactionError::InvalidSignature`], also for an s value in the upper half (EIP-2).
-    pub fn recover(envelope: Envelope, encoded: Bytes) -> Result<Self, TransactionError> {
+    pub fn recover(envelope: Envelope, raw: RawTransaction) -> Result<Self, TransactionError> {
         metrics::SIGNATURE_RECOVERED.increment();
         let sender = envelope.recover_signer().map_err(|_| TransactionError::InvalidSignature)?;
-        Ok(Self { envelope, sender, encoded })
+        Ok(Self { envelope, sender, raw })
     }
 
     /// Decodes and recovers in one step.
@@ -76,7 +100,7 @@ impl Transaction {
     /// # Errors
     /// Those of [`decode`] and [`Transaction::recover`].
     pub fn decode(encoded: Bytes) -> Result<Self, TransactionError> {
-        Self::recover(decode(&encoded)?, encoded)
+        Self::recover(decode(&encoded)?, RawTransaction::new(encoded))
     }
 
     /// Takes a sender that this node recovered earlier and kept beside the bytes.
@@ -84,7 +108,7 @@ impl Transaction {
     /// # Errors
     /// Those of [`decode`].
     pub fn with_known_sender(encoded: Bytes, sender: Address) -> Result<Self, TransactionError> {
-        Ok(Self { envelope: decode(&encoded)?, sender, encoded })
+        Ok(Self { envelope: decode(&encoded)?, sender, raw: RawTransaction::new(encoded) })
     }
 
     /// The signed envelope.
@@ -102,19 +126,19 @@ impl Transaction {
     /// The EIP-2718 encoding.
     #[must_use]
     pub const fn encoded(&self) -> &Bytes {
-        &self.encoded
+        &self.raw.bytes
     }
 
     /// The transaction hash.
     #[must_use]
-    pub fn hash(&self) -> B256 {
-        *self.envelope.tx_hash()
+    pub const fn hash(&self) -> B256 {
+        self.raw.hash
     }
 
     /// Size of the EIP-2718 encoding in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.encoded.len()
+        self.raw.bytes.len()
     }
 
     /// The most wei the transaction can take from its sender: value, gas at the maximum fee, blobs.

@@ -6,7 +6,9 @@
 //! | `engine::limits::HANDSHAKES_MAX` and `HANDSHAKES_PER_NETWORK_MAX` | not answered |
 //! | [`STREAMS_MAX`], [`WINDOW_BYTES`] | the client waits, by flow control |
 //! | [`WINDOW_TRANSACTIONS`], [`WAYS_IN_MAX`], [`WAYS_IN_WEIGHTED_MAX`] | the client is not read from |
+//! | [`BACKLOG_SLOTS`] | the client is not read from |
 //! | [`OUTSTANDING_MAX`] | further transactions are refused |
+//! | [`FAULTS_MAX`] | a client's transactions are refused before their senders are recovered |
 //! | [`UNREAD_BYTES_MAX`] | the slow reader is cut |
 //! | [`QUESTIONS_MAX`], [`LOOKING_UP_MAX`] | the client waits |
 //! | [`BLOCKS_QUEUE_MAX`] | blocks are read from the store; a slow follower's stream is reset |
@@ -40,11 +42,46 @@ pub const WAYS_IN_WEIGHTED_MAX: usize = engine::limits::ADMISSION_QUEUE_TRANSACT
 /// Transactions of a key with weight on their way into the pool, however little it has.
 pub const WINDOW_WEIGHTED_MIN: usize = 2 * WINDOW_TRANSACTIONS;
 
+/// What clients have submitted and no block has included yet, in slots in each of which as much becomes final as in one
+/// of the last ones.
+pub const BACKLOG_SLOTS: usize = 6;
+
+/// Of so many last slots that counts in which most became final.
+pub const BACKLOG_MEMORY: usize = 8;
+
+/// The same in transactions, at least, of all connections without weight; of those with weight, so that they have this
+/// however many others there are.
+pub const BACKLOG_LEAST: [usize; 2] = [512, 2_048];
+
+/// Slots after which what is not included does not count any more.
+pub const BACKLOG_AGES: usize = 16;
+
+/// Slots that are counted take this long at least.
+pub const BACKLOG_SLOT_TIME_MIN: Duration = Duration::from_millis(100);
+
 /// Transactions of one connection that wait to be included.
 pub const OUTSTANDING_MAX: usize = 32_768;
 
+/// Transactions of one key that may be refused after their senders were recovered, some milliseconds of a core.
+pub const FAULTS_MAX: u64 = 256;
+
+/// Of these, how many are forgiven in a second.
+pub const FAULTS_PER_SECOND: u64 = 16;
+
+/// Admitted transactions for which one of them is forgiven.
+pub const ADMITTED_PER_FAULT: u64 = 16;
+
+/// Between two transactions of one key that are refused because it has no more of them.
+pub const FAULT_REST: Duration = Duration::from_millis(1);
+
 /// Bytes of events that wait for one client.
 pub const UNREAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Between two writes of events to one client, whatever is told meanwhile: a packet each would cost more than all else.
+pub const EVENTS_REST: Duration = Duration::from_millis(1);
+
+/// The same while half of its window is in use, so that each waits for longer than this in any case.
+pub const EVENTS_REST_BUSY: Duration = Duration::from_millis(5);
 
 /// Questions of one connection at a time, those among them that go on.
 pub const QUESTIONS_MAX: u32 = 16;

@@ -4,23 +4,59 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use alloy_primitives::map::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::limits::{
-    CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, CONNECTIONS_PER_NETWORK_MAX, WAYS_IN_MAX, WAYS_IN_WEIGHTED_MAX,
-    WINDOW_TRANSACTIONS, WINDOW_WEIGHTED_MIN,
+use super::{
+    backlog::Backlog,
+    conduct::Conduct,
+    limits::{
+        CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, CONNECTIONS_PER_NETWORK_MAX, WAYS_IN_MAX, WAYS_IN_WEIGHTED_MAX,
+        WINDOW_TRANSACTIONS, WINDOW_WEIGHTED_MIN,
+    },
 };
 use crate::{doorkeeper::NetworkGroup, transport::record::NodeId};
+
+/// So many transactions at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    free: Arc<Semaphore>,
+    pub(super) size: u32,
+}
+
+impl Window {
+    fn new(size: usize) -> Self {
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(size as usize)), size }
+    }
+
+    /// Room for one, once there is; `None` if there never will be.
+    ///
+    /// Who has to wait waits for a quarter of the window and leaves what it does not need to those that follow: woken
+    /// for each one, a client's task would sleep as often as it works.
+    pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        match self.free.clone().try_acquire_owned() {
+            Ok(one) => Some(one),
+            Err(_) => self.free.clone().acquire_many_owned(self.size.div_ceil(4)).await.ok()?.split(1),
+        }
+    }
+
+    /// Whether half of it is in use.
+    pub(super) fn is_busy(&self) -> bool {
+        self.free.available_permits() <= self.size as usize / 2
+    }
+}
 
 /// What a connection may have under way.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
     /// Transactions on their way into the pool, of this connection, or of all of a key with weight.
-    pub(super) window: Arc<Semaphore>,
-    /// How many these are.
-    pub(super) window_size: usize,
+    pub(super) window: Window,
     /// What it shares with others.
     pub(super) ways_in: Arc<Semaphore>,
+    /// The same, from the way in until they are included.
+    pub(super) backlog: Arc<Backlog>,
+    /// Of its key.
+    pub(super) conduct: Arc<Conduct>,
 }
 
 /// Places of clients.
@@ -28,6 +64,7 @@ pub(super) struct Share {
 pub(super) struct Places {
     weighted: HashMap<NodeId, Share>,
     ways_in: Arc<Semaphore>,
+    backlog: Arc<Backlog>,
     taken: Mutex<Taken>,
 }
 
@@ -37,6 +74,8 @@ struct Taken {
     all: usize,
     by_network: BTreeMap<NetworkGroup, usize>,
     by_key: BTreeMap<NodeId, usize>,
+    /// Of the keys above.
+    conduct: BTreeMap<NodeId, Arc<Conduct>>,
 }
 
 /// A place of one connection; free again when it is dropped.
@@ -68,17 +107,19 @@ fn free<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 }
 
 impl Places {
-    /// Places for everybody, and for keys with weight, each a share of what these have under way together.
-    pub(super) fn new(weights: &[(NodeId, u64)]) -> Arc<Self> {
+    /// Places for everybody, and for keys with weight, each a share of what these have under way together; and the
+    /// backlogs of both.
+    pub(super) fn new(weights: &[(NodeId, u64)], [backlog, weighted_backlog]: [Arc<Backlog>; 2]) -> Arc<Self> {
         let total = weights.iter().fold(0_u128, |sum, (_, weight)| sum.saturating_add(u128::from(*weight))).max(1);
         let together = Arc::new(Semaphore::new(WAYS_IN_WEIGHTED_MAX));
         let share = |weight: u64| {
             let part = u128::from(weight).saturating_mul(WAYS_IN_WEIGHTED_MAX as u128) / total;
             let window_size = usize::try_from(part).unwrap_or(WAYS_IN_WEIGHTED_MAX).max(WINDOW_WEIGHTED_MIN);
-            Share { window: Arc::new(Semaphore::new(window_size)), window_size, ways_in: together.clone() }
+            let (window, conduct) = (Window::new(window_size), Arc::new(Conduct::new()));
+            Share { window, ways_in: together.clone(), backlog: weighted_backlog.clone(), conduct }
         };
         let weighted = weights.iter().map(|(key, weight)| (*key, share(*weight))).collect();
-        Arc::new(Self { weighted, ways_in: Arc::new(Semaphore::new(WAYS_IN_MAX)), taken: Mutex::default() })
+        Arc::new(Self { weighted, ways_in: Arc::new(Semaphore::new(WAYS_IN_MAX)), backlog, taken: Mutex::default() })
     }
 
     /// A place for a connection of this key from this address, or what there are too many of.
@@ -98,11 +139,13 @@ impl Places {
             return Err("there are as many connections from this network as may be");
         }
         taken.all = taken.all.saturating_add(usize::from(network.is_some()));
+        let conduct = taken.conduct.entry(key).or_insert_with(|| Arc::new(Conduct::new())).clone();
         drop(taken);
         let share = weighted.unwrap_or_else(|| Share {
-            window: Arc::new(Semaphore::new(WINDOW_TRANSACTIONS)),
-            window_size: WINDOW_TRANSACTIONS,
+            window: Window::new(WINDOW_TRANSACTIONS),
             ways_in: self.ways_in.clone(),
+            backlog: self.backlog.clone(),
+            conduct,
         });
         Ok(Place { places: self.clone(), key, network, share })
     }
@@ -112,6 +155,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock();
         free(&mut taken.by_key, &self.key);
+        if !taken.by_key.contains_key(&self.key) {
+            taken.conduct.remove(&self.key);
+        }
         if let Some(network) = &self.network {
             free(&mut taken.by_network, network);
             taken.all = taken.all.saturating_sub(1);
@@ -123,6 +169,10 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn places_of(weights: &[(NodeId, u64)]) -> Arc<Places> {
+        Places::new(weights, [1, 1].map(Backlog::new))
+    }
+
     fn key(number: usize) -> NodeId {
         NodeId::left_padding_from(&number.to_be_bytes())
     }
@@ -133,7 +183,7 @@ mod tests {
 
     #[test]
     fn no_network_and_no_key_takes_more_places_than_it_may_and_each_is_free_again() {
-        let places = Places::new(&[]);
+        let places = places_of(&[]);
         let of_key: Vec<_> =
             (0..CONNECTIONS_PER_KEY_MAX).map(|_| places.take(key(1), address(1, 1)).unwrap()).collect();
         assert!(places.take(key(1), address(2, 1)).unwrap_err().contains("key"));
@@ -148,16 +198,20 @@ mod tests {
 
     #[test]
     fn keys_with_weight_have_places_when_there_are_none_left_for_others() {
-        let places = Places::new(&[(key(1), 3), (key(2), 1)]);
+        let places = places_of(&[(key(1), 3), (key(2), 1)]);
         let local = IpAddr::from([127, 0, 0, 1]);
         let others: Vec<_> = (0..CONNECTIONS_MAX).map(|number| places.take(key(10 + number), local).unwrap()).collect();
         assert!(places.take(key(9), local).unwrap_err().contains("as many connections as may be"));
         let weighty = places.take(key(1), local).unwrap();
         let light = places.take(key(2), local).unwrap();
-        assert_eq!(weighty.share.window_size, WAYS_IN_WEIGHTED_MAX / 4 * 3);
-        assert_eq!(light.share.window_size, WAYS_IN_WEIGHTED_MAX / 4);
-        assert!(light.share.window_size > others[0].share.window_size);
+        assert_eq!(weighty.share.window.size as usize, WAYS_IN_WEIGHTED_MAX / 4 * 3);
+        assert_eq!(light.share.window.size as usize, WAYS_IN_WEIGHTED_MAX / 4);
+        assert!(light.share.window.size > others[0].share.window.size);
+        assert!(!Arc::ptr_eq(&light.share.backlog, &others[0].share.backlog));
         let second = places.take(key(1), local).unwrap();
-        assert!(Arc::ptr_eq(&second.share.window, &weighty.share.window), "one window of all its connections");
+        assert!(
+            Arc::ptr_eq(&second.share.window.free, &weighty.share.window.free),
+            "one window of all its connections"
+        );
     }
 }

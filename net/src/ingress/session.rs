@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{B256, Bytes};
 use engine::{
     admission::AdmissionError,
     limits::TRANSACTION_BYTES_MAX,
@@ -17,12 +17,13 @@ use tokio::{
     runtime::Handle,
     sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, broadcast::error::RecvError},
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
     Found, Shared,
-    limits::{OUTSTANDING_MAX, PIECE_TIME_MAX, SMALL_PIECE_BYTES_MAX, UNREAD_BYTES_MAX},
+    backlog::Inside,
+    limits::{EVENTS_REST, EVENTS_REST_BUSY, OUTSTANDING_MAX, PIECE_TIME_MAX, SMALL_PIECE_BYTES_MAX, UNREAD_BYTES_MAX},
     places::Share,
     wire::{self, Cutter, Event, FoundLog, Head, Question, Reason, WireError},
 };
@@ -60,7 +61,7 @@ pub(super) struct Session {
     pub(super) identity: NodeId,
     pub(super) connection: Connection,
     pub(super) share: Share,
-    /// Whose turn it is to wait for a way in: one stream's, so that many streams get no more than one.
+    /// Whose turn it is to wait for others: one stream's, so that many streams get no more than one.
     turn: AsyncMutex<()>,
     /// Who may have begun a long piece.
     long: AsyncMutex<()>,
@@ -112,19 +113,40 @@ impl Session {
         Event::Refused(hash, Reason { code: wire::OUTSTANDING, text })
     }
 
+    /// Why nothing more of it is looked at now, if so.
+    fn cut(&self, hash: B256) -> Option<Event> {
+        if self.has_too_many() {
+            return Some(Self::refusal(hash));
+        }
+        if !self.share.conduct.is_spent() {
+            return None;
+        }
+        let text = "too many transactions of this client were refused; some time must pass".to_owned();
+        Some(Event::Refused(hash, Reason { code: wire::FAULTS, text }))
+    }
+
+    async fn enter(&self) -> Option<Inside> {
+        let backlog = &self.share.backlog;
+        self.in_turn(backlog.try_enter(), backlog.enter()).await
+    }
+
     async fn room(&self) -> Option<Room> {
-        let own = match self.share.window.clone().try_acquire_owned() {
-            Ok(own) => own,
-            Err(_) => self.share.window.clone().acquire_owned().await.ok()?,
-        };
-        let way = match self.share.ways_in.clone().try_acquire_owned() {
-            Ok(way) => way,
-            Err(_) => {
-                let _turn = self.turn.lock().await;
-                self.share.ways_in.clone().acquire_owned().await.ok()?
-            }
-        };
+        let own = self.share.window.take().await?;
+        let ways = &self.share.ways_in;
+        let later = async { ways.clone().acquire_owned().await.ok() };
+        let way = self.in_turn(ways.clone().try_acquire_owned().ok(), later).await?;
         Some((own, way))
+    }
+
+    /// What is there now, or later when it is this session's turn.
+    async fn in_turn<T>(&self, now: Option<T>, later: impl Future<Output = Option<T>>) -> Option<T> {
+        match now {
+            Some(now) => Some(now),
+            None => {
+                let _turn = self.turn.lock().await;
+                later.await
+            }
+        }
     }
 }
 
@@ -140,6 +162,7 @@ pub(super) async fn run(session: Arc<Session>, shared: Arc<Shared>) {
     tasks.shutdown().await;
 }
 
+/// Writes events: the first at once, those that follow it closely together.
 async fn write_events(session: Arc<Session>) {
     let Ok(mut stream) = session.connection.open_uni().await else { return };
     let mut bytes = Vec::new();
@@ -155,6 +178,7 @@ async fn write_events(session: Arc<Session>) {
         bytes.clear();
         // A burst leaves no more behind than the next one needs.
         bytes.shrink_to(READ_BYTES_MAX);
+        sleep(if session.share.window.is_busy() { EVENTS_REST_BUSY } else { EVENTS_REST }).await;
     }
 }
 
@@ -217,26 +241,42 @@ async fn read_stream(mut stream: RecvStream, session: &Arc<Session>, shared: &Ar
 
 /// Hands a transaction in once there is room for it; `None` if the node stops.
 async fn submit(raw: Bytes, session: &Arc<Session>, shared: &Arc<Shared>) -> Option<()> {
+    if session.share.conduct.is_spent() {
+        session.share.conduct.rest().await;
+    }
+    let inside = session.enter().await?;
     let room = session.room().await?;
-    let hash = keccak256(&raw);
+    let raw = RawTransaction::new(raw);
+    let hash = raw.hash();
     // From here on whatever becomes of it is told, though it be included before admission has answered.
-    let is_new = shared.watch(hash, session);
-    if is_new && session.has_too_many() {
+    let is_new = shared.watch(hash, session, Some(inside));
+    if is_new && let Some(refusal) = session.cut(hash) {
         if shared.unwatch(hash, session) {
-            session.tell(&Session::refusal(hash));
+            session.tell(&refusal);
         }
         return Some(());
     }
     let sent = Sent { hash, is_new, session: session.clone(), shared: shared.clone(), _room: room };
     let runtime = Handle::current();
-    let answer = Box::new(move |answer: Result<B256, AdmissionError>| match answer {
-        // Whoever submits it again is told what becomes of it as the first one is.
-        Ok(_) | Err(AdmissionError::AlreadyKnown) => sent.session.tell(&Event::Admitted(hash)),
-        // Perhaps by itself; whether it was is looked up where nobody else waits for it.
-        Err(error @ AdmissionError::NonceTooLow { .. }) => drop(runtime.spawn(sent.find_or_refuse(error))),
-        Err(error) => sent.refuse(&error),
+    let answer = Box::new(move |answer: Result<B256, AdmissionError>| {
+        let conduct = &sent.session.share.conduct;
+        match &answer {
+            Ok(_) => conduct.merit(),
+            Err(error) if error.is_own_fault() => conduct.fault(),
+            Err(_) => {}
+        }
+        match answer {
+            // Whoever submits it again is told what becomes of it as the first one is.
+            Ok(_) | Err(AdmissionError::AlreadyKnown) => sent.session.tell(&Event::Admitted(hash)),
+            // Its nonce was used, or was not looked at: perhaps it is included itself, which is looked up where nobody
+            // else waits for it.
+            Err(error @ (AdmissionError::NonceTooLow { .. } | AdmissionError::PoolFull)) => {
+                drop(runtime.spawn(sent.find_or_refuse(error)))
+            }
+            Err(error) => sent.refuse(&error),
+        }
     });
-    shared.doors.admission.submit(RawTransaction(raw), answer);
+    shared.doors.admission.submit(raw, answer);
     Some(())
 }
 
@@ -262,7 +302,7 @@ impl Sent {
         }
     }
 
-    /// Its nonce was used: by itself, or by another one.
+    /// It did not enter the pool: it is included, or it is refused.
     async fn find_or_refuse(self, error: AdmissionError) {
         let Ok(_place) = self.shared.looking_up.acquire().await else { return };
         let (shared, hash) = (self.shared.clone(), self.hash);

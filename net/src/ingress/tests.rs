@@ -1,6 +1,6 @@
 //! A node with a way in, and clients that keep the rules and that do not.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use alloy_primitives::{B256, Bytes, keccak256};
 use quinn::{Connection, ConnectionError, Endpoint, VarInt};
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     Close, Doors, Ingress, IngressConfig,
-    limits::{CONNECTIONS_PER_KEY_MAX, PIECE_TIME_MAX, UNREAD_BYTES_MAX},
+    limits::{CONNECTIONS_PER_KEY_MAX, FAULTS_MAX, PIECE_TIME_MAX, UNREAD_BYTES_MAX},
     wire::{self, Cutter, EVENT_BYTES_MAX, Event, Head, Included, Notarized, Question},
 };
 use crate::{
@@ -152,7 +152,10 @@ async fn a_client_goes_on_where_a_connection_was_lost() {
             tokio::task::yield_now().await;
         }
     };
-    let again = timeout(PATIENCE, again).await.expect("it listens again");
+    // Who asks for blocks while there is no connection is answered over the next one.
+    let (heads, again) = tokio::join!(timeout(PATIENCE, client.heads()), timeout(PATIENCE, again));
+    let again = again.expect("it listens again");
+    assert!(matches!(heads, Ok(Ok(_))), "{heads:?}");
     for submission in &mut submissions {
         let ended = timeout(PATIENCE, submission.included()).await.expect("in time");
         assert!(ended.is_ok(), "{ended:?}");
@@ -310,11 +313,34 @@ async fn whoever_does_not_read_is_cut_before_it_costs_memory() {
     // Each is refused in some hundred bytes, beyond what flow control lets wait on its way.
     let mut bytes = Vec::new();
     for index in 0..u32::try_from(UNREAD_BYTES_MAX / 32).expect("small") {
-        wire::put(&mut bytes, &[&[2, 0xc1][..], &index.to_be_bytes()].concat());
+        // Of a type that is refused at once.
+        wire::put(&mut bytes, &[&[3, 0xc1][..], &index.to_be_bytes()].concat());
     }
     let _stream = deaf.send(&bytes).await;
     let (closed, reason) = deaf.closed().await;
     assert_eq!(closed, code(Close::Slow), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_senders_recovered_in_vain_is_not_heard_for_long_and_others_are() {
+    const SENT: u64 = 2 * FAULTS_MAX + 128;
+    let (_cluster, ingress, raw) = node(1).await;
+    let (costly, honest) = (client(&ingress, 0).await, client(&ingress, 1).await);
+    let mut poor = Vec::new();
+    for index in 0..SENT {
+        poor.push(costly.submit(transaction(1_000 + index, 0).0).await.expect("bytes"));
+    }
+    let mut submission = honest.submit(raw[0].clone()).await.expect("it is taken");
+    timeout(PATIENCE, submission.included()).await.expect("in time").expect("it is included");
+    let mut codes = BTreeMap::<u16, u64>::new();
+    for submission in &mut poor {
+        let Err(ClientError::Refused(reason)) = submission.admitted().await else { panic!("nobody pays") };
+        *codes.entry(reason.code).or_default() += 1;
+    }
+    // As many as were on their way when it had none left were recovered too.
+    let (recovered, cut) = (codes[&18], codes[&wire::FAULTS]);
+    assert_eq!(recovered + cut, SENT, "{codes:?}");
+    assert!(recovered >= FAULTS_MAX && cut >= FAULTS_MAX / 2, "{codes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

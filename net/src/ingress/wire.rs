@@ -246,8 +246,11 @@ pub struct Reason {
 /// The code of [`Reason`] where a connection has too many transactions waiting.
 pub const OUTSTANDING: u16 = 50;
 
-/// The code of [`Reason`] where the node drops what it was not asked to drop by anybody.
-const REPLACED: u16 = 100;
+/// Code of a refusal: of this client too many transactions were refused once their senders were recovered.
+pub const FAULTS: u16 = 51;
+
+/// The code of [`Reason`] where a transaction is dropped because one of its nonce that pays more took its place.
+pub const REPLACED: u16 = 100;
 
 impl From<&AdmissionError> for Reason {
     fn from(error: &AdmissionError) -> Self {

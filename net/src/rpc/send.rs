@@ -57,7 +57,7 @@ impl Node {
         let (sender, receiver) = oneshot::channel();
         // A caller that is gone wants no answer; its transaction is admitted all the same.
         let done = Box::new(move |answer| drop(sender.send(answer)));
-        self.admission.submit(RawTransaction(raw), done);
+        self.admission.submit(RawTransaction::new(raw), done);
         Sending(receiver)
     }
 }

@@ -334,7 +334,7 @@ async fn read_transactions(link: &Arc<Link>, stream: &mut RecvStream) -> Result<
         }
         for transaction in frame::decode_batch(&frame.payload)? {
             link.quota.transaction().await;
-            link.shared.take_transaction(&link.peer, transaction);
+            link.shared.take_transaction(&link.peer, transaction).await;
         }
     }
     Ok(())

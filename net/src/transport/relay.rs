@@ -347,7 +347,10 @@ impl Open {
     fn body(&self, bytes: &[u8], shared: &Shared) -> Option<Letter> {
         let header = (*self.header).clone();
         match frame::open_body(header, bytes, &|hash| shared.known_transaction(*hash)) {
-            Ok(block) => Some(Letter { blocks: vec![Arc::new(block)], ..Letter::of(Message::Blocks(Vec::new())) }),
+            Ok(block) => {
+                shared.remember(&block);
+                Some(Letter { blocks: vec![Arc::new(block)], ..Letter::of(Message::Blocks(Vec::new())) })
+            }
             Err(error) => {
                 self.warn(&error.to_string());
                 None

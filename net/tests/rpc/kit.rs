@@ -201,6 +201,7 @@ pub(crate) fn node(funded: &[Address]) -> Node {
         admission_workers: 2,
         pool: PoolLimits::default(),
         hint_percent: 0,
+        give_way: || {},
     };
     let ports = Ports {
         store,

@@ -50,6 +50,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         admission_workers: 1,
         pool: PoolLimits::default(),
         hint_percent: 0,
+        give_way: || {},
     };
     let network: Arc<net::Solitary> = Arc::new(net::Solitary);
     let store = Arc::new(MemoryStore::new(Arc::new(chain)));

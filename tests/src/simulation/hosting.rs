@@ -4,7 +4,7 @@ use alloy_primitives::B256;
 use engine::{
     crypto::Signer as _,
     ordering::{
-        event::{Anchor, Input},
+        event::{Anchor, BuildOrder, Input},
         journal::Entry,
     },
     testing::MockSigner,
@@ -26,12 +26,14 @@ impl World {
         parent.is_some_and(|parent| outcome(parent, header, true) == header.block_hash)
     }
 
-    pub(super) fn build(&mut self, node: usize, mut header: ConsensusHeader) {
+    pub(super) fn build(&mut self, node: usize, order: BuildOrder) {
+        let BuildOrder { mut header, deadline, .. } = order;
         let Some((parent, _)) = self.headers.get(&header.parent_id) else {
             return self.oracle.violated(format!("node {node} builds on a block that nobody made"));
         };
         // Some blocks find no transactions.
-        let empty = !self.options.is_wide && self.rng.below(8) == 0;
+        let is_full = self.options.is_wide || self.options.full_percent.is_some();
+        let empty = !is_full && self.rng.below(8) == 0;
         header.block_hash = outcome(parent, &header, empty);
         if self.nodes[node].fault == Some(FaultKind::InvalidBlocks) && self.rng.below(2) == 0 {
             header.block_hash = B256::with_last_byte(0xee);
@@ -40,8 +42,12 @@ impl World {
             header.next_set_hash = B256::with_last_byte(0xdd);
         }
         let start = self.nodes[node].start;
+        let mut wait = self.nodes[node].execute_us;
+        if self.options.full_percent.is_some() {
+            wait = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
+            self.builds_us.insert((header.slot, header.parent_id), wait);
+        }
         self.nodes[node].job = Some(Job::Build(Box::new(header), empty));
-        let wait = self.nodes[node].execute_us;
         self.at(self.now + wait, Event::Done { node, start });
     }
 
@@ -50,7 +56,10 @@ impl World {
         if honest && self.headers.get(&id).is_none_or(|(header, _)| header.parent_id != parent) {
             return self.oracle.violated(format!("node {node} executes {id} on {parent}, which is not its parent"));
         }
-        let wait = self.nodes[node].execute_us;
+        let mut wait = self.nodes[node].execute_us;
+        if let (Some(percent), Some((header, _))) = (self.options.full_percent, self.headers.get(&id)) {
+            wait = self.builds_us.get(&(header.slot, parent)).map_or(wait, |us| us * percent / 100);
+        }
         self.nodes[node].job = Some(Job::Execute(id));
         let start = self.nodes[node].start;
         self.at(self.now + wait, Event::Done { node, start });
@@ -166,7 +175,10 @@ impl World {
             }
             self.nodes[node].committed = header.height;
             if honest {
-                self.final_us.entry(header.height).or_insert(self.now);
+                self.final_us.entry(header.height).or_insert_with(|| {
+                    self.built_us += self.builds_us.get(&(header.slot, header.parent_id)).copied().unwrap_or_default();
+                    self.now
+                });
             }
             self.keep(node, *id);
             if let Some(at) = self.proposed_at.get(id).filter(|_| honest) {

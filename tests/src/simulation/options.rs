@@ -59,6 +59,9 @@ pub struct Options {
     pub planted: Planted,
     /// Microseconds that a block takes to execute.
     pub execute_us: u64,
+    /// Transactions wait at any time: a build takes all the time that it is given, a slot time at most, and to execute
+    /// its block takes everybody else so many percent of that.
+    pub full_percent: Option<u64>,
     /// Microseconds that a sync takes.
     pub sync_us: u64,
     /// Tell of every event.
@@ -98,6 +101,7 @@ impl Options {
             byzantine: None,
             planted: Planted::default(),
             execute_us: 5_000,
+            full_percent: None,
             sync_us: 1_000,
             verbose: false,
         }

@@ -33,6 +33,8 @@ pub struct Report {
     pub skipped: [u64; 2],
     /// Slots that passed in the first epoch.
     pub slots: u64,
+    /// How long the builds of all final blocks took in sum, in microseconds, where transactions wait at any time.
+    pub built_us: u64,
     /// By how many heights nodes were behind when they started again, and for how many microseconds; of whole nodes,
     /// how many blocks came in ranges.
     pub caught_up: Vec<(u64, u64)>,

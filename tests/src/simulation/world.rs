@@ -99,6 +99,9 @@ pub struct World {
     pub(super) genesis: Anchor,
     pub(super) sets: Sets,
     pub(super) headers: BTreeMap<B256, (ConsensusHeader, bool)>,
+    /// How long builds took, by slot and parent, where that is chosen by whoever builds; of final blocks, the sum.
+    pub(super) builds_us: BTreeMap<(u64, B256), u64>,
+    pub(super) built_us: u64,
     pub(super) oracle: Oracle,
     trace: u64,
     events: u64,
@@ -141,7 +144,11 @@ impl World {
             window: options.window,
             epoch_heights,
             timing: options.timing,
-            build_time: Duration::from_millis(100),
+            build_time: if options.full_percent.is_some() {
+                options.timing.slot_time
+            } else {
+                Duration::from_millis(100)
+            },
             in_flight_max: 64,
             scheme: if options.is_wide { Arc::new(Metered::new(MockScheme, &meter)) } else { Arc::new(MockScheme) },
             identity: None,
@@ -173,6 +180,8 @@ impl World {
             meter,
             genesis,
             headers: BTreeMap::new(),
+            builds_us: BTreeMap::new(),
+            built_us: 0,
             trace: 0,
             events: 0,
             proposed_at: BTreeMap::new(),
@@ -262,6 +271,7 @@ impl World {
             final_us: self.final_us,
             skipped,
             slots: self.slots_passed,
+            built_us: self.built_us,
             caught_up: self.caught_up,
         }
     }
@@ -440,7 +450,7 @@ impl World {
         }
         let honest = self.nodes[node].fault.is_none();
         match output {
-            Output::Build(order) => self.build(node, order.header),
+            Output::Build(order) => self.build(node, *order),
             Output::Adopt(block) => {
                 let header = block.header;
                 let empty = matches!(self.nodes[node].job, Some(Job::Build(_, true))) || self.is_built_empty(&header);

@@ -127,6 +127,7 @@ impl Member {
             admission_workers: 1,
             pool: PoolLimits::default(),
             hint_percent: 0,
+            give_way: || {},
         }
     }
 

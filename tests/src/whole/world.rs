@@ -399,7 +399,7 @@ impl World {
         };
         let mut is_admitted = false;
         self.with(number, None, |node| {
-            is_admitted = node.submit(RawTransaction(raw))?.is_ok();
+            is_admitted = node.submit(RawTransaction::new(raw))?.is_ok();
             Ok(())
         });
         if is_admitted {

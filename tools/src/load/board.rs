@@ -13,6 +13,8 @@ use alloy_primitives::B256;
 use bench::sign::SignedTransaction;
 use tokio::sync::Notify;
 
+use super::{progress::Recent, submit::Pace};
+
 /// A moment of a drive that may not have come.
 #[derive(Debug, Default)]
 pub(crate) struct Moment(AtomicU64);
@@ -37,6 +39,8 @@ pub(crate) struct Board {
     pub(crate) start: Instant,
     pub(crate) sent: Vec<Moment>,
     pub(crate) accepted: Vec<Moment>,
+    /// When a node said that a quorum has notarized its block; over QUIC only.
+    pub(crate) notarized: Vec<Moment>,
     pub(crate) included: Vec<Moment>,
     /// Sent and not yet included or refused, by account.
     pub(crate) outstanding: Vec<AtomicU32>,
@@ -56,15 +60,19 @@ pub(crate) struct Board {
     pub(crate) block_seen: Notify,
     refusals: Mutex<BTreeMap<String, u64>>,
     index: HashMap<B256, u32>,
+    pace: Pace,
+    /// From when each was due, or sent, to when it was included.
+    pub(crate) latencies: Recent,
 }
 
 impl Board {
-    pub(crate) fn new(transactions: Arc<Vec<SignedTransaction>>, accounts: usize) -> Self {
+    pub(crate) fn new(transactions: Arc<Vec<SignedTransaction>>, accounts: usize, pace: Pace) -> Self {
         let moments = || transactions.iter().map(|_| Moment::default()).collect::<Vec<_>>();
         let index = transactions.iter().zip(0_u32..).map(|(transaction, index)| (transaction.hash, index)).collect();
         Self {
             sent: moments(),
             accepted: moments(),
+            notarized: moments(),
             included: moments(),
             outstanding: (0..accounts).map(|_| AtomicU32::new(0)).collect(),
             accepted_count: AtomicU64::new(0),
@@ -79,6 +87,8 @@ impl Board {
             block_seen: Notify::new(),
             refusals: Mutex::default(),
             index,
+            pace,
+            latencies: Recent::default(),
             transactions,
             start: Instant::now(),
         }
@@ -113,6 +123,9 @@ impl Board {
         if self.included[index].set(now) {
             self.included_count.fetch_add(1, Ordering::Relaxed);
             self.release(index);
+            if let Some(begin) = self.pace.due(index).or_else(|| self.sent[index].get()) {
+                self.latencies.add(now.saturating_sub(begin));
+            }
         }
     }
 

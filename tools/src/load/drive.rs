@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::{
     board::{Board, Moment},
     chain::{BlockSummary, Chain},
-    progress::Progress,
+    progress::{Progress, Standing},
     quic::{self, Later},
     submit::{Carrier, Connection, Pace},
 };
@@ -38,6 +38,7 @@ pub(crate) struct Drive {
 pub(crate) struct Trace {
     pub(crate) sent: Vec<Option<Duration>>,
     pub(crate) accepted: Vec<Option<Duration>>,
+    pub(crate) notarized: Vec<Option<Duration>>,
     pub(crate) included: Vec<Option<Duration>>,
     /// Blocks since the start, those without transactions of this drive too.
     pub(crate) blocks: Vec<BlockSummary>,
@@ -60,7 +61,7 @@ impl Drive {
         let carriers = self.connect(&later).await?;
         let first = chain.height().await? + 1;
         let queues = queues(&transactions, accounts, carriers.len());
-        let board = Arc::new(Board::new(transactions, accounts));
+        let board = Arc::new(Board::new(transactions, accounts, self.pace));
         let _ = later.set(board.clone());
         let mut tasks = JoinSet::new();
         // What was sent over QUIC is heard of until the end, long after the last one was sent.
@@ -75,6 +76,7 @@ impl Drive {
         Ok(Trace {
             sent: times(&board.sent),
             accepted: times(&board.accepted),
+            notarized: times(&board.notarized),
             included: times(&board.included),
             blocks,
             refusals: board.refusals(),
@@ -121,7 +123,7 @@ impl Drive {
             let failure = catch_up(chain, board, &mut blocks, &mut next).await.err();
             let accepted = board.accepted_count.load(Ordering::Relaxed);
             let included = board.included_count.load(Ordering::Relaxed);
-            progress.show(accepted, included);
+            progress.show(Standing { accepted, included, height: next.saturating_sub(1) }, &board.latencies);
             // Over QUIC a client may hear of a block before it is looked at.
             let seen = board.in_block_count.load(Ordering::Relaxed);
             if failure.is_none() && finished.is_some_and(|accepted| seen >= accepted) {

@@ -1,6 +1,6 @@
 //! The machine and the node's process, as Linux accounts for them.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use eyre::{WrapErr, eyre};
 use serde::Serialize;
@@ -32,6 +32,50 @@ impl Machine {
     }
 }
 
+/// CPU time of the threads of one stage, up to a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Threads {
+    pub(crate) count: usize,
+    pub(crate) cpu_seconds: f64,
+}
+
+/// Threads by name; those of one name with other numbers are one stage.
+pub(crate) type ByName = BTreeMap<String, Threads>;
+
+/// Reads the accounts of the threads of these processes; one that ends meanwhile is passed over.
+pub(crate) fn threads(pids: &[u32]) -> eyre::Result<ByName> {
+    let mut all = ByName::new();
+    for pid in pids {
+        let folder = PathBuf::from(format!("/proc/{pid}/task"));
+        let words = || format!("cannot read {}", folder.display());
+        for thread in fs::read_dir(&folder).wrap_err_with(words)? {
+            let thread = thread.wrap_err_with(words)?.path();
+            let read = |name: &str| fs::read_to_string(thread.join(name));
+            let (Ok(name), Ok(stat)) = (read("comm"), read("stat")) else { continue };
+            let stage = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || "-: ".contains(c)).to_owned();
+            let threads = all.entry(stage).or_default();
+            threads.count += 1;
+            threads.cpu_seconds += cpu_seconds(&stat).iter().flatten().sum::<f64>();
+        }
+    }
+    Ok(all)
+}
+
+/// What was used since `earlier`.
+pub(crate) fn threads_since(mut now: ByName, earlier: &ByName) -> ByName {
+    for (stage, threads) in &mut now {
+        threads.cpu_seconds -= earlier.get(stage).map_or(0.0, |earlier| earlier.cpu_seconds);
+    }
+    now
+}
+
+/// Seconds in user and in system mode, of the `stat` of a process or thread.
+fn cpu_seconds(stat: &str) -> [Option<f64>; 2] {
+    // The name is in brackets and may hold spaces.
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11);
+    [(); 2].map(|()| Some(fields.next()?.parse::<f64>().ok()? / TICKS_PER_SECOND))
+}
+
 /// What a process has used up to a moment.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Usage {
@@ -40,8 +84,6 @@ pub(crate) struct Usage {
     /// Largest resident memory so far.
     pub(crate) memory_peak_bytes: u64,
     pub(crate) memory_bytes: u64,
-    /// Bytes that went, or will go, to a disk.
-    pub(crate) written_bytes: u64,
 }
 
 /// Clock ticks in a second of process accounting: the same on every Linux that Rust runs on.
@@ -56,21 +98,26 @@ impl Usage {
             fs::read_to_string(&path).wrap_err_with(|| format!("cannot read {}", path.display()))
         };
         let stat = read("stat")?;
-        // The name of the process is in brackets and may hold spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let ticks = |position: usize| {
-            let field = fields.get(position).and_then(|field| field.parse::<f64>().ok());
-            field.ok_or_else(|| eyre!("/proc/{pid}/stat is not as expected"))
-        };
+        let [user, system] = cpu_seconds(&stat).map(|part| part.ok_or_else(|| eyre!("/proc/{pid}/stat is strange")));
         let status = read("status")?;
-        // Not readable for processes of others.
-        let io = read("io").unwrap_or_default();
         Ok(Self {
-            user_seconds: ticks(11)? / TICKS_PER_SECOND,
-            system_seconds: ticks(12)? / TICKS_PER_SECOND,
+            user_seconds: user?,
+            system_seconds: system?,
             memory_peak_bytes: 1024 * number(&status, "VmHWM:"),
             memory_bytes: 1024 * number(&status, "VmRSS:"),
-            written_bytes: number(&io, "write_bytes:"),
+        })
+    }
+
+    /// The sum over several processes.
+    pub(crate) fn of_all(pids: &[u32]) -> eyre::Result<Self> {
+        pids.iter().try_fold(Self::default(), |sum, pid| {
+            let one = Self::of(*pid)?;
+            Ok(Self {
+                user_seconds: sum.user_seconds + one.user_seconds,
+                system_seconds: sum.system_seconds + one.system_seconds,
+                memory_peak_bytes: sum.memory_peak_bytes + one.memory_peak_bytes,
+                memory_bytes: sum.memory_bytes + one.memory_bytes,
+            })
         })
     }
 
@@ -79,7 +126,6 @@ impl Usage {
         Self {
             user_seconds: self.user_seconds - earlier.user_seconds,
             system_seconds: self.system_seconds - earlier.system_seconds,
-            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
             ..self
         }
     }
@@ -103,7 +149,31 @@ mod tests {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.memory_bytes > 0 && usage.memory_peak_bytes >= usage.memory_bytes);
         let none = usage.since(usage);
-        assert!(none.cpu_seconds() < f64::EPSILON && none.written_bytes == 0);
+        assert!(none.cpu_seconds() < f64::EPSILON);
+    }
+
+    #[test]
+    fn threads_of_one_name_are_one_stage() {
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+        let stopped = std::sync::Arc::new(std::sync::Mutex::new(stopped));
+        let wait = |number: usize| {
+            let stopped = stopped.clone();
+            let thread = std::thread::Builder::new().name(format!("stage-{number}"));
+            let wait = move || {
+                let _ended = stopped.lock().unwrap().recv();
+            };
+            thread.spawn(wait).unwrap()
+        };
+        let waiting = [wait(0), wait(17)];
+        let seen = || threads(&[std::process::id()]).unwrap();
+        // A thread names itself once it runs.
+        while seen().get("stage").is_none_or(|threads| threads.count < 2) {
+            std::thread::yield_now();
+        }
+        let before = seen();
+        assert!(threads_since(seen(), &before)["stage"].cpu_seconds < 1.0);
+        drop(stop);
+        waiting.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     #[test]

@@ -36,8 +36,11 @@ fn hear(board: &Board, event: &Event) {
     let Some(index) = event.hash().and_then(|hash| board.index_of(&hash)) else { return };
     match event {
         Event::Admitted(_) => board.accept(index),
+        Event::Notarized(..) => {
+            board.notarized[index].set(board.start.elapsed());
+        }
         Event::Final(..) => board.hear_included(index),
         Event::Refused(_, reason) | Event::Dropped(_, reason) => board.lose(index, &reason.text),
-        Event::Welcome { .. } | Event::Notarized(..) | Event::Unknown(_) | Event::Head(_) | Event::Log(_) => {}
+        Event::Welcome { .. } | Event::Unknown(_) | Event::Head(_) | Event::Log(_) => {}
     }
 }

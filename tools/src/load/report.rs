@@ -9,11 +9,15 @@ use serde::Serialize;
 
 use super::{
     drive::Trace,
-    machine::{Machine, Usage},
+    machine::{ByName, Machine, Threads, Usage},
     setup::PhaseReport,
+    stages::StageReport,
     submit::Pace,
     verify::{Inclusion, Problems},
 };
+
+/// Threads are shown that take more than one part in so many of a process's time.
+const THREADS_SHOWN: f64 = 50.0;
 
 /// Everything about a run.
 #[derive(Debug, Serialize)]
@@ -31,10 +35,18 @@ pub(crate) struct Report {
     pub(crate) presign_seconds: f64,
     pub(crate) counts: Counts,
     pub(crate) rates: Rates,
+    /// From when each was due to its submission: what this load generator took, in open loop.
+    pub(crate) late_ms: Option<Percentiles>,
+    /// From submission to the answer of the node.
+    pub(crate) answer_ms: Option<Percentiles>,
     /// From submission, or from when it was due, to the answer of the node.
     pub(crate) accept_ms: Option<Percentiles>,
+    /// From submission, or from when it was due, to the word that a quorum has notarized its block; over QUIC.
+    pub(crate) notarize_ms: Option<Percentiles>,
     /// From submission, or from when it was due, to the sight of a block with the transaction.
     pub(crate) include_ms: Option<Percentiles>,
+    /// What became of the time in between, by the nodes' own count.
+    pub(crate) stages: Vec<StageReport>,
     pub(crate) kinds: BTreeMap<&'static str, KindReport>,
     pub(crate) blocks: Blocks,
     pub(crate) process: Option<Process>,
@@ -120,11 +132,32 @@ pub(crate) struct Blocks {
 /// What the node's process used.
 #[derive(Debug, Serialize)]
 pub(crate) struct Process {
-    pub(crate) pid: u32,
+    pub(crate) pids: Vec<u32>,
     pub(crate) cpu_us_per_tx: f64,
-    pub(crate) written_bytes_per_tx: f64,
+    /// By the names of threads.
+    pub(crate) threads: BTreeMap<String, ThreadReport>,
     #[serde(flatten)]
     pub(crate) usage: Usage,
+}
+
+/// Threads of one name.
+#[derive(Debug, Serialize)]
+pub(crate) struct ThreadReport {
+    pub(crate) count: usize,
+    pub(crate) cpu_us_per_tx: f64,
+    /// What they would take with a core each.
+    pub(crate) alone_per_second: f64,
+}
+
+/// What stands between a rate and a higher one.
+#[derive(Debug)]
+struct Limit<'r> {
+    /// The threads that are busiest.
+    stage: &'r str,
+    /// What these would take with a core each.
+    stage_alone: f64,
+    /// What the cores would take if nothing but nodes and load generator ran on them.
+    cores: f64,
 }
 
 /// A count as a figure to divide with; counts here are far below 2^53.
@@ -134,7 +167,7 @@ pub(crate) fn float(count: impl TryInto<u64>) -> f64 {
     f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
-fn ratio(above: f64, below: f64) -> f64 {
+pub(crate) fn ratio(above: f64, below: f64) -> f64 {
     if below > 0.0 { above / below } else { 0.0 }
 }
 
@@ -222,11 +255,15 @@ pub(crate) fn kinds(plan: &Plan, inclusions: &[Inclusion]) -> BTreeMap<&'static 
 }
 
 impl Process {
-    pub(crate) fn new(pid: u32, usage: Usage, included: usize) -> Self {
+    pub(crate) fn new(pids: &[u32], usage: Usage, threads: ByName, included: usize) -> Self {
+        let report = |(stage, Threads { count, cpu_seconds }): (String, Threads)| {
+            let cpu_us_per_tx = ratio(cpu_seconds * 1e6, float(included));
+            (stage, ThreadReport { count, cpu_us_per_tx, alone_per_second: ratio(float(count) * 1e6, cpu_us_per_tx) })
+        };
         Self {
-            pid,
+            threads: threads.into_iter().map(report).collect(),
+            pids: pids.to_vec(),
             cpu_us_per_tx: ratio(usage.cpu_seconds() * 1e6, float(included)),
-            written_bytes_per_tx: ratio(float(usage.written_bytes), float(included)),
             usage,
         }
     }
@@ -246,8 +283,16 @@ impl Report {
         println!("{:14} {sent} sent, {accepted} accepted, {included} included, {succeeded} succeeded", self.shape);
         println!("submitted/s    {:.0}", self.rates.submitted_per_second);
         println!("included/s     {:.0} over {:.1} s", self.rates.included_per_second, self.rates.seconds);
+        print_latency("sent late", self.late_ms.as_ref());
+        print_latency("answered", self.answer_ms.as_ref());
         print_latency("accepted", self.accept_ms.as_ref());
+        print_latency("notarized", self.notarize_ms.as_ref());
         print_latency("included", self.include_ms.as_ref());
+        for StageReport { stage, transactions, mean_ms, p50_ms, p99_ms } in &self.stages {
+            println!(
+                "{stage:9} ms   mean {mean_ms:.2}, p50 {p50_ms:.2}, p99 {p99_ms:.2}, of {transactions} at the nodes"
+            );
+        }
         let blocks = &self.blocks;
         println!(
             "gas/s          {:.0} M; {} blocks of {:.2} s, {:.0} M gas each on average, {:.2} of the target",
@@ -266,11 +311,41 @@ impl Report {
                 process.usage.system_seconds,
                 process.usage.memory_peak_bytes >> 20
             );
-            let written = process.usage.written_bytes;
-            println!("written        {written} bytes, {:.0} per transaction", process.written_bytes_per_tx);
         }
         println!("generator      {:.1} us of CPU per transaction", self.generator_cpu_us_per_tx);
+        self.print_threads();
         self.print_failures();
+    }
+
+    /// What the busiest threads and all cores would take, if this was measured.
+    fn limit(&self) -> Option<Limit<'_>> {
+        let process = self.process.as_ref()?;
+        let busy = process.threads.iter().filter(|(_, threads)| threads.cpu_us_per_tx > 0.0);
+        let (stage, threads) = busy.min_by(|(_, a), (_, b)| a.alone_per_second.total_cmp(&b.alone_per_second))?;
+        let per_tx = process.cpu_us_per_tx + self.generator_cpu_us_per_tx;
+        let cores = ratio(float(self.machine.cores) * 1e6, per_tx);
+        Some(Limit { stage, stage_alone: threads.alone_per_second, cores })
+    }
+
+    #[expect(clippy::print_stdout, reason = "the report is what the command is run for")]
+    fn print_threads(&self) {
+        let Some(process) = &self.process else { return };
+        for (stage, ThreadReport { count, cpu_us_per_tx, alone_per_second }) in &process.threads {
+            if cpu_us_per_tx * THREADS_SHOWN > process.cpu_us_per_tx {
+                println!(
+                    "{stage:14} {cpu_us_per_tx:.1} us of CPU per transaction; {count} threads with a core each would \
+                     take {alone_per_second:.0}/s"
+                );
+            }
+        }
+        if let Some(Limit { stage, stage_alone, cores }) = self.limit() {
+            println!(
+                "efficiency     {:.2} of what the slowest stage alone would take ({stage}, {stage_alone:.0}/s), {:.2} \
+                 of what all cores would ({cores:.0}/s)",
+                ratio(self.rates.included_per_second, stage_alone),
+                ratio(self.rates.included_per_second, cores),
+            );
+        }
     }
 
     #[expect(clippy::print_stdout, reason = "the report is what the command is run for")]
@@ -307,6 +382,7 @@ mod tests {
         Trace {
             sent: times(sent),
             accepted: times(sent),
+            notarized: Vec::new(),
             included: times(included),
             blocks: Vec::new(),
             refusals: BTreeMap::new(),

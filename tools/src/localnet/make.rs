@@ -169,15 +169,23 @@ fn new_password(path: &Path) -> eyre::Result<Password> {
 fn choose_ports(settings: &Settings) -> eyre::Result<Vec<Ports>> {
     let nodes = settings.validators.saturating_add(settings.followers);
     let wanted: Vec<Carrier> = (0..nodes).flat_map(|_| CARRIERS).collect();
-    let found = if settings.base_port == 0 { ports::free(&wanted)? } else { ports_from(settings.base_port, nodes)? };
-    for (port, carrier) in found.iter().zip(&wanted) {
-        ensure!(ports::is_free(*port, *carrier), "port {port} is taken; another --base-port, or 0 for any free ones");
-    }
+    // Those that were free a moment ago may just be looked at by whoever else looks for some.
+    let base = settings.base_port;
+    let found = if base == 0 { ports::free(&wanted)? } else { named_ports(base, &wanted, nodes)? };
     let of_node = |ports: &[u16]| match *ports {
         [rpc, ws, metrics, admin, p2p, quic] => Some(Ports { rpc, ws, metrics, admin, p2p, quic }),
         _ => None,
     };
     Ok(found.chunks(CARRIERS.len()).filter_map(of_node).collect())
+}
+
+/// The ports that somebody named by the first of them, where nobody has one.
+fn named_ports(base: u16, wanted: &[Carrier], nodes: u16) -> eyre::Result<Vec<u16>> {
+    let named = ports_from(base, nodes)?;
+    for (port, carrier) in named.iter().zip(wanted) {
+        ensure!(ports::is_free(*port, *carrier), "port {port} is taken; another --base-port, or 0 for any free ones");
+    }
+    Ok(named)
 }
 
 fn ports_from(base: u16, nodes: u16) -> eyre::Result<Vec<u16>> {

@@ -8,7 +8,7 @@ use alloy_primitives::B256;
 use alloy_rlp::Decodable;
 use engine::{
     ports::{ExecutionError, Executor},
-    types::{Block, BlockBody, ConsensusHeader, Envelope, ExecutedBlock, NamedList, Transaction},
+    types::{Block, BlockBody, ConsensusHeader, Envelope, ExecutedBlock, NamedList, RawTransaction, Transaction},
 };
 use eyre::{WrapErr, bail, ensure, eyre};
 use serde_json::{Value, json as value};
@@ -170,9 +170,9 @@ fn decode(bytes: &[u8]) -> Result<Block, String> {
     }
     let mut transactions = Vec::new();
     for (index, envelope) in block.body.transactions.into_iter().enumerate() {
-        let encoded = envelope.encoded_2718().into();
+        let raw = RawTransaction::new(envelope.encoded_2718().into());
         let transaction =
-            Transaction::recover(envelope, encoded).map_err(|error| format!("transaction {index}: {error}"))?;
+            Transaction::recover(envelope, raw).map_err(|error| format!("transaction {index}: {error}"))?;
         transactions.push(Arc::new(transaction));
     }
     let body = BlockBody { transactions, withdrawals: block.body.withdrawals };

@@ -11,6 +11,7 @@ use super::{BALANCE, account, block, changes, pooled, pooled_with, sender};
 use crate::{
     admission::{Mempool, PoolCandidates, PoolLimits, checks::Sender},
     events::{DropReason, Event, Events},
+    limits::{self, POOL_PLACE_BYTES},
     ports::Candidates,
     types::{Height, PooledTransaction, Transaction},
 };
@@ -24,7 +25,7 @@ const OWNED_MAX: u64 = 5_000_000;
 const LIFETIME: Duration = Duration::from_secs(60);
 
 /// A pool, and everything that it told and nobody took.
-fn listened(limits: PoolLimits) -> (Mempool, Arc<Mutex<Vec<Event>>>) {
+pub(super) fn listened(limits: PoolLimits) -> (Mempool, Arc<Mutex<Vec<Event>>>) {
     let (events, heard) = (Events::default(), Arc::<Mutex<Vec<Event>>>::default());
     let hearing = heard.clone();
     events.listen(Box::new(move |event| hearing.lock().push(event.clone())));
@@ -32,7 +33,7 @@ fn listened(limits: PoolLimits) -> (Mempool, Arc<Mutex<Vec<Event>>>) {
 }
 
 /// What was told: the hash, and why it left if it did.
-fn told(heard: &Mutex<Vec<Event>>) -> Vec<(B256, Option<DropReason>)> {
+pub(super) fn told(heard: &Mutex<Vec<Event>>) -> Vec<(B256, Option<DropReason>)> {
     let told = mem::take(&mut *heard.lock()).into_iter().map(|event| match event {
         Event::Admitted(transaction) => (transaction.hash(), None),
         Event::Dropped(hash, reason) => (hash, Some(reason)),
@@ -43,7 +44,7 @@ fn told(heard: &Mutex<Vec<Event>>) -> Vec<(B256, Option<DropReason>)> {
 
 #[test]
 fn whoever_leaves_is_told_why() {
-    let (pool, heard) = listened(PoolLimits { transactions_max: 3, ..PoolLimits::default() });
+    let (pool, heard) = listened(PoolLimits { places_max: 3, ..PoolLimits::default() });
     let insert = |tx: &PooledTransaction| {
         pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
     };
@@ -54,7 +55,7 @@ fn whoever_leaves_is_told_why() {
     let dearer = pooled(sender(1), 1, 110, 11);
     insert(&dearer);
     let replaced = (of_1[1].hash(), Some(DropReason::Replaced(dearer.hash())));
-    assert_eq!(told(&heard), [(dearer.hash(), None), replaced]);
+    assert_eq!(told(&heard), [(dearer.hash(), None)]);
 
     let dearest = pooled(sender(2), 0, 100, 50);
     insert(&dearest);
@@ -64,11 +65,67 @@ fn whoever_leaves_is_told_why() {
     let elsewhere = pooled(sender(1), 1, 500, 50);
     let included = vec![of_1[0].shared().clone(), elsewhere.shared().clone()];
     pool.advance(&block(2, included), &changes(&[(sender(1), 2, BALANCE)]), 10);
-    assert_eq!(told(&heard), [(dearer.hash(), Some(DropReason::NonceUsed))]);
+    assert_eq!(told(&heard), [(dearer.hash(), Some(DropReason::NonceUsed)), replaced]);
 
     pool.throw_out(sender(2), 0);
     assert_eq!(told(&heard), [(dearest.hash(), Some(DropReason::TooSlow))]);
     assert_eq!(pool.status(), super::super::PoolStatus::default());
+}
+
+/// One that a block under way included was once told that it was replaced, and nothing more.
+#[test]
+fn whoever_is_replaced_is_told_so_once_no_block_can_include_it() {
+    let (pool, heard) = listened(PoolLimits::default());
+    let insert = |from: u8, fee: u128| {
+        let tx = pooled(sender(from), 0, fee, fee / 10);
+        pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
+        tx
+    };
+    let [early, late] = [1, 2].map(|from| [insert(from, 100), insert(from, 200)]);
+    let [again, other] = [insert(3, 100), insert(3, 200)];
+    told(&heard);
+    let replaced = |by: &PooledTransaction| Some(DropReason::Replaced(by.hash()));
+    // The first block took one that was replaced meanwhile, and of another sender the one that took its place.
+    let included = vec![early[0].shared().clone(), late[1].shared().clone()];
+    pool.advance(&block(2, included), &changes(&[(sender(1), 1, BALANCE), (sender(2), 1, BALANCE)]), 10);
+    let of_early = (early[1].hash(), Some(DropReason::NonceUsed));
+    assert_eq!(told(&heard), [of_early, (late[0].hash(), replaced(&late[1]))]);
+    // Of the third neither is included: in the end no block can have taken the first.
+    let last = 1 + limits::POOL_OVERTAKEN_HEIGHTS;
+    pool.advance(&block(last - 1, Vec::new()), &changes(&[]), 10);
+    assert_eq!(told(&heard), []);
+    pool.advance(&block(last, Vec::new()), &changes(&[]), 10);
+    assert_eq!(told(&heard), [(again.hash(), replaced(&other))]);
+    assert!(pool.contains(other.hash()));
+}
+
+/// A node that makes blocks for transactions only once made its client wait for ever.
+#[test]
+fn who_waits_behind_a_gap_and_is_replaced_is_told_so_at_once() {
+    let (pool, heard) = listened(PoolLimits::default());
+    let [first, by] = [(100, 10), (200, 20)].map(|(fee, tip)| pooled(sender(1), 3, fee, tip));
+    for tx in [&first, &by] {
+        pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
+    }
+    let replaced = (first.hash(), Some(DropReason::Replaced(by.hash())));
+    let heard = told(&heard);
+    assert_eq!(heard.len(), 3);
+    assert!(heard.contains(&replaced), "{heard:?}");
+}
+
+#[test]
+fn one_that_was_replaced_and_comes_again_has_an_end_each_time() {
+    let (pool, heard) = listened(PoolLimits::default());
+    let first = pooled(sender(1), 0, 100, 10);
+    let by = pooled(sender(1), 0, 200, 20);
+    for tx in [&first, &by] {
+        pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
+    }
+    pool.tell_time(PoolLimits::default().lifetime);
+    pool.insert(first.clone(), account(0, BALANCE), Height(1)).expect("it waits no more");
+    let (entered, expired) = (|tx: &PooledTransaction| (tx.hash(), None), (by.hash(), Some(DropReason::Expired)));
+    let replaced = (first.hash(), Some(DropReason::Replaced(by.hash())));
+    assert_eq!(told(&heard), [entered(&first), entered(&by), expired, replaced, entered(&first)]);
 }
 
 #[test]
@@ -100,7 +157,7 @@ fn who_waits_for_too_long_leaves_with_those_who_follow_though_they_came_later() 
 #[test]
 fn when_many_expire_at_once_a_look_takes_some_of_them() {
     let (pool, heard) = listened(PoolLimits { lifetime: Duration::from_secs(1), ..PoolLimits::default() });
-    let many = crate::limits::POOL_EXPIRED_MAX + 5;
+    let many = limits::POOL_EXPIRED_MAX + 5;
     for index in 0..many {
         let from = Address::left_padding_from(&index.to_be_bytes());
         pool.insert(pooled(from, 0, 100, 1), account(0, BALANCE), Height(1)).expect("there is room");
@@ -115,11 +172,11 @@ fn when_many_expire_at_once_a_look_takes_some_of_them() {
 /// A refusal once pushed the cheapest of the queued ones out all the same.
 #[test]
 fn who_is_refused_displaces_nobody() {
-    let limits = PoolLimits { queued_max: 1, bytes_max: 1_000, ..PoolLimits::default() };
+    let limits = PoolLimits { queued_max: 1, places_max: 2, ..PoolLimits::default() };
     let (pool, heard) = listened(limits);
     let queued = pooled(sender(1), 5, 100, 10);
     pool.insert(queued.clone(), account(0, BALANCE), Height(1)).expect("there is room");
-    let large = pooled_with(sender(2), 5, 100, 50, vec![1; 1_000].into());
+    let large = pooled_with(sender(2), 5, 100, 50, vec![1; 3 * POOL_PLACE_BYTES].into());
     pool.insert(large, account(0, BALANCE), Height(1)).expect_err("there is no room for its bytes");
     assert_eq!(told(&heard), [(queued.hash(), None)]);
     assert!(pool.contains(queued.hash()));
@@ -142,16 +199,11 @@ fn listeners_hear_in_the_order_in_which_it_happened_and_may_ask_the_pool() {
         }
     };
     std::thread::scope(|scope| (0..4).for_each(|thread| drop(scope.spawn(move || replace(thread)))));
-    let mut newest: Option<(B256, Option<B256>)> = None;
-    for (hash, reason) in told(&heard) {
-        match reason {
-            None => newest = Some((hash, newest.map(|(before, _)| before))),
-            Some(reason) => {
-                let (by, before) = newest.expect("somebody came");
-                assert_eq!((reason, before), (DropReason::Replaced(by), Some(hash)));
-            }
-        }
-    }
+    let entered: Vec<B256> = told(&heard).into_iter().map(|(hash, _)| hash).collect();
+    pool.advance(&block(1 + limits::POOL_OVERTAKEN_HEIGHTS, Vec::new()), &changes(&[]), 10);
+    let replaced = entered.windows(2).map(|pair| (pair[0], Some(DropReason::Replaced(pair[1]))));
+    assert_eq!(told(&heard), replaced.collect::<Vec<_>>());
+    assert!(entered.len() >= 35, "a fee for each doubling at least, {}", entered.len());
 }
 
 #[derive(Clone, Debug)]
@@ -189,8 +241,16 @@ enum Act {
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let from = || 0..SENDERS;
-    let insert = (from(), 0..9_u64, 10..60_u128, 0..20_u128, 0..200_usize, prop::bool::weighted(0.05))
-        .prop_map(|(from, ahead, fee, tip, bytes, delegated)| Act::Insert { from, ahead, fee, tip, bytes, delegated });
+    let insert = (from(), 0..9_u64, 10..60_u128, 0..20_u128, 0..2_usize, prop::bool::weighted(0.05)).prop_map(
+        |(from, ahead, fee, tip, more, delegated)| Act::Insert {
+            from,
+            ahead,
+            fee,
+            tip,
+            bytes: more * 2 * POOL_PLACE_BYTES,
+            delegated,
+        },
+    );
     let again = (0..100_usize).prop_map(|which| Act::Again { which });
     let block = (0..6_usize, prop::option::of(from()), 5..40_u64).prop_map(|(take, stranger, base_fee)| Act::Block {
         take,
@@ -231,8 +291,7 @@ enum End {
 impl Model {
     fn new() -> Self {
         let limits = PoolLimits {
-            transactions_max: 14,
-            bytes_max: 2_500,
+            places_max: 14,
             queued_max: 6,
             sender_queued_max: 4,
             sender_pending_max: 8,
@@ -320,9 +379,16 @@ impl Model {
             let before = self.whereabouts.insert(hash, Some(End::Dropped(reason)));
             prop_assert_eq!(before, Some(None), "{} ends twice, now {}", hash, reason);
             let is_so = match (reason, act) {
-                (DropReason::Replaced(by), Act::Insert { .. } | Act::Again { .. }) => {
+                (DropReason::Replaced(by), act) => {
                     let other = &self.known[&by];
-                    (other.sender(), other.envelope().nonce()) == (from, nonce) && self.pool.contains(by)
+                    let is_its = (other.sender(), other.envelope().nonce()) == (from, nonce);
+                    let waits = || self.pool.content()[&from].1.iter().any(|tx| tx.hash() == by);
+                    is_its
+                        && match act {
+                            Act::Again { .. } | Act::Block { .. } | Act::Balance { .. } => true,
+                            Act::Insert { .. } => waits(),
+                            _ => false,
+                        }
                 }
                 (DropReason::NonceUsed, Act::Block { stranger: Some(stranger), .. }) => {
                     nonce < self.nonce(from) && from == sender(*stranger)
@@ -342,15 +408,21 @@ impl Model {
         Ok(())
     }
 
-    /// What has no end yet is in the pool, and nothing else is; nothing is older than it may be.
+    /// What has no end yet is in the pool, or was replaced there, and nothing else is; nothing is older than it may be.
     fn compare(&self) -> Result<(), TestCaseError> {
         let content = self.pool.content();
         let mut inside: Vec<B256> =
             content.values().flat_map(|(pending, queued)| pending.iter().chain(queued)).map(|tx| tx.hash()).collect();
         inside.sort_unstable();
-        let waiting = self.whereabouts.iter().filter(|(_, end)| end.is_none()).map(|(hash, _)| *hash);
+        let place = |hash: &B256| (self.known[hash].sender(), self.known[hash].envelope().nonce());
+        let is_replaced = |hash: &B256| {
+            let mut others = self.whereabouts.keys().filter(|other| *other != hash);
+            !inside.contains(hash) && others.any(|other| place(other) == place(hash))
+        };
+        let waiting = self.whereabouts.iter().filter(|(hash, end)| end.is_none() && !is_replaced(hash));
+        let waiting: Vec<B256> = waiting.map(|(hash, _)| *hash).collect();
         prop_assert!(inside.iter().all(|hash| self.now - self.since[hash] < LIFETIME));
-        prop_assert_eq!(inside, waiting.collect::<Vec<_>>());
+        prop_assert_eq!(inside, waiting);
         Ok(())
     }
 }

@@ -106,7 +106,7 @@ impl Watched {
                 hearing.lock().insert(transaction.hash(), *count.lock());
             }
         }));
-        let limits = PoolLimits { transactions_max: 1_000, ..PoolLimits::default() };
+        let limits = PoolLimits { places_max: 1_000, ..PoolLimits::default() };
         Self {
             pool: Arc::new(Mempool::new(limits, Height(1), 10, events)),
             arrivals,

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{B256, FixedBytes};
+use alloy_primitives::{B256, Bytes, FixedBytes};
+use tracing::Span;
 
 use super::{config, transaction_with_input};
 use crate::{
+    admission::{AdmissionError, PoolLimits},
     dissemination::{Plan, Plans},
     ordering::{
         chain,
@@ -15,13 +17,17 @@ use crate::{
     ports::{Recovered, Store},
     testing::{MemoryJournal, MemoryStore, RecordingNetwork, ToyExecutor},
     types::{
-        Block, ConsensusHeader, Epoch, PublicKey, RawTransaction, Signature, Validator, ValidatorIndex, ValidatorSet,
-        codec,
+        Block, ConsensusHeader, Epoch, PublicKey, RawTransaction, Signature, Transaction, Validator, ValidatorIndex,
+        ValidatorSet, codec,
     },
 };
 
 /// A node whose stages are called one by one, with one transaction of so many bytes in its pool.
 fn node(input_bytes: usize) -> (Parts, Arc<MemoryStore>) {
+    node_with(input_bytes, PoolLimits::default())
+}
+
+fn node_with(input_bytes: usize, pool: PoolLimits) -> (Parts, Arc<MemoryStore>) {
     let (raw, sender) = transaction_with_input(1, 0, 2_000_000, vec![0; input_bytes].into());
     let store = Arc::new(MemoryStore::new(Arc::new(super::chain(&[sender]))));
     let ports = Ports {
@@ -31,10 +37,21 @@ fn node(input_bytes: usize) -> (Parts, Arc<MemoryStore>) {
         network: Arc::new(RecordingNetwork::default()),
     };
     let clock = Arc::new(|| Now { monotonic: std::time::Duration::ZERO, wall_ms: 1 });
-    let config = Config { admission_workers: 1, ..config() };
+    let config = Config { admission_workers: 1, pool, ..config() };
     let parts = Parts::new(config, ports, Recovered::default(), (clock, 1), Ends::roomy()).expect("it starts");
-    parts.workers[0].admit(RawTransaction(raw)).expect("valid");
+    parts.workers[0].admit(RawTransaction::new(raw)).expect("valid");
     (parts, store)
+}
+
+/// Who submits again what is included must not be told that the pool is full.
+#[test]
+fn a_full_pool_looks_at_what_it_knows_before_it_says_that_it_is_full() {
+    let (parts, _store) = node_with(0, PoolLimits { places_max: 1, ..PoolLimits::default() });
+    let (raw, _) = transaction_with_input(2, 0, 2_000_000, Bytes::new());
+    let admit = || parts.workers[0].admit(RawTransaction::new(raw.clone()));
+    assert_eq!(admit(), Err(AdmissionError::PoolFull));
+    parts.stages.pool.remember(&Arc::new(Transaction::decode(raw.clone()).expect("signed")));
+    assert!(matches!(admit(), Err(AdmissionError::InsufficientFunds { .. })), "its sender has nothing");
 }
 
 fn plans(validators: u8, epoch: u64) -> Arc<Plans> {
@@ -59,7 +76,7 @@ fn build(parts: &Parts, store: &MemoryStore, plans: &Arc<Plans>) -> Arc<Block> {
     };
     let mix = chain::mix(tip.block.header.mix_hash, &header.seed_share);
     let order = Box::new(BuildOrder { header, mix, deadline: std::time::Duration::from_secs(1) });
-    match parts.stages.work(&Job::Build { order, plans: plans.clone() }) {
+    match parts.stages.work(&Job::Build { order, plans: plans.clone(), span: Span::none() }) {
         Ok(Done::Built { block, .. }) => block.0.block,
         _ => panic!("nothing was built"),
     }

@@ -176,6 +176,7 @@ impl Cluster {
             admission_workers: 1,
             pool: PoolLimits::default(),
             hint_percent: 0,
+            give_way: || {},
         };
         let ports = Ports {
             store: member.store.clone(),

@@ -296,6 +296,7 @@ fn config(identity: Option<Identity>) -> Config {
         admission_workers: 1,
         pool: PoolLimits::default(),
         hint_percent: 0,
+        give_way: || {},
     }
 }
 
@@ -337,6 +338,6 @@ pub(crate) fn spec(validators: u8, senders: &[Address]) -> ChainSpec {
 pub(crate) async fn submit(node: &Node, raw: &Bytes) -> Result<B256, AdmissionError> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     let done = Box::new(move |result| answer.send(result).expect("the test waits"));
-    node.admission.submit(RawTransaction(raw.clone()), done);
+    node.admission.submit(RawTransaction::new(raw.clone()), done);
     answered.await.expect("exactly one answer")
 }
