@@ -5,7 +5,7 @@
 //! | Q1, raw transactions before admission | [`ADMISSION_QUEUE_TRANSACTIONS_MAX`], [`ADMISSION_QUEUE_BYTES_MAX`] | refused: "txpool is full" |
 //! | pool, pending and queued | [`POOL_PLACES_MAX`], [`POOL_BYTES_MAX`], [`POOL_QUEUED_MAX`] | cheapest leaves |
 //! | pool, time | [`POOL_LIFETIME`] | leaves, with what its sender sent after it |
-//! | replaced transactions that a block under way may include | [`POOL_OVERTAKEN_MAX`] | the oldest is taken for dropped |
+//! | transactions that left, and that a block under way may include | [`POOL_UNDECIDED_MAX`] | the oldest is taken for dropped |
 //! | pool, one sender | [`SENDER_PENDING_MAX`], [`SENDER_QUEUED_MAX`] | refused |
 //! | recovered transactions | [`RECOVERED_TRANSACTIONS_MAX`], [`RECOVERED_BYTES_MAX`] | the oldest make way |
 //! | admitted transactions that may be simulated | [`HINT_QUEUE_TRANSACTIONS_MAX`] | not simulated |
@@ -87,12 +87,12 @@ pub const POOL_LIFETIME: Duration = Duration::from_secs(3 * 3_600);
 /// Transactions after which a look for what waited too long ends, some milliseconds; the last sender's go at once.
 pub const POOL_EXPIRED_MAX: usize = 1_024;
 
-/// Replaced transactions of which is not known yet whether a block under way includes them, some MiB.
-pub const POOL_OVERTAKEN_MAX: usize = 8_192;
+/// Transactions that left the pool and of which is not known yet whether a block under way includes them, some MiB.
+pub const POOL_UNDECIDED_MAX: usize = 32_768;
 
 /// Heights after which no block is under way any more that was begun before; twice what waits between execution and
 /// commit.
-pub const POOL_OVERTAKEN_HEIGHTS: u64 = 16;
+pub const POOL_UNDECIDED_HEIGHTS: u64 = 16;
 
 /// Executable transactions of one sender.
 pub const SENDER_PENDING_MAX: usize = 16_384;

@@ -30,9 +30,9 @@ impl Scene {
         let (own, others): (Vec<_>, Vec<_>) = seen.iter().partition(|block| usize::from(block.header.proposer) == SICK);
         let others = Percentiles::of(others.iter().map(|block| block.finality_ms));
         let window = |block: &Seen| block.header.slot / self.cluster.timing.window;
-        let lost = seen.windows(2).map(|pair| window(&pair[1]).saturating_sub(window(&pair[0]) + 1)).sum();
+        let lost: u64 = seen.windows(2).map(|pair| window(&pair[1]).saturating_sub(window(&pair[0]) + 1)).sum();
         println!("  {what}: it led {}, {lost} windows lost, finality of the others' blocks {others}", own.len());
-        Both { figures, others, lost }
+        Both { figures, others }
     }
 }
 
@@ -40,8 +40,6 @@ impl Scene {
 struct Both {
     figures: Figures,
     others: Percentiles,
-    /// Windows without any block.
-    lost: u64,
 }
 
 fn sorted(mut values: [u64; 3]) -> [u64; 3] {
@@ -115,18 +113,18 @@ fn a_clock_that_is_off_stalls_nobody_else() {
         scene.sicken(Ailment::Clock(offset_ms));
         let begun = Instant::now();
         // Its own blocks carry its own time.
-        let Both { figures, lost, .. } = scene.measure_both(&format!("off by {offset_ms} ms"));
+        let figures = scene.measure_both(&format!("off by {offset_ms} ms")).figures;
         if offset_ms < 3_600_000 {
             // Whether it is its turn within a stretch is chance; once it is, its windows are not skipped.
             let leads = || scene.watch.first(begun, |block| usize::from(block.header.proposer) == SICK);
             until("it leads, by whatever clock", 3 * ALIVE, leads);
         }
         // By an hour its windows are lost, each at the cost of a timer, and some of them come in a row.
-        let timers = if offset_ms.abs() > 1_000 { 6 } else { 1 };
-        let allowed = timing.slot * 2 + timing.timer * timers;
+        let timers = scene.spent_on_timers(begun);
+        let allowed = timing.slot * 2 + if offset_ms.abs() > 1_000 { timers } else { timing.timer };
         assert!(Duration::from_millis(figures.gap.most) <= allowed, "a stall of {} ms", figures.gap.most);
         // How many windows fall to it is chance; apart from its timers nothing may be slower.
-        let timers = timing.timer.mul_f64(lost as f64).as_secs_f64();
+        let timers = timers.as_secs_f64();
         let rate = figures.transactions_per_second / (1.0 - timers / figures.span.as_secs_f64()).max(0.1);
         let before = base.transactions_per_second;
         assert!(rate >= 0.7 * before, "{rate:.0} tx/s but for {timers} s of timers, before it were {before:.0}");

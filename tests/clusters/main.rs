@@ -124,6 +124,23 @@ impl Scene {
         figures
     }
 
+    /// Time that went by in windows without all of their blocks, in a stretch up to now: the first two lost in a row
+    /// cost a timer each, and every further one half as much again as the one before. How many fall to a validator that
+    /// is not heard is chance.
+    fn spent_on_timers(&self, from: Instant) -> Duration {
+        let to = Instant::now();
+        // What is missing at the end is told by the next block.
+        until("a block after that", 4 * ALIVE, || self.watch.first(to, |_| true));
+        let seen = self.watch.between(from, Instant::now());
+        let window = |slot: u64| slot / self.cluster.timing.window;
+        let lost = seen.windows(2).map(|pair| {
+            let missing = pair[0].header.slot + 1..pair[1].header.slot;
+            if missing.is_empty() { 0 } else { window(missing.end - 1) - window(missing.start) + 1 }
+        });
+        let timer = |nth: u64| self.cluster.timing.timer.mul_f64(1.5_f64.powf(nth.saturating_sub(1) as f64));
+        lost.flat_map(|lost| (0..lost).map(timer)).sum()
+    }
+
     /// Ends it: every oracle, over all nodes.
     fn finish(self) {
         let Self { mut cluster, watch, traffic } = self;

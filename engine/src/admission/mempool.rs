@@ -14,8 +14,8 @@
 //! What has waited for too long leaves with what its sender sent after it, so that tears no gap either.
 //!
 //! Every transaction that enters is told ([`Event::Admitted`]) and has one end: a block includes it, or it is told with
-//! the reason why it left ([`Event::Dropped`]), of what was replaced once no block under way can include it any more
-//! (`overtaken`). What the pool tells, it tells in the order in which it happened, after
+//! the reason why it left ([`Event::Dropped`]), once no block under way can include it any more
+//! (`undecided`). What the pool tells, it tells in the order in which it happened, after
 //! its lock is let go: a listener may ask the pool, and must not change it.
 //!
 //! Cost: O(log n) per insertion, replacement, eviction or offer to a block, except that lowering the balance of a
@@ -40,11 +40,11 @@ use super::{
     bids::{Bid, Bids, Turn},
     checks::Sender,
     error::AdmissionError,
-    overtaken::AllOvertaken,
     planted::{Planted, Weakness},
     queue::{Entry, Queue, check_sender_limits, places},
     recovered::Recovered,
     slow::SlowSenders,
+    undecided::{Left, Undecided},
 };
 use crate::{
     events::{DropReason, Event, Events},
@@ -142,7 +142,7 @@ struct Inner {
     /// What the time was when somebody last said so.
     now: Duration,
     slow: SlowSenders,
-    overtaken: AllOvertaken,
+    undecided: Undecided,
     status: PoolStatus,
     /// What listeners have not been told yet.
     news: Vec<Event>,
@@ -288,7 +288,7 @@ impl Mempool {
                     inner.trim(*address, limits);
                 }
             }
-            let ended = inner.overtaken.settle(inner.height, &included, &next_nonces);
+            let ended = inner.undecided.settle(inner.height, &included, &next_nonces);
             inner.news.extend(ended);
         });
     }
@@ -493,7 +493,7 @@ impl Inner {
         let cost = transaction.cost_max();
         self.arrivals = self.arrivals.saturating_add(1);
         self.ages.insert(self.arrivals, (self.now, address, nonce));
-        self.news.extend(self.overtaken.take(&hash));
+        self.news.extend(self.undecided.take(&hash));
         self.news.push(Event::Admitted(transaction.clone()));
         let entry = Entry { transaction, arrival: self.arrivals, rank: own, waits: spans::wait() };
         let old = queue.entries.insert(nonce, entry);
@@ -508,11 +508,7 @@ impl Inner {
         let pending = nonce < queue.next_nonce();
         self.by_hash.insert(hash, (address, nonce));
         if let Some(old) = old {
-            // What waits for a nonce before its own is offered to no block.
-            self.forget(&old, (!pending).then_some(DropReason::Replaced(hash)));
-            if pending {
-                self.news.extend(self.overtaken.add(old.transaction.hash(), hash, (address, nonce), self.height));
-            }
+            self.dropped(&old, DropReason::Replaced(hash), pending);
         }
         self.recounted(address, pending_before, queued_before);
         if pending { Inserted::Pending } else { Inserted::Queued }
@@ -644,18 +640,32 @@ impl Inner {
             queue.pending = queue.pending.saturating_sub(1);
             queue.pending_cost = queue.pending_cost.saturating_sub(entry.transaction.cost_max());
         }
-        self.forget(&entry, Some(reason));
+        // Also what lost its funds a moment ago.
+        let follows = nonce.checked_sub(queue.account.nonce) == u64::try_from(queue.entries.len()).ok();
+        self.dropped(&entry, reason, follows);
         self.recounted(address, pending_before, queued_before);
     }
 
-    /// An entry has left its queue; with a reason unless a block includes it, or may.
-    fn forget(&mut self, entry: &Entry, reason: Option<DropReason>) {
+    /// An entry has left its queue for this reason: told at once, unless a block under way may include it, since it
+    /// `follows` on what its sender has on the chain and in the pool, and pays as much as the next block may ask for.
+    fn dropped(&mut self, entry: &Entry, reason: DropReason, follows: bool) {
+        self.forget(entry);
+        let (transaction, height) = (&entry.transaction, self.height);
+        let (hash, sender, nonce) = (transaction.hash(), transaction.sender(), transaction.envelope().nonce());
+        let left = Left { hash, reason, sender, nonce, height };
+        // A base fee falls by an eighth a block at most (EIP-1559).
+        let can_pay = entry.rank.price(self.base_fee) >= self.base_fee.saturating_sub(self.base_fee / 8).into();
+        let is_undecided = follows && can_pay && !self.planted.has(Weakness::DecideAtOnce);
+        self.news.extend(if is_undecided { self.undecided.add(left) } else { Some(left.dropped()) });
+    }
+
+    /// An entry has left its queue.
+    fn forget(&mut self, entry: &Entry) {
         let hash = entry.transaction.hash();
         self.by_hash.remove(&hash);
         self.ages.remove(&entry.arrival);
         self.status.leave(&entry.transaction);
         self.places = self.places.saturating_sub(places(&entry.transaction));
-        self.news.extend(reason.map(|reason| Event::Dropped(hash, reason)));
     }
 
     /// Takes the account over from a block that has these transactions `included`.
@@ -684,8 +694,9 @@ impl Inner {
             queue.rerank(first);
         }
         for entry in gone.values() {
-            let is_included = included.contains(&entry.transaction.hash());
-            self.forget(entry, (!is_included).then_some(DropReason::NonceUsed));
+            self.forget(entry);
+            let hash = entry.transaction.hash();
+            self.news.extend((!included.contains(&hash)).then_some(Event::Dropped(hash, DropReason::NonceUsed)));
         }
         self.recounted(address, pending_before, queued_before);
     }

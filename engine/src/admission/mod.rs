@@ -9,13 +9,13 @@ pub mod candidates;
 pub mod checks;
 pub mod error;
 pub mod mempool;
-mod overtaken;
 mod planted;
 mod queue;
 mod recovered;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod undecided;
 
 use std::{
     fmt,

@@ -19,6 +19,8 @@ pub(super) enum Weakness {
     DisplaceMany,
     /// Let nobody be displaced.
     DisplaceNobody,
+    /// Say how a transaction ends when it leaves, though a block under way may include it.
+    DecideAtOnce,
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, map::AddressMap};
 use parking_lot::Mutex;
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use super::{BALANCE, account, block, changes, pooled, pooled_with, sender};
 use crate::{
-    admission::{Mempool, PoolCandidates, PoolLimits, checks::Sender},
+    admission::{Mempool, PoolCandidates, PoolLimits, checks::Sender, planted::Weakness},
     events::{DropReason, Event, Events},
     limits::{self, POOL_PLACE_BYTES},
     ports::Candidates,
@@ -59,7 +59,8 @@ fn whoever_leaves_is_told_why() {
 
     let dearest = pooled(sender(2), 0, 100, 50);
     insert(&dearest);
-    assert_eq!(told(&heard), [(of_1[2].hash(), Some(DropReason::Evicted)), (dearest.hash(), None)]);
+    let evicted = (of_1[2].hash(), Some(DropReason::Evicted));
+    assert_eq!(told(&heard), [(dearest.hash(), None)]);
 
     // The block includes one of the sender's two, and one of that nonce that nobody saw here.
     let elsewhere = pooled(sender(1), 1, 500, 50);
@@ -68,11 +69,24 @@ fn whoever_leaves_is_told_why() {
     assert_eq!(told(&heard), [(dearer.hash(), Some(DropReason::NonceUsed)), replaced]);
 
     pool.throw_out(sender(2), 0);
-    assert_eq!(told(&heard), [(dearest.hash(), Some(DropReason::TooSlow))]);
+    assert_eq!(told(&heard), []);
+    pool.advance(&block(2 + limits::POOL_UNDECIDED_HEIGHTS, Vec::new()), &changes(&[]), 10);
+    assert_eq!(told(&heard), [evicted, (dearest.hash(), Some(DropReason::TooSlow))]);
     assert_eq!(pool.status(), super::super::PoolStatus::default());
 }
 
-/// One that a block under way included was once told that it was replaced, and nothing more.
+/// One that a block under way included was once told that it made way, and nothing more.
+#[test]
+fn whoever_makes_way_while_a_block_takes_it_is_included() {
+    let (pool, heard) = listened(PoolLimits { places_max: 1, ..PoolLimits::default() });
+    let [taken, dearer] = [(1, 10), (2, 50)].map(|(from, tip)| pooled(sender(from), 0, 100, tip));
+    for tx in [&taken, &dearer] {
+        pool.insert(tx.clone(), account(0, BALANCE), Height(1)).expect("valid");
+    }
+    pool.advance(&block(2, vec![taken.shared().clone()]), &changes(&[(sender(1), 1, BALANCE)]), 10);
+    assert_eq!(told(&heard), [(taken.hash(), None), (dearer.hash(), None)]);
+}
+
 #[test]
 fn whoever_is_replaced_is_told_so_once_no_block_can_include_it() {
     let (pool, heard) = listened(PoolLimits::default());
@@ -91,7 +105,7 @@ fn whoever_is_replaced_is_told_so_once_no_block_can_include_it() {
     let of_early = (early[1].hash(), Some(DropReason::NonceUsed));
     assert_eq!(told(&heard), [of_early, (late[0].hash(), replaced(&late[1]))]);
     // Of the third neither is included: in the end no block can have taken the first.
-    let last = 1 + limits::POOL_OVERTAKEN_HEIGHTS;
+    let last = 1 + limits::POOL_UNDECIDED_HEIGHTS;
     pool.advance(&block(last - 1, Vec::new()), &changes(&[]), 10);
     assert_eq!(told(&heard), []);
     pool.advance(&block(last, Vec::new()), &changes(&[]), 10);
@@ -123,9 +137,11 @@ fn one_that_was_replaced_and_comes_again_has_an_end_each_time() {
     }
     pool.tell_time(PoolLimits::default().lifetime);
     pool.insert(first.clone(), account(0, BALANCE), Height(1)).expect("it waits no more");
-    let (entered, expired) = (|tx: &PooledTransaction| (tx.hash(), None), (by.hash(), Some(DropReason::Expired)));
+    let entered = |tx: &PooledTransaction| (tx.hash(), None);
     let replaced = (first.hash(), Some(DropReason::Replaced(by.hash())));
-    assert_eq!(told(&heard), [entered(&first), entered(&by), expired, replaced, entered(&first)]);
+    assert_eq!(told(&heard), [entered(&first), entered(&by), replaced, entered(&first)]);
+    pool.insert(by.clone(), account(0, BALANCE), Height(1)).expect("it pays more");
+    assert_eq!(told(&heard), [(by.hash(), Some(DropReason::Expired)), entered(&by)]);
 }
 
 #[test]
@@ -148,10 +164,13 @@ fn who_waits_for_too_long_leaves_with_those_who_follow_though_they_came_later() 
     assert_eq!(pool.next_nonce(sender(1)), None);
     // A replacement begins anew.
     insert(3, 0, 100);
-    told(&heard);
+    let replaced = told(&heard);
+    assert!(matches!(replaced[1], (hash, Some(DropReason::Replaced(_))) if hash == later[2]), "{replaced:?}");
     pool.tell_time(Duration::from_secs(19));
+    // This one can pay, so a block under way may have it.
+    assert_eq!((told(&heard), pool.status().pending), (Vec::new(), 1));
+    pool.advance(&block(1 + limits::POOL_UNDECIDED_HEIGHTS, Vec::new()), &changes(&[]), 10);
     assert_eq!(told(&heard), expired(&[later[1]]));
-    assert_eq!(pool.status().pending, 1);
 }
 
 #[test]
@@ -162,11 +181,13 @@ fn when_many_expire_at_once_a_look_takes_some_of_them() {
         let from = Address::left_padding_from(&index.to_be_bytes());
         pool.insert(pooled(from, 0, 100, 1), account(0, BALANCE), Height(1)).expect("there is room");
     }
+    pool.tell_time(Duration::from_secs(1));
+    assert_eq!(pool.status().pending, 5);
+    pool.tell_time(Duration::from_secs(1));
+    assert_eq!(pool.status().pending, 0);
     told(&heard);
-    pool.tell_time(Duration::from_secs(1));
-    assert_eq!((told(&heard).len(), pool.status().pending), (many - 5, 5));
-    pool.tell_time(Duration::from_secs(1));
-    assert_eq!((told(&heard).len(), pool.status().pending), (5, 0));
+    pool.advance(&block(1 + limits::POOL_UNDECIDED_HEIGHTS, Vec::new()), &changes(&[]), 10);
+    assert_eq!(told(&heard).len(), many);
 }
 
 /// A refusal once pushed the cheapest of the queued ones out all the same.
@@ -200,7 +221,7 @@ fn listeners_hear_in_the_order_in_which_it_happened_and_may_ask_the_pool() {
     };
     std::thread::scope(|scope| (0..4).for_each(|thread| drop(scope.spawn(move || replace(thread)))));
     let entered: Vec<B256> = told(&heard).into_iter().map(|(hash, _)| hash).collect();
-    pool.advance(&block(1 + limits::POOL_OVERTAKEN_HEIGHTS, Vec::new()), &changes(&[]), 10);
+    pool.advance(&block(1 + limits::POOL_UNDECIDED_HEIGHTS, Vec::new()), &changes(&[]), 10);
     let replaced = entered.windows(2).map(|pair| (pair[0], Some(DropReason::Replaced(pair[1]))));
     assert_eq!(told(&heard), replaced.collect::<Vec<_>>());
     assert!(entered.len() >= 35, "a fee for each doubling at least, {}", entered.len());
@@ -220,7 +241,11 @@ enum Act {
     Again {
         which: usize,
     },
-    /// A block with so many of the pool's, and one of this sender's that nobody saw here.
+    /// A block takes so many of the pool's, and is final later.
+    Build {
+        take: usize,
+    },
+    /// The block under way is final, or one with so many of the pool's, and one of this sender's that nobody saw here.
     Block {
         take: usize,
         stranger: Option<u8>,
@@ -257,11 +282,12 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         stranger,
         base_fee,
     });
+    let build = (0..6_usize).prop_map(|take| Act::Build { take });
     let balance = (from(), 0..OWNED_MAX).prop_map(|(from, balance)| Act::Balance { from, balance });
     let throw_out = (from(), 0..9_u64).prop_map(|(from, ahead)| Act::ThrowOut { from, ahead });
     let wait = (1..40_u64).prop_map(Act::Wait);
     prop::collection::vec(
-        prop_oneof![12 => insert, 2 => again, 3 => block, 1 => balance, 1 => throw_out, 2 => wait],
+        prop_oneof![12 => insert, 2 => again, 2 => build, 3 => block, 1 => balance, 1 => throw_out, 2 => wait],
         1..150,
     )
 }
@@ -274,12 +300,16 @@ struct Model {
     base_fee: u64,
     now: Duration,
     accounts: BTreeMap<u8, Sender>,
+    /// What the block under way took, if there is one.
+    building: Option<Vec<Arc<Transaction>>>,
     /// Where every hash is that was admitted: `None` in the pool, `Some` after its end.
     whereabouts: BTreeMap<B256, Option<End>>,
     /// Everything that ever came, by hash.
     known: BTreeMap<B256, PooledTransaction>,
     /// When those that are in the pool came.
     since: BTreeMap<B256, Duration>,
+    /// What was in the pool before the last act.
+    inside: Vec<B256>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,7 +330,9 @@ impl Model {
         let (pool, heard) = listened(limits);
         let accounts = (0..SENDERS).map(|from| (from, account(0, OWNED_MAX))).collect();
         let (whereabouts, known, since) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { pool, heard, height: 1, base_fee: 10, now: Duration::ZERO, accounts, whereabouts, known, since }
+        let inside = Vec::new();
+        let (height, base_fee, now, building) = (1, 10, Duration::ZERO, None);
+        Self { pool, heard, height, base_fee, now, accounts, building, whereabouts, known, since, inside }
     }
 
     fn nonce(&self, from: Address) -> u64 {
@@ -320,9 +352,9 @@ impl Model {
                     self.insert(tx, false);
                 }
             }
+            Act::Build { take } => self.building = Some(self.build(take)),
             Act::Block { take, stranger, base_fee } => {
-                let mut candidates = PoolCandidates::new(&self.pool, self.base_fee, &AddressMap::default());
-                included = std::iter::from_fn(|| candidates.next()).take(take).collect();
+                included = self.building.take().unwrap_or_else(|| self.build(take));
                 for tx in &included {
                     self.accounts.entry(tx.sender().0[19]).and_modify(|sender| sender.account.nonce += 1);
                 }
@@ -335,6 +367,7 @@ impl Model {
                 self.advance(&included);
             }
             Act::Balance { from, balance } => {
+                self.building = None;
                 self.accounts.insert(from, account(self.nonce(sender(from)), balance));
                 self.advance(&[]);
             }
@@ -344,11 +377,16 @@ impl Model {
             }
             Act::ThrowOut { from, ahead } => self.pool.throw_out(sender(from), self.nonce(sender(from)) + ahead),
         }
-        self.hear(act)?;
+        self.hear(act, &included)?;
         for hash in included.iter().map(|tx| tx.hash()).filter(|hash| self.known.contains_key(hash)) {
             prop_assert_eq!(self.whereabouts.insert(hash, Some(End::Included)), Some(None));
         }
-        self.compare()
+        self.compare(act)
+    }
+
+    fn build(&self, take: usize) -> Vec<Arc<Transaction>> {
+        let mut candidates = PoolCandidates::new(&self.pool, self.base_fee, &AddressMap::default());
+        std::iter::from_fn(|| candidates.next()).take(take).collect()
     }
 
     fn insert(&mut self, tx: PooledTransaction, delegated: bool) {
@@ -368,7 +406,7 @@ impl Model {
         self.pool.advance(&block(self.height, included.to_vec()), &changes(&after), self.base_fee);
     }
 
-    fn hear(&mut self, act: &Act) -> Result<(), TestCaseError> {
+    fn hear(&mut self, act: &Act, included: &[Arc<Transaction>]) -> Result<(), TestCaseError> {
         for (hash, reason) in told(&self.heard) {
             let (from, nonce) = (self.known[&hash].sender(), self.known[&hash].envelope().nonce());
             let Some(reason) = reason else {
@@ -378,28 +416,31 @@ impl Model {
             };
             let before = self.whereabouts.insert(hash, Some(End::Dropped(reason)));
             prop_assert_eq!(before, Some(None), "{} ends twice, now {}", hash, reason);
+            // What a block under way might have included is told with a later one, or when it comes again.
+            let is_later = matches!(act, Act::Again { .. } | Act::Block { .. } | Act::Balance { .. });
             let is_so = match (reason, act) {
                 (DropReason::Replaced(by), act) => {
                     let other = &self.known[&by];
                     let is_its = (other.sender(), other.envelope().nonce()) == (from, nonce);
-                    let waits = || self.pool.content()[&from].1.iter().any(|tx| tx.hash() == by);
-                    is_its
-                        && match act {
-                            Act::Again { .. } | Act::Block { .. } | Act::Balance { .. } => true,
-                            Act::Insert { .. } => waits(),
-                            _ => false,
-                        }
+                    is_its && (is_later || matches!(act, Act::Insert { .. }) && self.pool.contains(by))
                 }
-                (DropReason::NonceUsed, Act::Block { stranger: Some(stranger), .. }) => {
-                    nonce < self.nonce(from) && from == sender(*stranger)
+                (DropReason::NonceUsed, Act::Block { stranger, .. }) => {
+                    let is_its = |tx: &Arc<Transaction>| (tx.sender(), tx.envelope().nonce()) == (from, nonce);
+                    let is_strange = stranger.is_some_and(|stranger| from == sender(stranger));
+                    nonce < self.nonce(from) && (is_strange || included.iter().any(is_its))
                 }
                 (DropReason::TooSlow, Act::ThrowOut { from: slow, ahead }) => {
                     from == sender(*slow) && nonce >= self.nonce(from) + ahead
                 }
-                (DropReason::Expired, Act::Wait(_)) => self.known.values().any(|earlier| {
-                    let is_old = self.since.get(&earlier.hash()).is_some_and(|since| self.now - *since >= LIFETIME);
-                    is_old && earlier.sender() == from && earlier.envelope().nonce() <= nonce
-                }),
+                (DropReason::TooSlow, _) => is_later,
+                (DropReason::Expired, act) => {
+                    let is_old = |tx: &PooledTransaction| {
+                        self.since.get(&tx.hash()).is_some_and(|since| self.now - *since >= LIFETIME)
+                            && tx.sender() == from
+                            && tx.envelope().nonce() <= nonce
+                    };
+                    (is_later || matches!(act, Act::Wait(_))) && self.known.values().any(is_old)
+                }
                 (DropReason::Evicted, act) => !matches!(act, Act::ThrowOut { .. } | Act::Wait(_)),
                 _ => false,
             };
@@ -408,21 +449,22 @@ impl Model {
         Ok(())
     }
 
-    /// What has no end yet is in the pool, or was replaced there, and nothing else is; nothing is older than it may be.
-    fn compare(&self) -> Result<(), TestCaseError> {
+    /// What is in the pool has no end yet, nor has what left since the last block; nothing is older than it may be.
+    fn compare(&mut self, act: &Act) -> Result<(), TestCaseError> {
         let content = self.pool.content();
-        let mut inside: Vec<B256> =
-            content.values().flat_map(|(pending, queued)| pending.iter().chain(queued)).map(|tx| tx.hash()).collect();
+        let all = content.values().flat_map(|(pending, queued)| pending.iter().chain(queued));
+        let mut inside: Vec<B256> = all.map(|tx| tx.hash()).collect();
         inside.sort_unstable();
-        let place = |hash: &B256| (self.known[hash].sender(), self.known[hash].envelope().nonce());
-        let is_replaced = |hash: &B256| {
-            let mut others = self.whereabouts.keys().filter(|other| *other != hash);
-            !inside.contains(hash) && others.any(|other| place(other) == place(hash))
-        };
-        let waiting = self.whereabouts.iter().filter(|(hash, end)| end.is_none() && !is_replaced(hash));
-        let waiting: Vec<B256> = waiting.map(|(hash, _)| *hash).collect();
-        prop_assert!(inside.iter().all(|hash| self.now - self.since[hash] < LIFETIME));
-        prop_assert_eq!(inside, waiting);
+        let before = mem::replace(&mut self.inside, inside);
+        let is_inside = |hash: &B256| self.inside.binary_search(hash).is_ok();
+        let is_settled = matches!(act, Act::Block { .. } | Act::Balance { .. });
+        for (hash, _) in self.whereabouts.iter().filter(|(hash, end)| end.is_none() && !is_inside(hash)) {
+            prop_assert!(!is_settled || before.binary_search(hash).is_ok(), "{hash} has no end");
+        }
+        for hash in &self.inside {
+            prop_assert_eq!(self.whereabouts.get(hash), Some(&None));
+            prop_assert!(self.now - self.since[hash] < LIFETIME);
+        }
         Ok(())
     }
 }
@@ -437,4 +479,16 @@ proptest! {
             model.act(act)?;
         }
     }
+}
+
+#[test]
+fn a_pool_that_decides_too_early_is_found() {
+    let mut runner = TestRunner::deterministic();
+    let found = (0..400).any(|_| {
+        let acts = acts().new_tree(&mut runner).expect("acts").current();
+        let mut model = Model::new();
+        model.pool.plant(Some(Weakness::DecideAtOnce));
+        acts.iter().try_for_each(|act| model.act(act)).is_err()
+    });
+    assert!(found);
 }

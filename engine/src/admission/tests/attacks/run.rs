@@ -273,15 +273,27 @@ impl Run {
                     }
                 }
                 // It left when another one took its place; a block under way might have included it.
-                Some(DropReason::Replaced(_)) => assert!(!self.waiting.contains_key(&gone)),
-                Some(DropReason::Evicted) => self.evicted(gone, (hash, from), &rank, result == Ok(Inserted::Queued)),
+                Some(DropReason::Replaced(_) | DropReason::Evicted) => {}
                 Some(reason) => panic!("{reason} by an insertion"),
             }
+        }
+        for gone in self.gone() {
+            self.evicted(gone, (hash, from), &rank, result == Ok(Inserted::Queued));
         }
         let is_next = nonce == self.accounts[&from].account.nonce;
         if result == Err(AdmissionError::PoolFull) && !is_hostile(from) && is_next {
             self.refused(bid);
         }
+    }
+
+    /// What is not in the pool any more, the last nonces first; some of it is told of later.
+    fn gone(&self) -> Vec<B256> {
+        let status = self.pool.status();
+        if status.pending + status.queued == self.waiting.len() {
+            return Vec::new();
+        }
+        let gone = self.places.values().rev().filter(|hash| !self.pool.contains(**hash));
+        gone.copied().collect()
     }
 
     /// A transaction left for another one.
@@ -368,13 +380,13 @@ impl Run {
         let after: Vec<_> = self.accounts.iter().map(whole).collect();
         self.pool.advance(&block(self.height, taken), &changes(&after), self.base_fee);
         for (gone, reason) in told(&self.heard) {
-            if matches!(reason, Some(DropReason::Replaced(_))) {
-                assert!(!self.waiting.contains_key(&gone));
-                continue;
-            }
-            assert!(matches!(reason, Some(DropReason::NonceUsed | DropReason::Evicted)), "{reason:?} by a block");
+            let is_right =
+                matches!(reason, Some(DropReason::NonceUsed | DropReason::Evicted | DropReason::Replaced(_)));
+            assert!(is_right && !self.pool.contains(gone), "{reason:?} by a block");
+        }
+        for gone in self.gone() {
             let left = self.waiting.remove(&gone).expect("it was there");
-            assert!(is_hostile(left.from), "{reason:?}: an honest one");
+            assert!(is_hostile(left.from), "an honest one left");
             self.places.remove(&(left.from, left.nonce));
             self.ledger.defaulted(&gone, self.base_fee);
         }

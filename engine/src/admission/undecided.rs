@@ -1,7 +1,8 @@
-//! Transactions whose place in the pool others took, as long as a block under way may include them all the same.
+//! Transactions that left the pool and may be included all the same, by a block under way.
 //!
-//! A block takes what the pool offers while it is built, and is final some time later. What is replaced meanwhile is
-//! in that block; only once its nonce is used, or no block can include it any more, is it known how it ends.
+//! A block takes what the pool offers while it is built, and is final some time later. What is replaced meanwhile, or
+//! makes way for others, is in that block; only once its nonce is used, or no block can include it any more, is it
+//! known how it ends.
 
 use std::collections::BTreeMap;
 
@@ -16,45 +17,39 @@ use crate::{
     types::Height,
 };
 
+/// One that left.
 #[derive(Debug)]
-struct Overtaken {
-    hash: B256,
-    /// Who took its place.
-    by: B256,
-    sender: Address,
-    nonce: u64,
-    /// Of the pool when it was.
-    height: Height,
+pub(super) struct Left {
+    pub(super) hash: B256,
+    pub(super) reason: DropReason,
+    pub(super) sender: Address,
+    pub(super) nonce: u64,
+    /// Of the pool when it did.
+    pub(super) height: Height,
 }
 
-impl Overtaken {
-    const fn dropped(&self) -> Event {
-        Event::Dropped(self.hash, DropReason::Replaced(self.by))
+impl Left {
+    pub(super) const fn dropped(&self) -> Event {
+        Event::Dropped(self.hash, self.reason)
     }
 }
 
 /// Those whose end is not known yet.
 #[derive(Debug, Default)]
-pub(super) struct AllOvertaken {
-    /// By number, in the order in which they were replaced.
-    waiting: BTreeMap<u64, Overtaken>,
+pub(super) struct Undecided {
+    /// By number, in the order in which they left.
+    waiting: BTreeMap<u64, Left>,
     numbers: B256Map<u64>,
     latest: u64,
 }
 
-impl AllOvertaken {
-    /// One whose place `by` took at this height of the pool; if too many wait, how the oldest ended.
-    pub(super) fn add(
-        &mut self,
-        hash: B256,
-        by: B256,
-        (sender, nonce): (Address, u64),
-        height: Height,
-    ) -> Option<Event> {
+impl Undecided {
+    /// One more; if too many wait, how the oldest ended.
+    pub(super) fn add(&mut self, left: Left) -> Option<Event> {
         self.latest = self.latest.saturating_add(1);
-        self.numbers.insert(hash, self.latest);
-        self.waiting.insert(self.latest, Overtaken { hash, by, sender, nonce, height });
-        if self.waiting.len() <= limits::POOL_OVERTAKEN_MAX {
+        self.numbers.insert(left.hash, self.latest);
+        self.waiting.insert(self.latest, left);
+        if self.waiting.len() <= limits::POOL_UNDECIDED_MAX {
             return None;
         }
         let (_, oldest) = self.waiting.pop_first()?;
@@ -74,7 +69,7 @@ impl AllOvertaken {
         let mut ended = Vec::new();
         self.waiting.retain(|_, one| {
             let is_used = next.get(&one.sender).is_some_and(|next| *next > one.nonce);
-            let is_over = one.height.0.saturating_add(limits::POOL_OVERTAKEN_HEIGHTS) <= height.0;
+            let is_over = one.height.0.saturating_add(limits::POOL_UNDECIDED_HEIGHTS) <= height.0;
             let is_decided = is_used || is_over;
             if is_decided {
                 self.numbers.remove(&one.hash);
