@@ -1,4 +1,4 @@
-//! Flags of the way in for clients over QUIC, and whose transactions have weight there.
+//! The ways in for clients: JSON-RPC, and QUIC with its flags and whose transactions have weight there.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,16 @@ use alloy_primitives::{B256, hex};
 use clap::Args;
 use engine::{genesis::ChainSpec, pipeline::Node};
 use eyre::{WrapErr as _, bail, ensure, eyre};
-use net::ingress::{Doors, Ingress, IngressConfig};
-use tokio::runtime::{Builder, Runtime};
+use net::{
+    ingress::{Doors, Ingress, IngressConfig},
+    rpc::{RpcConfig, RpcNode, RpcServer},
+};
+use tokio::runtime::Runtime;
 
-use crate::{keys, node::give_way};
+use crate::{
+    keys,
+    node::{give_way, socket_threads},
+};
 
 /// Bytes of a list of keys with weight.
 const WEIGHTS_BYTES_MAX: u64 = 1 << 20;
@@ -60,49 +66,65 @@ impl ClientArgs {
     }
 }
 
-/// The way in for clients, on a thread of its own: what they do there takes no other task's turn, and a thread that
-/// serves all of them is woken less often than several that help each other.
+/// The ways in for clients, on threads of their own: what they do there takes no turn of a task that other nodes wait
+/// for.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    ingress: Ingress,
-    /// `None` once it is dropped.
-    runtime: Option<Runtime>,
+    server: RpcServer,
+    ingress: Option<Ingress>,
+    _threads: Threads,
+}
+
+/// Ends without waiting, so that it can be dropped anywhere.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 impl Clients {
-    /// Lets clients in, if it is wanted.
+    /// Serves JSON-RPC, and lets clients in over QUIC if that is wanted.
     ///
     /// # Errors
     /// If there is no thread, or it cannot listen.
-    pub(crate) fn start(config: Option<IngressConfig>, node: &Node) -> eyre::Result<Option<Self>> {
-        let Some(config) = config else { return Ok(None) };
-        let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(1).enable_all().thread_name("clients").on_thread_start(give_way);
-        let runtime = builder.build().wrap_err("cannot start the clients' thread")?;
-        let doors = Doors { admission: node.admission.clone(), query: node.query.clone(), events: node.events.clone() };
-        let inside = runtime.enter();
-        let ingress = Ingress::start(config, doors).map_err(|error| eyre!("cannot let clients in: {error}"))?;
-        drop(inside);
-        Ok(Some(Self { ingress, runtime: Some(runtime) }))
+    pub(crate) async fn start(
+        quic: Option<IngressConfig>,
+        (rpc, rpc_node): (RpcConfig, RpcNode),
+        node: &Node,
+    ) -> eyre::Result<Self> {
+        let mut builder = socket_threads("clients");
+        let runtime = builder.on_thread_start(give_way).build().wrap_err("cannot start the clients' threads")?;
+        let (handle, threads) = (runtime.handle().clone(), Threads(Some(runtime)));
+        let ingress = quic.map(|config| {
+            let _inside = handle.enter();
+            let (admission, query) = (node.admission.clone(), node.query.clone());
+            Ingress::start(config, Doors { admission, query, events: node.events.clone() })
+        });
+        let ingress = ingress.transpose().map_err(|error| eyre!("cannot let clients in: {error}"))?;
+        let server = handle.spawn(net::rpc::serve(rpc, rpc_node)).await?.wrap_err("cannot serve JSON-RPC")?;
+        Ok(Self { server, ingress, _threads: threads })
     }
 
-    /// Says goodbye to them, if they were let in.
-    pub(crate) async fn stop(clients: Option<Self>) {
-        if let Some(clients) = clients {
-            clients.ingress.stop().await;
+    /// Says goodbye to them.
+    pub(crate) async fn stop(self) {
+        self.server.stop().await;
+        if let Some(ingress) = self.ingress {
+            ingress.stop().await;
         }
     }
 
-    /// What a person is told of it.
-    pub(crate) fn line(&self) -> String {
-        format!("clients    {}@{} over QUIC", hex::encode(self.ingress.identity()), self.ingress.address())
+    /// What a person is told of the way in over QUIC.
+    pub(crate) fn line(&self) -> Option<String> {
+        let ingress = self.ingress.as_ref()?;
+        Some(format!("clients    {}@{} over QUIC", hex::encode(ingress.identity()), ingress.address()))
     }
-}
 
-impl Drop for Clients {
-    /// Also on a thread that must not wait.
-    fn drop(&mut self) {
-        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    /// Who serves JSON-RPC.
+    pub(crate) const fn server(&self) -> &RpcServer {
+        &self.server
     }
 }
 

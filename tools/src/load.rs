@@ -163,7 +163,8 @@ const UNREACHABLE: u8 = 2;
 
 /// Runs a load; 0 if all is right, 1 if anything is lost, wrong or fails, 2 if a node cannot be reached.
 pub(crate) fn run(args: &LoadArgs) -> eyre::Result<ExitCode> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(4);
+    // Each may keep a core busy that the node wants as well.
+    let threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("load")
