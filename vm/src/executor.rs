@@ -487,7 +487,7 @@ impl Executor for RevmExecutor {
         consensus.access_list_hash = access_list_hash;
         let block = Block { consensus, header, body: BlockBody { transactions, withdrawals } };
         // Settings that make an invalid block must not leave this node.
-        self.rules.check(&self.chain, parent, &block).map_err(ExecutionError::Invalid)?;
+        self.rules.check_built(&self.chain, parent, &block).map_err(ExecutionError::Invalid)?;
         Ok(BuiltBlock(ExecutedBlock {
             block: Arc::new(block),
             receipts: Arc::new(finished.receipts),

@@ -104,6 +104,16 @@ impl HeaderRules {
     /// # Errors
     /// The first field that breaks a rule, with both values.
     pub fn check(&self, chain: &ChainSpec, parent: &Sealed<Header>, block: &Block) -> Result<(), String> {
+        self.check_built(chain, parent, block)?;
+        let root = outcome::transactions_root(&block.body.transactions);
+        equal("transactions_root", &block.header.inner().transactions_root, &root)
+    }
+
+    /// The same of a block whose root of transactions was made here, of these.
+    ///
+    /// # Errors
+    /// As of [`Self::check`].
+    pub(crate) fn check_built(&self, chain: &ChainSpec, parent: &Sealed<Header>, block: &Block) -> Result<(), String> {
         let header = block.header.inner();
         equal("hash", &block.hash(), &header.hash_slow())?;
         if self.consensus_header {
@@ -222,8 +232,7 @@ impl HeaderRules {
             };
             equal_if_any("withdrawals_root", header.withdrawals_root, Some(root))?;
         }
-        self.check_blobs(chain, block)?;
-        equal("transactions_root", &header.transactions_root, &outcome::transactions_root(&body.transactions))
+        self.check_blobs(chain, block)
     }
 
     fn check_blobs(&self, chain: &ChainSpec, block: &Block) -> Result<(), String> {
