@@ -19,6 +19,9 @@ use lab::Lab;
 
 const TRANSACTIONS: usize = 1_000;
 
+/// As many as wait before admission at most, all at once.
+const SUSTAINED: usize = 8_000;
+
 /// So long that a bench ends before the next block.
 const NEVER: Duration = Duration::from_secs(3_600);
 
@@ -100,10 +103,10 @@ fn libraries(criterion: &mut Criterion) {
 /// The whole door with one worker, from the call to the answer; no block is built meanwhile.
 fn door(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admission::submit");
-    group.throughput(Throughput::Elements(TRANSACTIONS as u64)).sample_size(10);
+    group.throughput(Throughput::Elements(SUSTAINED as u64)).sample_size(10);
     let mut lab = Lab::new(Shape::Mixed, 50);
-    let raws = node::raws(&mut lab, TRANSACTIONS);
-    group.bench_function(format!("shape=mixed txs={TRANSACTIONS}"), |bencher| {
+    let raws = node::raws(&mut lab, SUSTAINED);
+    group.bench_function(format!("shape=mixed txs={SUSTAINED}"), |bencher| {
         bencher.iter_batched(
             || node::start(&lab, NEVER, 1),
             |node| {

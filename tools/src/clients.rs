@@ -14,7 +14,7 @@ use net::{
     ingress::{Doors, Ingress, IngressConfig},
     rpc::{RpcConfig, RpcNode, RpcServer},
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     keys,
@@ -66,18 +66,26 @@ impl ClientArgs {
     }
 }
 
-/// The ways in for clients, on threads of their own: what they do there takes no turn of a task that other nodes wait
-/// for.
+/// The ways in for clients, each on threads of its own: what they do there takes no turn of a task that other nodes
+/// wait for, and nobody who streams transactions waits for somebody's ten thousand logs.
 #[derive(Debug)]
 pub(crate) struct Clients {
     server: RpcServer,
     ingress: Option<Ingress>,
-    _threads: Threads,
+    _threads: Vec<Threads>,
 }
 
 /// Ends without waiting, so that it can be dropped anywhere.
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(name: &str) -> eyre::Result<(Handle, Self)> {
+        let mut builder = socket_threads(name);
+        let runtime = builder.on_thread_start(give_way).build().wrap_err_with(|| format!("cannot start {name}"))?;
+        Ok((runtime.handle().clone(), Self(Some(runtime))))
+    }
+}
 
 impl Drop for Threads {
     fn drop(&mut self) {
@@ -95,17 +103,19 @@ impl Clients {
         (rpc, rpc_node): (RpcConfig, RpcNode),
         node: &Node,
     ) -> eyre::Result<Self> {
-        let mut builder = socket_threads("clients");
-        let runtime = builder.on_thread_start(give_way).build().wrap_err("cannot start the clients' threads")?;
-        let (handle, threads) = (runtime.handle().clone(), Threads(Some(runtime)));
-        let ingress = quic.map(|config| {
+        let (mut ingress, mut all) = (None, Vec::new());
+        if let Some(config) = quic {
+            let (handle, threads) = Threads::start("clients")?;
             let _inside = handle.enter();
-            let (admission, query) = (node.admission.clone(), node.query.clone());
-            Ingress::start(config, Doors { admission, query, events: node.events.clone() })
-        });
-        let ingress = ingress.transpose().map_err(|error| eyre!("cannot let clients in: {error}"))?;
+            let (admission, query, events) = (node.admission.clone(), node.query.clone(), node.events.clone());
+            let started = Ingress::start(config, Doors { admission, query, events });
+            ingress = Some(started.map_err(|error| eyre!("cannot let clients in: {error}"))?);
+            all.push(threads);
+        }
+        let (handle, threads) = Threads::start("rpc")?;
+        all.push(threads);
         let server = handle.spawn(net::rpc::serve(rpc, rpc_node)).await?.wrap_err("cannot serve JSON-RPC")?;
-        Ok(Self { server, ingress, _threads: threads })
+        Ok(Self { server, ingress, _threads: all })
     }
 
     /// Says goodbye to them.
