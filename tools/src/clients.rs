@@ -14,11 +14,10 @@ use net::{
     ingress::{Doors, Ingress, IngressConfig},
     rpc::{RpcConfig, RpcNode, RpcServer},
 };
-use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     keys,
-    node::{give_way, socket_threads},
+    threads::{Threads, give_way},
 };
 
 /// Bytes of a list of keys with weight.
@@ -75,24 +74,6 @@ pub(crate) struct Clients {
     _threads: Vec<Threads>,
 }
 
-/// Ends without waiting, so that it can be dropped anywhere.
-#[derive(Debug)]
-struct Threads(Option<Runtime>);
-
-impl Threads {
-    fn start(name: &str) -> eyre::Result<(Handle, Self)> {
-        let mut builder = socket_threads(name);
-        let runtime = builder.on_thread_start(give_way).build().wrap_err_with(|| format!("cannot start {name}"))?;
-        Ok((runtime.handle().clone(), Self(Some(runtime))))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.0.take().into_iter().for_each(Runtime::shutdown_background);
-    }
-}
-
 impl Clients {
     /// Serves JSON-RPC, and lets clients in over QUIC if that is wanted.
     ///
@@ -105,14 +86,14 @@ impl Clients {
     ) -> eyre::Result<Self> {
         let (mut ingress, mut all) = (None, Vec::new());
         if let Some(config) = quic {
-            let (handle, threads) = Threads::start("clients")?;
+            let (handle, threads) = Threads::start("clients", give_way)?;
             let _inside = handle.enter();
             let (admission, query, events) = (node.admission.clone(), node.query.clone(), node.events.clone());
             let started = Ingress::start(config, Doors { admission, query, events });
             ingress = Some(started.map_err(|error| eyre!("cannot let clients in: {error}"))?);
             all.push(threads);
         }
-        let (handle, threads) = Threads::start("rpc")?;
+        let (handle, threads) = Threads::start("rpc", give_way)?;
         all.push(threads);
         let server = handle.spawn(net::rpc::serve(rpc, rpc_node)).await?.wrap_err("cannot serve JSON-RPC")?;
         Ok(Self { server, ingress, _threads: all })

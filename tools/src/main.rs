@@ -15,6 +15,7 @@ mod peers;
 mod snapshot;
 mod stages;
 mod telemetry;
+mod threads;
 mod vectors;
 
 use std::{io::Write as _, process::ExitCode};

@@ -20,7 +20,7 @@ use eyre::WrapErr;
 use net::rpc::{CorsPolicy, DEV_PHRASE, DevAccounts, RpcConfig, RpcNode, RpcServer};
 use storage::{Database, Keep};
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
 
@@ -31,6 +31,7 @@ use crate::{
     keys::{self, Role},
     peers::Peers,
     telemetry,
+    threads::{give_way, sockets},
 };
 
 /// Least time from one block to the next on a development chain: an idle chain makes a block as soon as a
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     raise_file_limit();
     let folder = folder(args)?;
     let config = store_config(folder.path(), args);
-    let runtime = socket_threads("net").build().wrap_err("cannot start the network threads")?;
+    let runtime = sockets("net").build().wrap_err("cannot start the network threads")?;
     let peers = || {
         let key = if chain.ordering.validators.is_empty() { None } else { Some(keys::identity(folder.path())?) };
         Peers::new(&args.peers, key, &chain, role.identity.as_ref())
@@ -143,24 +144,6 @@ fn raise_file_limit() {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, soft_limit = limit.current, "the limit of open files cannot be raised");
-    }
-}
-
-/// Threads that serve sockets, one for every four cores: a thread that serves all of them is woken less often than
-/// several that help each other. On two cores two threads took twice the CPU of one, for the same requests.
-pub(crate) fn socket_threads(name: &str) -> Builder {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).max(1));
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(threads).enable_all().thread_name(name);
-    builder
-}
-
-/// Lets other threads go first from now on, with a ninth of their share where all want to run.
-pub(crate) fn give_way() {
-    const NICE: i32 = 10;
-    // On Linux it is the calling thread that this names.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::warn!(%error, "a thread cannot give way to others");
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     quic::{self, Later},
     submit::{Carrier, Connection, Pace},
 };
+use crate::threads::Threads;
 
 /// How transactions are driven into a chain.
 #[derive(Clone, Debug)]
@@ -58,7 +59,7 @@ impl Drive {
         name: &'static str,
     ) -> eyre::Result<Trace> {
         let later = Later::default();
-        let carriers = self.connect(&later).await?;
+        let (carriers, _threads) = self.connect(&later).await?;
         let first = chain.height().await? + 1;
         let queues = queues(&transactions, accounts, carriers.len());
         let board = Arc::new(Board::new(transactions, accounts, self.pace));
@@ -87,10 +88,10 @@ impl Drive {
     }
 
     /// Opens the connections, so that the clock does not count their handshakes.
-    async fn connect(&self, board: &Later) -> eyre::Result<Vec<Carrier>> {
+    async fn connect(&self, board: &Later) -> eyre::Result<(Vec<Carrier>, Option<Threads>)> {
         if !self.quic.is_empty() {
-            let clients = quic::connect(&self.quic, self.connections, board).await?;
-            return Ok(clients.into_iter().map(Carrier::Quic).collect());
+            let (clients, threads) = quic::connect(&self.quic, self.connections, board).await?;
+            return Ok((clients.into_iter().map(Carrier::Quic).collect(), Some(threads)));
         }
         let mut clients = Vec::with_capacity(self.connections);
         for url in self.urls.iter().cycle().take(self.connections) {
@@ -99,7 +100,7 @@ impl Drive {
             clients.push(Carrier::Rpc(client));
         }
         ensure!(!clients.is_empty(), "no connection");
-        Ok(clients)
+        Ok((clients, None))
     }
 
     /// Looks for blocks until all that was accepted is included.

@@ -11,12 +11,20 @@ use net::{
 };
 
 use super::board::Board;
+use crate::threads::Threads;
 
 /// The board of a drive, once it has begun.
 pub(crate) type Later = Arc<OnceLock<Arc<Board>>>;
 
-/// Connects so many clients, each with a key of its own, to nodes in turn.
-pub(crate) async fn connect(nodes: &[String], count: usize, board: &Later) -> eyre::Result<Vec<Client>> {
+/// Connects so many clients, each with a key of its own, to nodes in turn; on threads of their own, so that what they
+/// hear waits for no block that is looked at.
+pub(crate) async fn connect(nodes: &[String], count: usize, board: &Later) -> eyre::Result<(Vec<Client>, Threads)> {
+    let (handle, threads) = Threads::start("load-quic", || ())?;
+    let (nodes, board) = (nodes.to_vec(), board.clone());
+    Ok((handle.spawn(async move { connect_here(&nodes, count, &board).await }).await??, threads))
+}
+
+async fn connect_here(nodes: &[String], count: usize, board: &Later) -> eyre::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for (number, node) in nodes.iter().cycle().take(count).enumerate() {
         let key = keccak256(format!("sluice load client {number} of process {}", std::process::id()));
