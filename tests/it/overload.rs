@@ -3,9 +3,9 @@
 //! They want the machine for themselves: they run when `SLUICE_OVERLOAD=1`, one at a time (`--test-threads 1`).
 //!
 //! Everything is compared with what the same node did in the same run, before, after and between, since the machine is
-//! shared with whoever sends. `SLUICE_OVERLOAD_SECONDS` says how long twice the peak is offered, ten times as much for a
-//! tenth of that: 60 and 6 unless given, but 10 at least. With `SLUICE_OVERLOAD_HASHES` each transaction computes so many
-//! hashes, so that the node lacks time for execution, and not for the recovery of senders.
+//! shared with whoever sends. `SLUICE_OVERLOAD_SECONDS` says how long twice the peak is offered, ten times as much for
+//! a tenth of that: 60 and 6 unless given, but 10 at least. With `SLUICE_OVERLOAD_HASHES` each transaction computes so
+//! many hashes, so that the node lacks time for execution, and not for the recovery of senders.
 
 mod crowd;
 mod flood;

@@ -71,7 +71,7 @@ impl ClientArgs {
 pub(crate) struct Clients {
     server: RpcServer,
     ingress: Option<Ingress>,
-    _threads: Vec<Threads>,
+    threads: Vec<Threads>,
 }
 
 impl Clients {
@@ -96,7 +96,7 @@ impl Clients {
         let (handle, threads) = Threads::start("rpc", give_way)?;
         all.push(threads);
         let server = handle.spawn(net::rpc::serve(rpc, rpc_node)).await?.wrap_err("cannot serve JSON-RPC")?;
-        Ok(Self { server, ingress, _threads: all })
+        Ok(Self { server, ingress, threads: all })
     }
 
     /// Says goodbye to them.
@@ -104,6 +104,9 @@ impl Clients {
         self.server.stop().await;
         if let Some(ingress) = self.ingress {
             ingress.stop().await;
+        }
+        for threads in self.threads {
+            threads.end().await;
         }
     }
 

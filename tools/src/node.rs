@@ -31,7 +31,7 @@ use crate::{
     keys::{self, Role},
     peers::Peers,
     telemetry,
-    threads::{give_way, sockets},
+    threads::{END_MAX, give_way, sockets},
 };
 
 /// Least time from one block to the next on a development chain: an idle chain makes a block as soon as a
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &NodeArgs) -> eyre::Result<()> {
     if failure.is_none() {
         store.keep_waiting(&node.query.waiting());
     }
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    runtime.shutdown_timeout(END_MAX);
     drop(node);
     finish(store, failure)
 }

@@ -1,9 +1,14 @@
 //! Threads that serve sockets.
 
+use std::time::Duration;
+
 use eyre::WrapErr as _;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// A runtime beside that of whoever holds it; it ends without waiting, so that it can be dropped anywhere.
+/// How long tasks may take to end.
+pub(crate) const END_MAX: Duration = Duration::from_secs(2);
+
+/// A runtime beside that of whoever holds it; dropped, it ends without waiting, so that it can be dropped anywhere.
 #[derive(Debug)]
 pub(crate) struct Threads(Option<Runtime>);
 
@@ -16,6 +21,15 @@ impl Threads {
         let runtime = sockets(name).on_thread_start(first).build();
         let runtime = runtime.wrap_err_with(|| format!("cannot start the threads \"{name}\""))?;
         Ok((runtime.handle().clone(), Self(Some(runtime))))
+    }
+
+    /// Ends them, and with them what their tasks hold; those that do not end within a moment are left alone.
+    pub(crate) async fn end(mut self) {
+        let Some(runtime) = self.0.take() else { return };
+        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(END_MAX)).await;
+        if let Err(error) = ended {
+            tracing::warn!(%error, "threads did not end");
+        }
     }
 }
 
