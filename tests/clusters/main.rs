@@ -18,6 +18,11 @@ mod steady;
 
 use std::time::{Duration, Instant};
 
+use alloy_primitives::Address;
+use engine::{
+    ordering::leader::Schedule,
+    types::{Epoch, PublicKey, Slot, Validator, ValidatorSet},
+};
 use tests::{
     cluster::{
         Cluster, Plan, throughout,
@@ -124,21 +129,27 @@ impl Scene {
         figures
     }
 
-    /// Time that went by in windows without all of their blocks, in a stretch up to now: the first two lost in a row
-    /// cost a timer each, and every further one half as much again as the one before. How many fall to a validator that
-    /// is not heard is chance.
-    fn spent_on_timers(&self, from: Instant) -> Duration {
+    /// Time that went by in one validator's windows of which blocks are missing, of four with equal stakes, in a stretch
+    /// up to now: the first two windows lost in a row cost a timer each, and every further one half as much again as the
+    /// one before. How many fall to a validator that is not heard is chance.
+    fn spent_on_timers(&self, sick: usize, from: Instant) -> Duration {
         let to = Instant::now();
         // What is missing at the end is told by the next block.
         until("a block after that", 4 * ALIVE, || self.watch.first(to, |_| true));
+        let genesis = self.watch.seen().first().expect("the first block").header.parent_id;
+        let validator =
+            |number: u8| Validator { public_key: PublicKey([number; 48].into()), stake: 1, operator: Address::ZERO };
+        let set = ValidatorSet::new(Epoch(0), (0..4).map(validator).collect()).expect("a set");
+        let size = self.cluster.timing.window;
+        let schedule = Schedule::new(genesis, &set, size);
         let seen = self.watch.between(from, Instant::now());
-        let window = |slot: u64| slot / self.cluster.timing.window;
-        let lost = seen.windows(2).map(|pair| {
+        let lost = seen.windows(2).flat_map(|pair| {
             let missing = pair[0].header.slot + 1..pair[1].header.slot;
-            if missing.is_empty() { 0 } else { window(missing.end - 1) - window(missing.start) + 1 }
+            let windows = missing.start / size..missing.end.saturating_sub(1) / size + 1;
+            windows.take(if missing.is_empty() { 0 } else { usize::MAX }).zip(0_i32..)
         });
-        let timer = |nth: u64| self.cluster.timing.timer.mul_f64(1.5_f64.powf(nth.saturating_sub(1) as f64));
-        lost.flat_map(|lost| (0..lost).map(timer)).sum()
+        let its = lost.filter(|(window, _)| usize::from(schedule.leader(Slot(window * size)).0) == sick);
+        its.map(|(_, before)| self.cluster.timing.timer.mul_f64(1.5_f64.powi((before - 1).max(0)))).sum()
     }
 
     /// Ends it: every oracle, over all nodes.

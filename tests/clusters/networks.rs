@@ -96,7 +96,7 @@ fn cuts_that_go_one_way_do_not_stop_a_connected_quorum() {
         let cut = Instant::now();
         let figures = scene.measure(what);
         // A cut validator's windows cost their timers, however many come in a row; there is no other cost.
-        let timers = scene.spent_on_timers(cut);
+        let timers = scene.spent_on_timers(3, cut);
         let least = figures.span.saturating_sub(timers).div_duration_f64(slot * 2);
         let blocks = figures.blocks;
         assert!(blocks as f64 >= least, "{what}: {blocks} blocks, at least {least:.1} besides {timers:?} of timers");
