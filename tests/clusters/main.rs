@@ -129,9 +129,9 @@ impl Scene {
         figures
     }
 
-    /// Time that went by in one validator's windows of which blocks are missing, of four with equal stakes, in a stretch
-    /// up to now: the first two windows lost in a row cost a timer each, and every further one half as much again as the
-    /// one before. How many fall to a validator that is not heard is chance.
+    /// Time that went by in one validator's windows of which blocks are missing, of four with equal stakes, in a
+    /// stretch up to now: the first two windows lost in a row cost a timer each, and every further one half as much
+    /// again as the one before. How many fall to a validator that is not heard is chance.
     fn spent_on_timers(&self, sick: usize, from: Instant) -> Duration {
         let to = Instant::now();
         // What is missing at the end is told by the next block.
