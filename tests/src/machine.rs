@@ -157,6 +157,9 @@ impl Drop for Cgroup {
 pub struct Usage {
     /// Bytes in memory at this moment.
     pub resident_bytes: u64,
+    /// Those of them that are its own. The others are pages of files that it maps, a database among them: the kernel
+    /// keeps them as long as nobody wants the room, and they become more as the file does.
+    pub own_bytes: u64,
     /// Most bytes it had in memory.
     pub resident_bytes_max: u64,
     /// CPU time of all its threads.
@@ -178,6 +181,7 @@ impl Usage {
         let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         Some(Self {
             resident_bytes: kibibytes("VmRSS:")? << 10,
+            own_bytes: (kibibytes("RssAnon:")? + kibibytes("RssShmem:")?) << 10,
             resident_bytes_max: kibibytes("VmHWM:")? << 10,
             // The kernel shows hundredths of a second to programs, whatever it counts in.
             cpu: Duration::from_millis(ticks * 10),

@@ -293,7 +293,10 @@ impl Machine {
             signers.add(*sender);
         }
         let signatures: Vec<Signature> = shares.iter().map(|(_, signature)| *signature).collect();
-        let signature = self.committee.aggregate(&signatures)?;
+        let signature = match signatures[..] {
+            [alone] => alone,
+            _ => self.committee.aggregate(&signatures)?,
+        };
         Some(Certificate { epoch: self.record.epoch(), statement, signers, signature })
     }
 

@@ -101,7 +101,7 @@ impl Sweep {
             Body::Leaf(..) => self.stays(node, 0, true),
             Body::Branch(branch) => {
                 let links = branch.retain(|child| self.storage(child));
-                self.stays(node, links, links == 0)
+                self.stays(node, links.unwrap_or(0), links.is_none())
             }
         }
     }
@@ -124,7 +124,7 @@ impl Sweep {
             }
             Body::Branch(branch) => {
                 let links = branch.retain(|child| self.accounts(child));
-                self.stays(node, links, links == 0)
+                self.stays(node, links.unwrap_or(0), links.is_none())
             }
         }
     }

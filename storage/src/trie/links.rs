@@ -13,17 +13,20 @@ use smallvec::SmallVec;
 /// Most children that a branch holds apart from a table that it shares.
 const APART_MAX: u32 = 4;
 
+/// Values that need no memory of their own: most branches that a block changes have one child that does.
+const INSIDE_MAX: usize = 2;
+
 /// Values for some of sixteen nibbles, without room for the others.
 pub(crate) struct Few<T> {
     /// Bit n: there is a value for nibble n.
     mask: u16,
     /// The values, in order of nibble.
-    list: Box<[T]>,
+    list: SmallVec<[T; INSIDE_MAX]>,
 }
 
 impl<T> Default for Few<T> {
     fn default() -> Self {
-        Self { mask: 0, list: Box::default() }
+        Self { mask: 0, list: SmallVec::new() }
     }
 }
 
@@ -56,12 +59,8 @@ impl<T> Few<T> {
             return;
         }
         let rank = self.rank(nibble);
-        let mut list = Vec::with_capacity(self.list.len() + 1);
-        let mut old = std::mem::take(&mut self.list).into_iter();
-        list.extend(old.by_ref().take(rank));
-        list.push(value);
-        list.extend(old);
-        self.list = list.into();
+        self.list.reserve_exact(1);
+        self.list.insert(rank, value);
         self.mask |= bit(nibble);
     }
 
@@ -70,37 +69,33 @@ impl<T> Few<T> {
         if self.iter().all(|(nibble, value)| stays(nibble, value)) {
             return;
         }
-        let mut mask = 0;
-        let kept = nibbles(self.mask).zip(std::mem::take(&mut self.list)).filter(|(nibble, value)| {
-            let stays = stays(*nibble, value);
-            mask |= if stays { bit(*nibble) } else { 0 };
-            stays
-        });
-        self.list = kept.map(|(_, value)| value).collect();
-        self.mask = mask;
+        let old = nibbles(self.mask).zip(std::mem::take(&mut self.list));
+        *self = old.filter(|(nibble, value)| stays(*nibble, value)).collect();
     }
 
     fn iter(&self) -> impl Iterator<Item = (u8, &T)> {
-        nibbles(self.mask).zip(&self.list)
+        nibbles(self.mask).zip(&*self.list)
     }
 
+    /// Bytes of memory beside its own.
     fn bytes(&self) -> usize {
-        size_of_val(&*self.list)
+        if self.list.spilled() { size_of_val(&*self.list) } else { 0 }
     }
 }
 
 impl<T> FromIterator<(u8, T)> for Few<T> {
     /// Values come in order of nibble.
     fn from_iter<I: IntoIterator<Item = (u8, T)>>(values: I) -> Self {
-        let values = values.into_iter();
-        let mut list = Vec::with_capacity(values.size_hint().1.unwrap_or(16).min(16));
         let mut mask = 0;
-        for (nibble, value) in values {
+        let values = values.into_iter().map(|(nibble, value)| {
             debug_assert!(mask < bit(nibble), "nibbles rise");
             mask |= bit(nibble);
-            list.push(value);
-        }
-        Self { mask, list: list.into() }
+            value
+        });
+        let all: SmallVec<[T; 16]> = values.collect();
+        let mut list = SmallVec::with_capacity(all.len());
+        list.extend(all);
+        Self { mask, list }
     }
 }
 
@@ -198,8 +193,8 @@ impl<N> Links<N> {
     }
 
     /// Drops these nodes, and with them what a table keeps of versions that are gone; gives the bytes that the lists
-    /// take, 0 if no node is left.
-    pub(crate) fn forget(&mut self, gone: &[(u8, Arc<N>)]) -> usize {
+    /// take beside the branch, `None` if no node is left.
+    pub(crate) fn forget(&mut self, gone: &[(u8, Arc<N>)]) -> Option<usize> {
         let stays = |nibble: u8, node: &Arc<N>| {
             !gone.iter().any(|(other, dropped)| *other == nibble && Arc::ptr_eq(node, dropped))
         };
@@ -227,6 +222,6 @@ impl<N> Links<N> {
             }
             None => {}
         }
-        bytes + self.own.bytes()
+        (self.shared.is_some() || self.own.mask != 0).then(|| bytes + self.own.bytes())
     }
 }

@@ -320,8 +320,8 @@ impl<K, V> Branch<K, V> {
     }
 
     /// Looks at every child that is in memory and forgets those of which `keep` says so; gives how many bytes the list
-    /// of what is left takes.
-    pub(crate) fn retain(&self, mut keep: impl FnMut(&Link<K, V>) -> bool) -> usize {
+    /// of what is left takes, `None` if nothing is.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Link<K, V>) -> bool) -> Option<usize> {
         let mut gone = self.links.read().all();
         gone.retain(|(_, node)| !keep(node));
         self.links.write().forget(&gone)
