@@ -49,7 +49,7 @@ const FUNDS_ETHER: u64 = 40;
 const WARM_UP: Duration = Duration::from_secs(1);
 const FILLING: Duration = Duration::from_secs(3);
 
-/// Memory is flat once every cache is full, which takes so many turns; of the next, so many tell.
+/// What a node holds rises for its first turns, so many of which are not looked at; of the next, so many tell.
 const FILLED: usize = 5;
 const TELLING: usize = 10;
 
