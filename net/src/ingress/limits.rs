@@ -77,7 +77,13 @@ pub const FAULT_REST: Duration = Duration::from_millis(1);
 /// Bytes of events that wait for one client.
 pub const UNREAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Between two writes of events to one client, whatever is told meanwhile: a packet each would cost more than all else.
+/// Writes of events to one client that lie so far apart, on average, are made at once.
+pub const EVENTS_APART: Duration = Duration::from_millis(6);
+
+/// How far ahead of that average it may be: eight writes.
+pub const EVENTS_AHEAD: Duration = Duration::from_millis(48);
+
+/// Between two writes where there are more, whatever is told meanwhile: a packet each would cost more than all else.
 pub const EVENTS_REST: Duration = Duration::from_millis(1);
 
 /// The same while half of its window is in use, so that each waits for longer than this in any case.

@@ -23,7 +23,10 @@ use tokio::{
 use super::{
     Found, Shared,
     backlog::Inside,
-    limits::{EVENTS_REST, EVENTS_REST_BUSY, OUTSTANDING_MAX, PIECE_TIME_MAX, SMALL_PIECE_BYTES_MAX, UNREAD_BYTES_MAX},
+    limits::{
+        EVENTS_AHEAD, EVENTS_APART, EVENTS_REST, EVENTS_REST_BUSY, OUTSTANDING_MAX, PIECE_TIME_MAX,
+        SMALL_PIECE_BYTES_MAX, UNREAD_BYTES_MAX,
+    },
     places::Share,
     wire::{self, Cutter, Event, FoundLog, Head, Question, Reason, WireError},
 };
@@ -162,10 +165,28 @@ pub(super) async fn run(session: Arc<Session>, shared: Arc<Shared>) {
     tasks.shutdown().await;
 }
 
-/// Writes events: the first at once, those that follow it closely together.
+/// How often a client was written to lately.
+///
+/// Source: the virtual scheduling algorithm of ITU-T I.371 (generic cell rate).
+struct Writes {
+    /// When the next one would be due if all so far had been [`EVENTS_APART`].
+    due: Instant,
+}
+
+impl Writes {
+    /// One is made now; tells whether there were too many.
+    fn are_many(&mut self, now: Instant) -> bool {
+        let (due, latest) = (self.due.max(now) + EVENTS_APART, now + EVENTS_AHEAD);
+        self.due = due.min(latest);
+        due > latest
+    }
+}
+
+/// Writes events: at once where they are few, else the first at once and those that follow it closely together.
 async fn write_events(session: Arc<Session>) {
     let Ok(mut stream) = session.connection.open_uni().await else { return };
     let mut bytes = Vec::new();
+    let mut writes = Writes { due: Instant::now() };
     loop {
         std::mem::swap(&mut bytes, &mut *session.unread.lock());
         if bytes.is_empty() {
@@ -178,7 +199,9 @@ async fn write_events(session: Arc<Session>) {
         bytes.clear();
         // A burst leaves no more behind than the next one needs.
         bytes.shrink_to(READ_BYTES_MAX);
-        sleep(if session.share.window.is_busy() { EVENTS_REST_BUSY } else { EVENTS_REST }).await;
+        if writes.are_many(Instant::now()) {
+            sleep(if session.share.window.is_busy() { EVENTS_REST_BUSY } else { EVENTS_REST }).await;
+        }
     }
 }
 
@@ -414,5 +437,31 @@ fn logs(block: &CommittedBlock, filter: &LogFilter, out: &mut Vec<u8>) {
             }
             log_index = log_index.saturating_add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn few_writes_are_made_at_once_and_many_together() {
+        let mut now = Instant::now();
+        let mut writes = Writes { due: now };
+        let mut are_many = |after: Duration| {
+            now += after;
+            writes.are_many(now)
+        };
+        // However long it goes on.
+        assert!((0..1_000).all(|_| !are_many(EVENTS_APART)));
+        let at_once = (0..100).take_while(|_| !are_many(Duration::ZERO)).count();
+        assert_eq!(at_once, 7, "eight, of which one is used up all the time");
+        for rest in [EVENTS_REST, EVENTS_REST_BUSY] {
+            assert!((0..1_000).all(|_| are_many(rest)));
+        }
+        // What was too many is forgotten.
+        assert!((0..8).all(|at| !are_many(if at == 0 { EVENTS_AHEAD } else { Duration::ZERO })));
     }
 }
