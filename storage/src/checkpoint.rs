@@ -143,8 +143,8 @@ impl Sink<B256, AccountLeaf> for Batch<'_> {
     fn node(
         &mut self,
         position: &[u8],
-        _: Option<&Branch<B256, AccountLeaf>>,
-        branch: Option<&Branch<B256, AccountLeaf>>,
+        _: Option<&Branch<'_, B256, AccountLeaf>>,
+        branch: Option<&Branch<'_, B256, AccountLeaf>>,
     ) {
         let mut key = Vec::with_capacity(8);
         record::position_key(position, &mut key);
@@ -164,7 +164,7 @@ impl Sink<B256, U256> for SlotSink<'_> {
         Ok(())
     }
 
-    fn node(&mut self, position: &[u8], _: Option<&Branch<B256, U256>>, branch: Option<&Branch<B256, U256>>) {
+    fn node(&mut self, position: &[u8], _: Option<&Branch<'_, B256, U256>>, branch: Option<&Branch<'_, B256, U256>>) {
         let mut key = Vec::with_capacity(16);
         key.extend_from_slice(&self.id.to_be_bytes());
         record::position_key(position, &mut key);

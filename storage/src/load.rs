@@ -74,7 +74,7 @@ impl<'e> Chunk<'e> {
 impl Records<AccountLeaf> for Chunk<'_> {
     type Error = Fault;
 
-    fn record(&mut self, position: &[u8], branch: &Branch<B256, AccountLeaf>) -> Result<(), Fault> {
+    fn record(&mut self, position: &[u8], branch: &Branch<'_, B256, AccountLeaf>) -> Result<(), Fault> {
         let mut key = Vec::with_capacity(8);
         record::position_key(position, &mut key);
         self.account_nodes.push((key, record::encode(branch)));
@@ -89,7 +89,7 @@ pub(crate) struct StorageRecords<'c, 'e>(pub(crate) u64, pub(crate) &'c mut Chun
 impl Records<U256> for StorageRecords<'_, '_> {
     type Error = Fault;
 
-    fn record(&mut self, position: &[u8], branch: &Branch<B256, U256>) -> Result<(), Fault> {
+    fn record(&mut self, position: &[u8], branch: &Branch<'_, B256, U256>) -> Result<(), Fault> {
         let mut key = Vec::with_capacity(16);
         key.extend_from_slice(&self.0.to_be_bytes());
         record::position_key(position, &mut key);

@@ -15,7 +15,7 @@ use crate::{
     kv::{KvError, Snapshot, Table},
     tables::{self, AccountRow, storage_key},
     trie::{
-        node::{Body, Key as _, Kind, TrieError},
+        node::{Key as _, Kind, Link, Origin, TrieError},
         record,
         state::{AccountLeaf, StateSource},
     },
@@ -58,7 +58,7 @@ impl StateSnapshot {
         }
     }
 
-    fn node<V>(&self, table: Table, key: &[u8]) -> Result<Option<Body<B256, V>>, TrieError> {
+    fn node<V>(&self, table: Table, key: &[u8]) -> Result<Option<Link<B256, V>>, TrieError> {
         Ok(self.rows.get(table, key, record::decode).map_err(unreadable)?.flatten())
     }
 }
@@ -107,7 +107,7 @@ pub(crate) fn below(position: &[u8], hashed: &B256) -> bool {
 }
 
 impl StateSource for Snapshots {
-    fn account_node(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, AccountLeaf>>, TrieError> {
+    fn account_node(&self, position: &[u8], kind: Kind) -> Result<Option<Link<B256, AccountLeaf>>, TrieError> {
         let snapshot = self.current();
         if kind != Kind::Leaf {
             let mut key = Vec::with_capacity(33);
@@ -123,13 +123,13 @@ impl StateSource for Snapshots {
             .rows
             .seek(tables::ACCOUNT, &key, |key, row| {
                 let key = B256::try_from(key).ok().filter(|key| below(position, key))?;
-                Some(Body::Leaf(key, AccountRow::decode(row)?.leaf()))
+                Some(Link::leaf(key, AccountRow::decode(row)?.leaf(), Origin::Read))
             })
             .map_err(unreadable)?;
         Ok(leaf.flatten())
     }
 
-    fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
+    fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Link<B256, U256>>, TrieError> {
         let snapshot = self.current();
         if kind != Kind::Leaf {
             let mut key = id.to_be_bytes().to_vec();
@@ -147,7 +147,7 @@ impl StateSource for Snapshots {
                 let (row_id, hashed) = key.split_at_checked(8)?;
                 let key = B256::try_from(hashed).ok().filter(|key| below(position, key))?;
                 let value = U256::try_from_be_slice(value)?;
-                (row_id == id.to_be_bytes()).then_some(Body::Leaf(key, value))
+                (row_id == id.to_be_bytes()).then(|| Link::leaf(key, value, Origin::Read))
             })
             .map_err(unreadable)?;
         Ok(leaf.flatten())

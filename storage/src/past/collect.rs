@@ -64,7 +64,7 @@ impl<V> Sink<B256, V> for Branches<'_> {
         Ok(())
     }
 
-    fn node(&mut self, position: &[u8], old: Option<&Branch<B256, V>>, new: Option<&Branch<B256, V>>) {
+    fn node(&mut self, position: &[u8], old: Option<&Branch<'_, B256, V>>, new: Option<&Branch<'_, B256, V>>) {
         let (owner, height) = (self.owner.cloned(), self.height);
         let place = entry::branch_place(position);
         self.found.push(Was { owner, place, height, value: Value::Bytes(entry::encode(old, new)) });

@@ -20,7 +20,7 @@ use crate::{
     trie::{
         encode::NodeRef,
         links::nibbles,
-        node::{Body, Branch, Child, Kind},
+        node::{Branch, Child, Kind, Link, Origin},
         record,
     },
 };
@@ -58,7 +58,7 @@ pub(crate) fn leaf_of(key: &[u8], id: u64) -> Option<(B256, Height)> {
 }
 
 /// What a branch was, by what it became.
-pub(crate) fn encode<V>(old: Option<&Branch<B256, V>>, new: Option<&Branch<B256, V>>) -> Vec<u8> {
+pub(crate) fn encode<V>(old: Option<&Branch<'_, B256, V>>, new: Option<&Branch<'_, B256, V>>) -> Vec<u8> {
     let Some(old) = old else { return vec![0] };
     let whole = || [&[1][..], &record::encode(old)].concat();
     let Some(new) = new.filter(|new| new.prefix == old.prefix) else { return whole() };
@@ -95,7 +95,7 @@ pub(crate) enum Told<V> {
     /// Look at the next entry.
     More,
     /// This is all.
-    Done(Option<Branch<B256, V>>),
+    Done(Option<Link<B256, V>>),
 }
 
 impl Partial {
@@ -105,8 +105,8 @@ impl Partial {
         match fields.bytes(1)?[0] {
             0 => (fields.0.is_empty() && self.masks.is_none()).then_some(Told::Done(None)),
             1 => {
-                let Body::Branch(branch) = record::decode(fields.0)? else { return None };
-                Some(Told::Done(Some(self.complete(branch)?)))
+                let node: Link<B256, V> = record::decode(fields.0)?;
+                Some(Told::Done(Some(self.complete(&node.as_branch()?)?)))
             }
             2 => {
                 let (state, tree, changed) = (fields.u16()?, fields.u16()?, fields.u16()?);
@@ -132,7 +132,7 @@ impl Partial {
     }
 
     /// The branch, of which the newest version is this; `None` if that cannot be.
-    pub(crate) fn complete<V>(&self, newest: Branch<B256, V>) -> Option<Branch<B256, V>> {
+    pub(crate) fn complete<V>(&self, newest: &Branch<'_, B256, V>) -> Option<Link<B256, V>> {
         let (state, tree) = self.masks.unwrap_or((newest.state, newest.tree));
         let mut children = Vec::with_capacity(16);
         for nibble in nibbles(state) {
@@ -140,6 +140,6 @@ impl Partial {
             let kind = if tree & (1 << nibble) == 0 { Kind::Leaf } else { Kind::Branch };
             children.push((nibble, Child { reference, kind, link: None }));
         }
-        Some(Branch::new(newest.prefix, children.into_iter(), None))
+        Some(Link::branch(newest.prefix.clone(), children.into_iter(), None, Origin::Read))
     }
 }

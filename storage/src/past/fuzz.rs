@@ -42,7 +42,8 @@ fn entries(mut bytes: &[u8]) {
         let (value, rest) = rest.split_at(usize::from(*length).min(rest.len()));
         match partial.entry::<U256>(value) {
             Some(Told::More) => bytes = rest,
-            Some(Told::Done(Some(branch))) => {
+            Some(Told::Done(Some(node))) => {
+                let branch = node.as_branch().expect("a branch was put together");
                 let again = record::decode::<B256, U256>(&record::encode(&branch));
                 assert!(again.is_some(), "what was put together can be written");
                 return;

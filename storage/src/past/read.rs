@@ -14,7 +14,7 @@ use crate::{
     snapshot::{Snapshots, StateSnapshot, below, first_key},
     tables::{self, AccountRow},
     trie::{
-        node::{Body, Branch, Kind, TrieError},
+        node::{Kind, Link, Origin, TrieError},
         state::{AccountLeaf, StateSource},
     },
 };
@@ -62,8 +62,8 @@ impl PastState {
         &self,
         id: u64,
         position: &[u8],
-        newest: impl FnOnce() -> Result<Option<Body<B256, V>>, TrieError>,
-    ) -> Result<Option<Branch<B256, V>>, TrieError> {
+        newest: impl FnOnce() -> Result<Option<Link<B256, V>>, TrieError>,
+    ) -> Result<Option<Link<B256, V>>, TrieError> {
         let damaged = || Fault::corrupt(format!("the past of position {position:x?} of trie {id} contradicts itself"));
         let (mut partial, mut done) = (Partial::default(), None);
         let entries = self.entries(&entry::key(id, &entry::branch_place(position)), |value| {
@@ -76,11 +76,8 @@ impl PastState {
         if let Some(branch) = done {
             return Ok(branch);
         }
-        match newest()? {
-            // Nodes of storage that was wiped stay as the checkpoint before had them, so they may complete nothing.
-            Some(Body::Branch(branch)) => Ok(partial.complete(branch)),
-            _ => Ok(None),
-        }
+        // Nodes of storage that was wiped stay as the checkpoint before had them, so they may complete nothing.
+        Ok(newest()?.and_then(|newest| partial.complete(&newest.as_branch()?)))
     }
 
     /// The row of a leaf at the height, `newest` being the one in the snapshot; `None` where there was none.
@@ -138,27 +135,27 @@ impl PastState {
 }
 
 impl StateSource for PastState {
-    fn account_node(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, AccountLeaf>>, TrieError> {
+    fn account_node(&self, position: &[u8], kind: Kind) -> Result<Option<Link<B256, AccountLeaf>>, TrieError> {
         if kind != Kind::Leaf {
             let newest = || self.newest.account_node(position, Kind::Branch);
             let branch = self.branch(0, position, newest)?;
             if branch.is_some() || kind == Kind::Branch {
-                return Ok(branch.map(Body::Branch));
+                return Ok(branch);
             }
         }
         let leaf = self.leaf(0, position).map_err(|fault| unreadable(&fault))?;
-        Ok(leaf.and_then(|(hashed, row)| Some(Body::Leaf(hashed, AccountRow::decode(&row)?.leaf()))))
+        Ok(leaf.and_then(|(hashed, row)| Some(Link::leaf(hashed, AccountRow::decode(&row)?.leaf(), Origin::Read))))
     }
 
-    fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
+    fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Link<B256, U256>>, TrieError> {
         if kind != Kind::Leaf {
             let newest = || self.newest.storage_node(id, position, Kind::Branch);
             let branch = self.branch(id, position, newest)?;
             if branch.is_some() || kind == Kind::Branch {
-                return Ok(branch.map(Body::Branch));
+                return Ok(branch);
             }
         }
         let leaf = self.leaf(id, position).map_err(|fault| unreadable(&fault))?;
-        Ok(leaf.and_then(|(hashed, row)| Some(Body::Leaf(hashed, U256::try_from_be_slice(&row)?))))
+        Ok(leaf.and_then(|(hashed, row)| Some(Link::leaf(hashed, U256::try_from_be_slice(&row)?, Origin::Read))))
     }
 }

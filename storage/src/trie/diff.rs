@@ -3,8 +3,6 @@
 //! Two versions are walked in lock-step, one nibble at a time; whatever they share is skipped by
 //! pointer or by reference.
 
-use std::sync::Arc;
-
 use super::node::{Body, Branch, Child, Key, Kind, Link, Source, Tree, TrieError, Value};
 
 /// Takes the differences, leaves in order of key, nodes in order of position.
@@ -16,7 +14,7 @@ pub(crate) trait Sink<K, V> {
     fn leaf(&mut self, key: &K, old: Option<&V>, new: Option<&V>) -> Result<(), TrieError>;
 
     /// The record at a position, before and after; at least one side is there.
-    fn node(&mut self, position: &[u8], old: Option<&Branch<K, V>>, new: Option<&Branch<K, V>>);
+    fn node(&mut self, position: &[u8], old: Option<&Branch<'_, K, V>>, new: Option<&Branch<'_, K, V>>);
 }
 
 /// Which differences are looked for.
@@ -63,22 +61,17 @@ struct Open<K, V> {
 
 impl<K: Key, V: Value> Open<K, V> {
     fn child(&self, depth: usize, nibble: u8) -> Option<Cursor<K, V>> {
-        match &self.node.body {
-            Body::Leaf(key, _) => {
-                (key.nibble(depth) == nibble).then(|| Cursor::Inside(Arc::clone(&self.node), self.skip))
-            }
+        match self.node.body() {
+            Body::Leaf(key, _) => (key.nibble(depth) == nibble).then(|| Cursor::Inside(self.node.clone(), self.skip)),
             Body::Branch(branch) => match branch.prefix.get(self.skip) {
-                Some(next) => (*next == nibble).then(|| Cursor::Inside(Arc::clone(&self.node), self.skip + 1)),
+                Some(next) => (*next == nibble).then(|| Cursor::Inside(self.node.clone(), self.skip + 1)),
                 None => branch.child(nibble).map(Cursor::At),
             },
         }
     }
 
-    fn branch_here(&self) -> Option<&Branch<K, V>> {
-        match &self.node.body {
-            Body::Branch(branch) if self.start => Some(branch),
-            _ => None,
-        }
+    fn branch_here(&self) -> Option<Branch<'_, K, V>> {
+        self.node.as_branch().filter(|_| self.start)
     }
 }
 
@@ -98,23 +91,20 @@ impl<K: Key, V: Value> Walk<'_, K, V> {
             Some(Cursor::Inside(node, skip)) => Some(Open { node, skip, start: false }),
             Some(Cursor::At(child)) => Some(Open { node: child.node(&self.path, self.source)?, skip: 0, start: true }),
         };
-        Ok(open.filter(|open| !skips_leaves || matches!(open.node.body, Body::Branch(_))))
+        Ok(open.filter(|open| !skips_leaves || open.node.as_branch().is_some()))
     }
 
     fn step(&mut self, old: Option<Cursor<K, V>>, new: Option<Cursor<K, V>>) -> Result<(), TrieError> {
         if let (Some(Cursor::At(old)), Some(Cursor::At(new))) = (&old, &new)
             && old.reference == new.reference
         {
-            let is_one = match (&old.link, &new.link) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                _ => false,
-            };
-            if is_one || self.scope != Scope::Deep || !new.link.as_ref().is_some_and(|node| node.is_built) {
+            let is_one = old.link.is_some() && old.link == new.link;
+            if is_one || self.scope != Scope::Deep || !new.link.as_ref().is_some_and(Link::is_built) {
                 return Ok(());
             }
         }
         let (old, new) = (self.open(old)?, self.open(new)?);
-        match (old.as_ref().map(|side| &side.node.body), new.as_ref().map(|side| &side.node.body)) {
+        match (old.as_ref().map(|side| side.node.body()), new.as_ref().map(|side| side.node.body())) {
             (None, None) => return Ok(()),
             (Some(Body::Leaf(key, value)), None) => return self.sink.leaf(key, Some(value), None),
             (None, Some(Body::Leaf(key, value))) => return self.sink.leaf(key, None, Some(value)),
@@ -125,7 +115,7 @@ impl<K: Key, V: Value> Walk<'_, K, V> {
         }
         let (before, after) = (old.as_ref().and_then(Open::branch_here), new.as_ref().and_then(Open::branch_here));
         if before.is_some() || after.is_some() {
-            self.sink.node(&self.path, before, after);
+            self.sink.node(&self.path, before.as_ref(), after.as_ref());
         }
         let depth = self.path.len();
         for nibble in 0..16 {

@@ -114,7 +114,7 @@ impl References {
 }
 
 /// Appends the branch node of a body, its extension left out; returns where it begins.
-pub(crate) fn encode_branch<K, V: Value>(branch: &Branch<K, V>, out: &mut Vec<u8>) -> usize {
+pub(crate) fn encode_branch<K, V: Value>(branch: &Branch<'_, K, V>, out: &mut Vec<u8>) -> usize {
     let start = rlp::begin_list(out);
     let mut references = branch.references.iter();
     for nibble in 0..16 {
@@ -155,10 +155,10 @@ fn payload<V: Value>(value: &V, out: &mut Vec<u8>) {
 }
 
 /// The reference that a parent of this body, at this depth, holds.
-pub(crate) fn encoded_reference<K: Key, V: Value>(body: &Body<K, V>, depth: usize) -> NodeRef {
+pub(crate) fn encoded_reference<K: Key, V: Value>(body: &Body<'_, K, V>, depth: usize) -> NodeRef {
     let mut out = Vec::with_capacity(640);
     let begin = match body {
-        Body::Leaf(key, value) => encode_leaf(key, value, depth, &mut out),
+        Body::Leaf(key, value) => encode_leaf(*key, *value, depth, &mut out),
         Body::Branch(branch) => {
             let begin = encode_branch(branch, &mut out);
             if branch.prefix.is_empty() {

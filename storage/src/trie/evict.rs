@@ -13,19 +13,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{B256, U256};
 
 use super::{
-    node::{Body, Link, Node, Root, Value},
+    node::{Body, Link, Root, Value},
     state::{AccountLeaf, StateTrie},
 };
 
 /// Bytes of a node but for the list of its children in memory.
-fn node_bytes<K, V: Value>(node: &Node<K, V>) -> usize {
-    // The two reference counts of its allocation.
-    let fixed = size_of::<Node<K, V>>() + 2 * size_of::<usize>();
-    fixed
-        + match &node.body {
-            Body::Leaf(_, value) => value.heap_bytes(),
-            Body::Branch(branch) => branch.prefix.len() + size_of_val(&*branch.references),
-        }
+fn node_bytes<K, V: Value>(node: &Link<K, V>) -> usize {
+    let beside = match node.body() {
+        Body::Leaf(_, value) => value.heap_bytes(),
+        Body::Branch(branch) => branch.prefix.len(),
+    };
+    node.bytes() + beside
 }
 
 /// Bytes of nodes that were made or read since the process began: by more nothing grows, as nodes that nobody needs any
@@ -33,11 +31,8 @@ fn node_bytes<K, V: Value>(node: &Node<K, V>) -> usize {
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of a node that was made, with the longest list of its children there can be.
-pub(crate) fn weight<K, V: Value>(node: &Node<K, V>) -> usize {
-    let children = match &node.body {
-        Body::Leaf(..) => 0,
-        Body::Branch(branch) => branch.references.len(),
-    };
+pub(crate) fn weight<K, V: Value>(node: &Link<K, V>) -> usize {
+    let children = node.as_branch().map_or(0, |branch| branch.references.len());
     node_bytes(node) + children * size_of::<usize>()
 }
 
@@ -84,7 +79,7 @@ struct Sweep {
 
 impl Sweep {
     /// Whether a node stays in memory; `free` if nothing below it or in it holds it there.
-    fn stays<K, V: Value>(&mut self, node: &Node<K, V>, links: usize, free: bool) -> bool {
+    fn stays<K, V: Value>(&mut self, node: &Link<K, V>, links: usize, free: bool) -> bool {
         let bytes = node_bytes(node) + links;
         let unused = self.excess > 0 && !node.take_touched();
         if self.excess > 0 && free && (unused || self.force) {
@@ -96,7 +91,7 @@ impl Sweep {
     }
 
     fn storage(&mut self, node: &Link<B256, U256>) -> bool {
-        match &node.body {
+        match node.body() {
             Body::Leaf(..) if self.drops_leaves => false,
             Body::Leaf(..) => self.stays(node, 0, true),
             Body::Branch(branch) => {
@@ -107,7 +102,7 @@ impl Sweep {
     }
 
     fn accounts(&mut self, node: &Link<B256, AccountLeaf>) -> bool {
-        match &node.body {
+        match node.body() {
             Body::Leaf(_, leaf) => {
                 let Some(root) = &leaf.storage.root else { return self.stays(node, 0, true) };
                 let is_stored = leaf.storage.id() != 0;

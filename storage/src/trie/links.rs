@@ -100,39 +100,39 @@ impl<T> FromIterator<(u8, T)> for Few<T> {
 }
 
 /// A table that several versions of a branch share.
-type Shared<N> = Arc<RwLock<Few<Arc<N>>>>;
+type Shared<L> = Arc<RwLock<Few<L>>>;
 
-/// The nodes below one version of a branch.
-pub(crate) struct Links<N> {
+/// The nodes below one version of a branch; two links are equal if they lead to one node.
+pub(crate) struct Links<L> {
     /// What it has in common with older or newer versions.
-    shared: Option<Shared<N>>,
+    shared: Option<Shared<L>>,
     /// Bit n: the shared table does not speak of child n.
     apart: u16,
     /// Its own.
-    own: Few<Arc<N>>,
+    own: Few<L>,
 }
 
-impl<N> Default for Links<N> {
+impl<L> Default for Links<L> {
     fn default() -> Self {
         Self { shared: None, apart: 0, own: Few::default() }
     }
 }
 
-impl<N> FromIterator<(u8, Arc<N>)> for Links<N> {
+impl<L> FromIterator<(u8, L)> for Links<L> {
     /// Children come in order of nibble.
-    fn from_iter<I: IntoIterator<Item = (u8, Arc<N>)>>(links: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = (u8, L)>>(links: I) -> Self {
         Self { own: links.into_iter().collect(), ..Self::default() }
     }
 }
 
-impl<N> Links<N> {
+impl<L: Clone + PartialEq> Links<L> {
     /// The table that speaks of a child, if that is a shared one.
-    fn table(&self, nibble: u8) -> Option<&Shared<N>> {
+    fn table(&self, nibble: u8) -> Option<&Shared<L>> {
         self.shared.as_ref().filter(|_| self.apart & bit(nibble) == 0)
     }
 
     /// The node of a child.
-    pub(crate) fn get(&self, nibble: u8) -> Option<Arc<N>> {
+    pub(crate) fn get(&self, nibble: u8) -> Option<L> {
         match self.table(nibble) {
             Some(shared) => shared.read().get(nibble).cloned(),
             None => self.own.get(nibble).cloned(),
@@ -140,7 +140,7 @@ impl<N> Links<N> {
     }
 
     /// Keeps the node of a child that has none.
-    pub(crate) fn keep(&mut self, nibble: u8, node: Arc<N>) {
+    pub(crate) fn keep(&mut self, nibble: u8, node: L) {
         match self.table(nibble) {
             Some(shared) => shared.write().add(nibble, node),
             None => self.own.add(nibble, node),
@@ -148,14 +148,14 @@ impl<N> Links<N> {
     }
 
     /// All nodes.
-    pub(crate) fn all(&self) -> Vec<(u8, Arc<N>)> {
+    pub(crate) fn all(&self) -> Vec<(u8, L)> {
         let mut all = Vec::with_capacity(16);
-        self.see(u16::MAX, |nibble, node| all.push((nibble, Arc::clone(node))));
+        self.see(u16::MAX, |nibble, node| all.push((nibble, node.clone())));
         all
     }
 
     /// Shows the nodes of some children, by a mask.
-    pub(crate) fn see(&self, mask: u16, mut see: impl FnMut(u8, &Arc<N>)) {
+    pub(crate) fn see(&self, mask: u16, mut see: impl FnMut(u8, &L)) {
         let shared = self.shared.as_ref().map(|shared| shared.read());
         for nibble in nibbles(mask) {
             let table = shared.as_deref().filter(|_| self.apart & bit(nibble) == 0).unwrap_or(&self.own);
@@ -167,9 +167,9 @@ impl<N> Links<N> {
 
     /// The nodes below a newer version of the branch, of which children became something else: those of `mask`, and
     /// these nodes are in memory.
-    pub(crate) fn fork(&mut self, mask: u16, set: impl Iterator<Item = (u8, Arc<N>)>) -> Self {
+    pub(crate) fn fork(&mut self, mask: u16, set: impl Iterator<Item = (u8, L)>) -> Self {
         let apart = self.apart | mask;
-        let mut own: SmallVec<[(u8, Arc<N>); 16]> = SmallVec::new();
+        let mut own: SmallVec<[(u8, L); 16]> = SmallVec::new();
         if apart.count_ones() > APART_MAX {
             if mask != u16::MAX {
                 own.extend(self.all());
@@ -186,7 +186,7 @@ impl<N> Links<N> {
         let table = self.shared.get_or_insert_with(|| Arc::new(RwLock::new(std::mem::take(&mut self.own))));
         let shared = Some(Arc::clone(table));
         let kept = self.own.iter().filter(|(nibble, _)| mask & bit(*nibble) == 0);
-        own.extend(kept.map(|(nibble, node)| (nibble, Arc::clone(node))));
+        own.extend(kept.map(|(nibble, node)| (nibble, node.clone())));
         own.extend(set);
         own.sort_unstable_by_key(|(nibble, _)| *nibble);
         Self { shared, apart, own: own.into_iter().collect() }
@@ -194,10 +194,8 @@ impl<N> Links<N> {
 
     /// Drops these nodes, and with them what a table keeps of versions that are gone; gives the bytes that the lists
     /// take beside the branch, `None` if no node is left.
-    pub(crate) fn forget(&mut self, gone: &[(u8, Arc<N>)]) -> Option<usize> {
-        let stays = |nibble: u8, node: &Arc<N>| {
-            !gone.iter().any(|(other, dropped)| *other == nibble && Arc::ptr_eq(node, dropped))
-        };
+    pub(crate) fn forget(&mut self, gone: &[(u8, L)]) -> Option<usize> {
+        let stays = |nibble: u8, node: &L| !gone.iter().any(|(other, dropped)| *other == nibble && node == dropped);
         self.own.retain(stays);
         let mut bytes = 0;
         match self.shared.take().map(Arc::try_unwrap) {
@@ -215,7 +213,7 @@ impl<N> Links<N> {
                 if links.mask & !self.apart == 0 && self.own.mask == 0 {
                     self.apart = 0;
                 } else {
-                    bytes = size_of::<RwLock<Few<Arc<N>>>>() + 2 * size_of::<usize>() + links.bytes();
+                    bytes = size_of::<RwLock<Few<L>>>() + 2 * size_of::<usize>() + links.bytes();
                     drop(links);
                     self.shared = Some(shared);
                 }

@@ -2,6 +2,7 @@
 
 use std::{
     hint::black_box,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,6 +12,8 @@ use std::{
 use alloy_primitives::{B256, U256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use parking_lot::RwLock;
+use smallvec::SmallVec;
+use triomphe::ThinArc;
 
 use super::{
     encode::{NodeRef, encoded_reference},
@@ -18,9 +21,6 @@ use super::{
     links::{Links, nibbles},
     rlp,
 };
-
-/// A shared node.
-pub(crate) type Link<K, V> = Arc<Node<K, V>>;
 
 /// Why a trie could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,11 +109,11 @@ pub(crate) enum Kind {
 
 /// Where nodes that are not in memory come from.
 pub(crate) trait Source<K, V>: Sync {
-    /// The body at `position`, `None` where there is none.
+    /// The node at `position`, `None` where there is none.
     ///
     /// # Errors
     /// [`TrieError::Unreadable`].
-    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Body<K, V>>, TrieError>;
+    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Link<K, V>>, TrieError>;
 
     /// The trie's name for messages.
     fn name(&self) -> String;
@@ -123,7 +123,7 @@ pub(crate) trait Source<K, V>: Sync {
 pub(crate) struct NoSource;
 
 impl<K, V> Source<K, V> for NoSource {
-    fn load(&self, _: &[u8], _: Kind) -> Result<Option<Body<K, V>>, TrieError> {
+    fn load(&self, _: &[u8], _: Kind) -> Result<Option<Link<K, V>>, TrieError> {
         Ok(None)
     }
 
@@ -132,38 +132,117 @@ impl<K, V> Source<K, V> for NoSource {
     }
 }
 
-/// What a node is.
-pub(crate) enum Body<K, V> {
-    /// One key, whole, and its value.
-    Leaf(K, V),
-    /// Two keys or more.
-    Branch(Branch<K, V>),
+/// Where a node comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// An update made it.
+    Built,
+    /// It was read.
+    Read,
 }
 
 /// One node in memory; what it hashes to is known by whoever refers to it.
-pub(crate) struct Node<K, V> {
-    /// What it is.
-    pub(crate) body: Body<K, V>,
-    /// Made by an update, not read from MDBX.
-    pub(crate) is_built: bool,
+struct Node<K, V> {
+    what: What<K, V>,
+    origin: Origin,
     /// Used since the last eviction walk.
     touched: AtomicBool,
 }
 
-impl<K, V> Node<K, V> {
-    /// A node that an update made.
-    pub(crate) fn built(body: Body<K, V>) -> Link<K, V> {
-        Arc::new(Self { body, is_built: true, touched: AtomicBool::new(true) })
+enum What<K, V> {
+    Leaf(K, V),
+    Branch(Head<K, V>),
+}
+
+/// A shared node. How its children are referred to lies behind it in the same allocation.
+pub(crate) struct Link<K, V>(ThinArc<Node<K, V>, NodeRef>);
+
+impl<K, V> Clone for Link<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K, V> PartialEq for Link<K, V> {
+    /// Whether both lead to one node.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(&raw const self.0.header, &raw const other.0.header)
+    }
+}
+
+/// What a node is.
+pub(crate) enum Body<'n, K, V> {
+    /// One key, whole, and its value.
+    Leaf(&'n K, &'n V),
+    /// Two keys or more.
+    Branch(Branch<'n, K, V>),
+}
+
+impl<K, V> Link<K, V> {
+    fn new(what: What<K, V>, references: &[NodeRef], origin: Origin) -> Self {
+        let node = Node { what, origin, touched: AtomicBool::new(true) };
+        Self(ThinArc::from_header_and_slice(node, references))
+    }
+
+    /// A leaf: one key, whole, and its value.
+    pub(crate) fn leaf(key: K, value: V, origin: Origin) -> Self {
+        Self::new(What::Leaf(key, value), &[], origin)
+    }
+
+    /// A branch of these children, in order of nibble.
+    pub(crate) fn branch(
+        prefix: Box<[u8]>,
+        children: impl Iterator<Item = (u8, Child<K, V>)>,
+        value: Option<Box<(K, V)>>,
+        origin: Origin,
+    ) -> Self {
+        let (mut state, mut tree, mut references) = (0, 0, References::new());
+        let links = children.filter_map(|(nibble, child)| {
+            state |= 1 << nibble;
+            tree |= u16::from(child.kind == Kind::Branch) << nibble;
+            references.push(child.reference);
+            Some((nibble, child.link?))
+        });
+        let links = RwLock::new(links.collect());
+        Self::new(What::Branch(Head { prefix, state, tree, links, value }), &references, origin)
+    }
+
+    /// What it is.
+    pub(crate) fn body(&self) -> Body<'_, K, V> {
+        match &self.0.header.header.what {
+            What::Leaf(key, value) => Body::Leaf(key, value),
+            What::Branch(head) => Body::Branch(Branch { head, references: &self.0.slice }),
+        }
+    }
+
+    /// The branch that it is, if it is one.
+    pub(crate) fn as_branch(&self) -> Option<Branch<'_, K, V>> {
+        match self.body() {
+            Body::Branch(branch) => Some(branch),
+            Body::Leaf(..) => None,
+        }
+    }
+
+    /// Whether an update made it.
+    pub(crate) fn is_built(&self) -> bool {
+        self.0.header.header.origin == Origin::Built
+    }
+
+    /// Bytes of its allocation, without what it refers to.
+    pub(crate) fn bytes(&self) -> usize {
+        // Behind the count of those who share it.
+        size_of::<usize>() + size_of_val(&*self.0)
     }
 
     /// Clears and returns the mark of use.
     pub(crate) fn take_touched(&self) -> bool {
-        self.touched.swap(false, Ordering::Relaxed)
+        self.0.header.header.touched.swap(false, Ordering::Relaxed)
     }
 
     fn touch(&self) {
-        if !self.touched.load(Ordering::Relaxed) {
-            self.touched.store(true, Ordering::Relaxed);
+        let touched = &self.0.header.header.touched;
+        if !touched.load(Ordering::Relaxed) {
+            touched.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -192,14 +271,13 @@ impl<K: Key, V: Value> Child<K, V> {
     pub(crate) fn node(&self, position: &[u8], source: &dyn Source<K, V>) -> Result<Link<K, V>, TrieError> {
         if let Some(node) = &self.link {
             node.touch();
-            return Ok(Arc::clone(node));
+            return Ok(node.clone());
         }
         let loaded = source.load(position, self.kind)?;
-        match loaded.filter(|body| encoded_reference(body, position.len()) == self.reference) {
-            Some(body) => {
-                let node = Node { body, is_built: false, touched: AtomicBool::new(true) };
+        match loaded.filter(|node| encoded_reference(&node.body(), position.len()) == self.reference) {
+            Some(node) => {
                 evict::made(evict::weight(&node));
-                Ok(Arc::new(node))
+                Ok(node)
             }
             None => Err(TrieError::Mismatch {
                 kind: source.name(),
@@ -209,47 +287,54 @@ impl<K: Key, V: Value> Child<K, V> {
     }
 }
 
-/// A branch with the extension above it.
-pub(crate) struct Branch<K, V> {
+/// A branch with the extension above it, but for how its children are referred to.
+pub(crate) struct Head<K, V> {
     /// Nibbles of the extension; empty when there is none.
     pub(crate) prefix: Box<[u8]>,
     /// Which children there are, bit n for nibble n.
     pub(crate) state: u16,
     /// Which of them are branches.
     pub(crate) tree: u16,
-    /// How each child is referred to, in order of nibble.
-    pub(crate) references: Box<[NodeRef]>,
     /// Those that are in memory.
-    links: RwLock<Links<Node<K, V>>>,
+    links: RwLock<Links<Link<K, V>>>,
     /// The key that ends here, and its value; never in a trie of keys of one length.
     pub(crate) value: Option<Box<(K, V)>>,
 }
 
-impl<K, V> Branch<K, V> {
-    /// A branch of these children, in order of nibble.
-    pub(crate) fn new(
-        prefix: Box<[u8]>,
-        children: impl Iterator<Item = (u8, Child<K, V>)>,
-        value: Option<Box<(K, V)>>,
-    ) -> Self {
-        let (mut state, mut tree, mut references) = (0, 0, Vec::with_capacity(16));
-        let links = children.filter_map(|(nibble, child)| {
-            state |= 1 << nibble;
-            tree |= u16::from(child.kind == Kind::Branch) << nibble;
-            references.push(child.reference);
-            Some((nibble, child.link?))
-        });
-        let links = RwLock::new(links.collect());
-        Self { prefix, state, tree, references: references.into(), links, value }
-    }
+/// A branch.
+pub(crate) struct Branch<'n, K, V> {
+    head: &'n Head<K, V>,
+    /// How each child is referred to, in order of nibble.
+    pub(crate) references: &'n [NodeRef],
+}
 
+impl<K, V> Clone for Branch<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Branch<'_, K, V> {}
+
+impl<K, V> Deref for Branch<'_, K, V> {
+    type Target = Head<K, V>;
+
+    fn deref(&self) -> &Head<K, V> {
+        self.head
+    }
+}
+
+/// References on their way into a node.
+type References = SmallVec<[NodeRef; 16]>;
+
+impl<'n, K, V> Branch<'n, K, V> {
     /// The same branch with some children changed, in order of nibble; `None` removes one.
     pub(crate) fn with(
         &self,
         prefix: Box<[u8]>,
         changed: Vec<(u8, Option<Child<K, V>>)>,
         value: Option<Box<(K, V)>>,
-    ) -> Self {
+    ) -> Link<K, V> {
         let (mut state, mut tree, mut touched) = (self.state, self.tree, 0);
         for (nibble, child) in &changed {
             let bit = 1 << nibble;
@@ -259,15 +344,15 @@ impl<K, V> Branch<K, V> {
                 tree |= u16::from(child.kind == Kind::Branch) << nibble;
             }
         }
-        let mut references = Vec::with_capacity(state.count_ones() as usize);
+        let mut references = References::new();
         let mut new = changed.iter().filter_map(|(_, child)| child.as_ref());
         references.extend(nibbles(state).filter_map(|nibble| match touched & (1 << nibble) {
-            0 => self.reference(nibble),
-            _ => new.next().map(|child| &child.reference),
+            0 => self.reference(nibble).copied(),
+            _ => new.next().map(|child| child.reference),
         }));
         let set = changed.into_iter().filter_map(|(nibble, child)| Some((nibble, child?.link?)));
         let links = RwLock::new(self.links.write().fork(touched, set));
-        Self { prefix, state, tree, references: references.into(), links, value }
+        Link::new(What::Branch(Head { prefix, state, tree, links, value }), &references, Origin::Built)
     }
 
     /// Where the child at `nibble` stands among the children, `None` if there is none.
@@ -277,18 +362,18 @@ impl<K, V> Branch<K, V> {
     }
 
     /// What the child at `nibble` is, if there is one.
-    pub(crate) const fn kind(&self, nibble: u8) -> Kind {
+    pub(crate) fn kind(&self, nibble: u8) -> Kind {
         if self.tree & (1 << nibble) == 0 { Kind::Leaf } else { Kind::Branch }
     }
 
     /// How the child at `nibble` is referred to.
-    pub(crate) fn reference(&self, nibble: u8) -> Option<&NodeRef> {
+    pub(crate) fn reference(&self, nibble: u8) -> Option<&'n NodeRef> {
         self.rank(nibble).map(|rank| &self.references[rank])
     }
 
     /// The children that there are, with how they are referred to.
-    pub(crate) fn referenced(&self) -> impl Iterator<Item = (u8, &NodeRef)> {
-        self.nibbles().zip(&self.references)
+    pub(crate) fn referenced(&self) -> impl Iterator<Item = (u8, &'n NodeRef)> {
+        nibbles(self.state).zip(self.references)
     }
 
     /// The child at `nibble`.
@@ -298,7 +383,7 @@ impl<K, V> Branch<K, V> {
     }
 
     /// Nibbles of the children, in order.
-    pub(crate) fn nibbles(&self) -> impl Iterator<Item = u8> {
+    pub(crate) fn nibbles(&self) -> impl Iterator<Item = u8> + use<K, V> {
         nibbles(self.state)
     }
 
@@ -310,7 +395,7 @@ impl<K, V> Branch<K, V> {
     /// Asks for the nodes of these children, by a mask, as far as they are in memory, and waits for none.
     pub(crate) fn ask(&self, mask: u16) {
         let mut seen = false;
-        self.links.read().see(mask, |_, node| seen ^= node.is_built);
+        self.links.read().see(mask, |_, node| seen ^= node.is_built());
         black_box(seen);
     }
 
@@ -328,7 +413,7 @@ impl<K, V> Branch<K, V> {
     }
 }
 
-impl<K: Key, V: Value> Branch<K, V> {
+impl<K: Key, V: Value> Branch<'_, K, V> {
     /// The node of the child at `nibble`, whose position this is; stays in memory.
     ///
     /// # Errors
@@ -351,7 +436,7 @@ impl<K: Key, V: Value> Branch<K, V> {
             Err(error) => self.child(nibble).and_then(|child| child.link).ok_or(error)?,
         };
         if V::IS_KEPT || child.kind == Kind::Branch {
-            self.links.write().keep(nibble, Arc::clone(&node));
+            self.links.write().keep(nibble, node.clone());
         }
         Ok(Some(node))
     }
@@ -404,7 +489,7 @@ impl<K: Key, V: Value> Root<K, V> {
             Ok(node) => node,
             Err(error) => self.link.read().clone().ok_or(error)?,
         };
-        Ok(Arc::clone(self.link.write().get_or_insert(node)))
+        Ok(self.link.write().get_or_insert(node).clone())
     }
 }
 

@@ -26,13 +26,13 @@ fn at<V: Value>(
         let Some(rest) = prefix.get(path.len()..).filter(|rest| !rest.is_empty()) else {
             return Ok(Some((path, child)));
         };
-        match &child.node(&path, source)?.body {
+        match child.node(&path, source)?.body() {
             Body::Leaf(key, _) => {
                 let is_under = prefix.iter().enumerate().all(|(index, nibble)| key.nibble(index) == *nibble);
                 return Ok(is_under.then_some((path, child)));
             }
             Body::Branch(branch) => {
-                let common = rest.iter().zip(&branch.prefix).take_while(|(left, right)| left == right).count();
+                let common = rest.iter().zip(&*branch.prefix).take_while(|(left, right)| left == right).count();
                 if common == rest.len() {
                     return Ok(Some((path, child)));
                 }
@@ -56,7 +56,7 @@ struct Found(Vec<Record>);
 impl<V> Records<V> for Found {
     type Error = std::convert::Infallible;
 
-    fn record(&mut self, position: &[u8], branch: &Branch<B256, V>) -> Result<(), Self::Error> {
+    fn record(&mut self, position: &[u8], branch: &Branch<'_, B256, V>) -> Result<(), Self::Error> {
         self.0.push((position.to_vec(), record::encode(branch)));
         Ok(())
     }

@@ -32,14 +32,14 @@ pub(crate) fn prove<K: Key, V: Value>(
     let mut next = tree.as_ref().map(|root| root.node(source)).transpose()?;
     while let Some(node) = next.take() {
         let mut encoded = Vec::new();
-        match &node.body {
+        match node.body() {
             Body::Leaf(found, value) => {
                 let begin = encode_leaf(found, value, path.len(), &mut encoded);
                 list(&encoded[begin..], &mut nodes);
                 return Ok(((found == key).then(|| value.clone()), nodes));
             }
             Body::Branch(branch) => {
-                let begin = encode_branch(branch, &mut encoded);
+                let begin = encode_branch(&branch, &mut encoded);
                 let encoded = &encoded[begin..];
                 if !branch.prefix.is_empty() {
                     let mut extension = Vec::new();

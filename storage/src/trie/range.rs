@@ -113,7 +113,7 @@ impl<V: Value> Walk<'_, V> {
     /// Takes what lies below a node, at the path; `is_edge` if keys below it may lie before the range. Gives whether
     /// more is wanted.
     fn collect(&mut self, node: &Link<B256, V>, is_edge: bool) -> Result<bool, TrieError> {
-        let branch = match &node.body {
+        let branch = match node.body() {
             Body::Leaf(key, _) if is_edge && *key < self.from => return Ok(true),
             Body::Leaf(key, value) => {
                 self.rows.push((*key, value.clone()));

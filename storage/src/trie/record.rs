@@ -13,7 +13,7 @@
 
 use super::{
     encode::NodeRef,
-    node::{Body, Branch, Child, Kind},
+    node::{Branch, Child, Kind, Link, Origin},
 };
 
 /// Packs nibbles two to a byte.
@@ -28,7 +28,7 @@ pub(crate) fn position_key(position: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Encodes a branch.
-pub(crate) fn encode<K, V>(branch: &Branch<K, V>) -> Vec<u8> {
+pub(crate) fn encode<K, V>(branch: &Branch<'_, K, V>) -> Vec<u8> {
     assert!(branch.value.is_none(), "only tries with keys of one length are stored");
     let mut out = Vec::with_capacity(16 + 33 * branch.references.len());
     out.push(u8::try_from(branch.prefix.len()).expect("a prefix is shorter than 64 nibbles"));
@@ -38,7 +38,7 @@ pub(crate) fn encode<K, V>(branch: &Branch<K, V>) -> Vec<u8> {
     for mask in [branch.state, branch.tree, hash] {
         out.extend_from_slice(&mask.to_be_bytes());
     }
-    for reference in &branch.references {
+    for reference in branch.references {
         if !reference.is_hash() {
             out.push(u8::try_from(reference.bytes().len()).expect("an embedded node is below 32 bytes"));
         }
@@ -58,7 +58,7 @@ fn mask(bytes: &mut &[u8]) -> Option<u16> {
 }
 
 /// Decodes what [`encode`] wrote, `None` if it is not such a record.
-pub(crate) fn decode<K, V>(mut bytes: &[u8]) -> Option<Body<K, V>> {
+pub(crate) fn decode<K, V>(mut bytes: &[u8]) -> Option<Link<K, V>> {
     let length = usize::from(take(&mut bytes, 1)?[0]);
     let packed = take(&mut bytes, length.div_ceil(2))?;
     let prefix = (0..length).map(|i| if i % 2 == 0 { packed[i / 2] >> 4 } else { packed[i / 2] & 15 }).collect();
@@ -74,5 +74,5 @@ pub(crate) fn decode<K, V>(mut bytes: &[u8]) -> Option<Body<K, V>> {
         let kind = if tree & (1 << nibble) == 0 { Kind::Leaf } else { Kind::Branch };
         children.push((nibble, Child { reference, kind, link: None }));
     }
-    bytes.is_empty().then(|| Body::Branch(Branch::new(prefix, children.into_iter(), None)))
+    bytes.is_empty().then(|| Link::branch(prefix, children.into_iter(), None, Origin::Read))
 }

@@ -18,7 +18,7 @@ use engine::types::{Account, AccountChange, SlotChange, StateChanges, TrieHandle
 
 use super::{
     encode::hash_all,
-    node::{Body, Kind, Root, Source, Tree, TrieError, Value, root_hash},
+    node::{Kind, Link, Root, Source, Tree, TrieError, Value, root_hash},
     rlp,
     update::{self, Forest, Item, Plan},
 };
@@ -154,20 +154,20 @@ pub(crate) trait StateSource: Send + Sync {
     ///
     /// # Errors
     /// [`TrieError::Unreadable`].
-    fn account_node(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, AccountLeaf>>, TrieError>;
+    fn account_node(&self, position: &[u8], kind: Kind) -> Result<Option<Link<B256, AccountLeaf>>, TrieError>;
 
     /// A node of the storage trie with this id.
     ///
     /// # Errors
     /// [`TrieError::Unreadable`].
-    fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError>;
+    fn storage_node(&self, id: u64, position: &[u8], kind: Kind) -> Result<Option<Link<B256, U256>>, TrieError>;
 }
 
 /// The account trie of a [`StateSource`].
 pub(crate) struct AccountSource<'a>(pub(crate) &'a dyn StateSource);
 
 impl Source<B256, AccountLeaf> for AccountSource<'_> {
-    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, AccountLeaf>>, TrieError> {
+    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Link<B256, AccountLeaf>>, TrieError> {
         self.0.account_node(position, kind)
     }
 
@@ -191,7 +191,7 @@ impl StorageSource<'_> {
 }
 
 impl Source<B256, U256> for StorageSource<'_> {
-    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
+    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Link<B256, U256>>, TrieError> {
         self.source.storage_node(self.id(), position, kind)
     }
 

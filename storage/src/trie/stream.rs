@@ -11,7 +11,7 @@ use alloy_trie::EMPTY_ROOT_HASH;
 
 use super::{
     encode::{NodeRef, References, encode_leaf},
-    node::{Branch, Child, Key as _, Kind, Value},
+    node::{Branch, Child, Key as _, Kind, Link, Origin, Value},
     update::references_of,
 };
 
@@ -22,7 +22,7 @@ pub(crate) trait Records<V> {
 
     /// # Errors
     /// Whatever keeps the record from being kept.
-    fn record(&mut self, position: &[u8], branch: &Branch<B256, V>) -> Result<(), Self::Error>;
+    fn record(&mut self, position: &[u8], branch: &Branch<'_, B256, V>) -> Result<(), Self::Error>;
 }
 
 /// Nobody wants the records: what counts is the root.
@@ -31,7 +31,7 @@ pub(crate) struct NoRecords;
 impl<V> Records<V> for NoRecords {
     type Error = std::convert::Infallible;
 
-    fn record(&mut self, _: &[u8], _: &Branch<B256, V>) -> Result<(), Self::Error> {
+    fn record(&mut self, _: &[u8], _: &Branch<'_, B256, V>) -> Result<(), Self::Error> {
         Ok(())
     }
 }
@@ -39,7 +39,7 @@ impl<V> Records<V> for NoRecords {
 /// A node that waits for its parent.
 enum Waiting<V> {
     Leaf(B256, V),
-    Branch(Branch<B256, V>),
+    Branch(Link<B256, V>),
 }
 
 /// A branch that is not complete.
@@ -124,7 +124,7 @@ impl<V: Value> Stream<V> {
         key: &B256,
         start: usize,
         records: &mut R,
-    ) -> Result<Branch<B256, V>, R::Error> {
+    ) -> Result<Link<B256, V>, R::Error> {
         let (depth, children) = (level.depth + 1, level.children);
         let mut branches = Vec::new();
         let mut places = Vec::with_capacity(children.len());
@@ -143,9 +143,11 @@ impl<V: Value> Stream<V> {
             Some((nibble, Child { reference, kind, link: None }))
         });
         let nibbles: Vec<u8> = (0..level.depth).map(|index| key.nibble(index)).collect();
-        let branch = Branch::new(nibbles[start..].into(), children, None);
-        records.record(&nibbles[..start], &branch)?;
-        Ok(branch)
+        let node = Link::branch(nibbles[start..].into(), children, None, Origin::Built);
+        if let Some(branch) = node.as_branch() {
+            records.record(&nibbles[..start], &branch)?;
+        }
+        Ok(node)
     }
 
     /// Ends the trie; gives its root hash.

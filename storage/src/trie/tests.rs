@@ -11,7 +11,7 @@ use super::{
     MemoryTrie,
     diff::{Scope, Sink, diff},
     fold::fold,
-    node::{Body, Branch, Kind, Link, NoSource, Root, Source, Tree, TrieError, root_hash},
+    node::{Branch, Kind, Link, NoSource, Origin, Root, Source, Tree, TrieError, root_hash},
     proof::prove,
     range::{Range, check, range},
     record,
@@ -136,7 +136,7 @@ struct Tables {
 struct Stored(Arc<Mutex<Tables>>);
 
 impl Source<B256, U256> for Stored {
-    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Body<B256, U256>>, TrieError> {
+    fn load(&self, position: &[u8], kind: Kind) -> Result<Option<Link<B256, U256>>, TrieError> {
         let tables = self.0.lock();
         let mut key = Vec::new();
         record::position_key(position, &mut key);
@@ -150,7 +150,7 @@ impl Source<B256, U256> for Stored {
         record::pack(position, &mut first);
         first.resize(32, 0);
         let found = tables.leaves.range(B256::from_slice(&first)..).next();
-        Ok(found.map(|(key, value)| Body::Leaf(*key, *value)))
+        Ok(found.map(|(key, value)| Link::leaf(*key, *value, Origin::Read)))
     }
 
     fn name(&self) -> String {
@@ -168,7 +168,7 @@ impl Sink<B256, U256> for &Stored {
         Ok(())
     }
 
-    fn node(&mut self, position: &[u8], _: Option<&Branch<B256, U256>>, branch: Option<&Branch<B256, U256>>) {
+    fn node(&mut self, position: &[u8], _: Option<&Branch<'_, B256, U256>>, branch: Option<&Branch<'_, B256, U256>>) {
         let mut key = Vec::new();
         record::position_key(position, &mut key);
         let mut tables = self.0.lock();
@@ -248,7 +248,7 @@ fn random_batches_match_the_hash_builder_and_survive_storing() {
 
 fn forget(tree: &Tree<B256, U256>) {
     fn below(node: &Link<B256, U256>) {
-        if let Body::Branch(branch) = &node.body {
+        if let Some(branch) = node.as_branch() {
             branch.retain(|child| {
                 below(child);
                 false
@@ -266,7 +266,7 @@ fn forget(tree: &Tree<B256, U256>) {
 impl Records<U256> for Stored {
     type Error = TrieError;
 
-    fn record(&mut self, position: &[u8], branch: &Branch<B256, U256>) -> Result<(), TrieError> {
+    fn record(&mut self, position: &[u8], branch: &Branch<'_, B256, U256>) -> Result<(), TrieError> {
         (&mut &*self).node(position, None, Some(branch));
         Ok(())
     }

@@ -13,15 +13,12 @@
 //!
 //! A large batch is split over threads at the children of the first branch; each thread grows a forest of its own.
 
-use std::{
-    sync::{Arc, OnceLock},
-    thread,
-};
+use std::{sync::OnceLock, thread};
 
 use super::{
     encode::{HASHED_TOGETHER, NodeRef, References, encode_branch, encode_extension, encode_leaf},
     evict,
-    node::{Body, Branch, Child, Key, Kind, Link, Node, Root, Source, Tree, TrieError, Value},
+    node::{Body, Branch, Child, Key, Kind, Link, Origin, Root, Source, Tree, TrieError, Value},
 };
 
 /// Changes below which one thread is faster than starting another.
@@ -81,7 +78,7 @@ pub(crate) fn find<K: Key, V: Value>(
     let mut path = Vec::with_capacity(16);
     let mut next = Some(root.node(source)?);
     while let Some(node) = next.take() {
-        match &node.body {
+        match node.body() {
             Body::Leaf(found, value) => return Ok((found == key).then(|| value.clone())),
             Body::Branch(branch) => {
                 let depth = path.len();
@@ -179,13 +176,6 @@ impl<K, V> Default for Forest<K, V> {
     }
 }
 
-const fn branch_of<K, V>(node: &Node<K, V>) -> Option<&Branch<K, V>> {
-    match &node.body {
-        Body::Branch(branch) => Some(branch),
-        Body::Leaf(..) => None,
-    }
-}
-
 impl<K: Key, V: Value> Forest<K, V> {
     /// Plans `items`, in order of key and each key once, for one trie.
     ///
@@ -252,7 +242,7 @@ impl<K: Key, V: Value> Forest<K, V> {
                 references.add(|out| encode_leaf(&leaf.key, &leaf.value, leaf.depth, out));
             }
             let made = together.into_iter().zip(references.take()).map(|(leaf, reference)| {
-                let link = Node::built(Body::Leaf(leaf.key, leaf.value));
+                let link = Link::leaf(leaf.key, leaf.value, Origin::Built);
                 bytes += evict::weight(&link);
                 Some(Child { reference, kind: Kind::Leaf, link: Some(link) })
             });
@@ -276,8 +266,7 @@ impl<K: Key, V: Value> Forest<K, V> {
                 grown.push(self.branch(planned));
             }
             let hashed = references_of(&grown, &mut references);
-            for (((_, number), branch), reference) in together.iter().zip(grown.drain(..)).zip(hashed) {
-                let link = Node::built(Body::Branch(branch));
+            for (((_, number), link), reference) in together.iter().zip(grown.drain(..)).zip(hashed) {
                 bytes += evict::weight(&link);
                 self.made_branches[*number] = Some(Child { reference, kind: Kind::Branch, link: Some(link) });
             }
@@ -286,29 +275,33 @@ impl<K: Key, V: Value> Forest<K, V> {
     }
 
     /// A planned branch with its children, which have grown.
-    fn branch(&mut self, planned: PlannedBranch<K, V>) -> Branch<K, V> {
+    fn branch(&mut self, planned: PlannedBranch<K, V>) -> Link<K, V> {
         let PlannedBranch { prefix, base, changed, value, .. } = planned;
         let changed = changed.into_iter().map(|(nibble, plan)| (nibble, self.take(plan)));
-        match base.as_deref().and_then(branch_of) {
+        match base.as_ref().and_then(Link::as_branch) {
             Some(base) => base.with(prefix, changed.collect(), value),
-            None => Branch::new(prefix, changed.filter_map(|(nibble, child)| Some((nibble, child?))), value),
+            None => {
+                let children = changed.filter_map(|(nibble, child)| Some((nibble, child?)));
+                Link::branch(prefix, children, value, Origin::Built)
+            }
         }
     }
 }
 
 /// References of branches, with their extensions.
-pub(crate) fn references_of<K, V: Value>(branches: &[Branch<K, V>], references: &mut References) -> Vec<NodeRef> {
-    for branch in branches {
-        references.add(|out| encode_branch(branch, out));
+pub(crate) fn references_of<K, V: Value>(branches: &[Link<K, V>], references: &mut References) -> Vec<NodeRef> {
+    let branches = || branches.iter().filter_map(Link::as_branch);
+    for branch in branches() {
+        references.add(|out| encode_branch(&branch, out));
     }
     let mut found: Vec<NodeRef> = references.take().collect();
-    let extended = || (0..branches.len()).filter(|number| !branches[*number].prefix.is_empty());
-    for number in extended() {
-        references.add(|out| encode_extension(&branches[number].prefix, &found[number], out));
+    let extended = || branches().enumerate().filter(|(_, branch)| !branch.prefix.is_empty());
+    for (number, branch) in extended() {
+        references.add(|out| encode_extension(&branch.prefix, &found[number], out));
     }
     if references.len() > 0 {
         let outer: Vec<NodeRef> = references.take().collect();
-        for (number, reference) in extended().zip(outer) {
+        for ((number, _), reference) in extended().zip(outer) {
             found[number] = reference;
         }
     }
@@ -319,13 +312,13 @@ pub(crate) fn references_of<K, V: Value>(branches: &[Branch<K, V>], references: 
 ///
 /// Nodes lie far apart in memory, and a descent waits for one after the other. Here all of a level are asked for before
 /// the first of them is waited for.
-fn warm<K: Key, V>(branch: &Branch<K, V>, top: &[Group<'_, K, V>], depth: usize) {
+fn warm<K: Key, V>(branch: &Branch<'_, K, V>, top: &[Group<'_, K, V>], depth: usize) {
     branch.ask(mask_of(top));
     let mut level = Vec::with_capacity(64);
     level.extend(top.iter().filter_map(|(nibble, items)| Some((branch.link(*nibble)?, *items, depth + 1))));
     while !level.is_empty() {
         let branches = level.iter().filter_map(|(node, items, depth)| {
-            let branch = branch_of(node)?;
+            let branch = node.as_branch()?;
             branch.ask_references();
             let inner = depth + branch.prefix.len();
             let is_below = |item: &Item<K, V>| {
@@ -392,7 +385,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         let Some(node) = node else {
             return Ok(self.build_items(items));
         };
-        match &node.body {
+        match node.body() {
             Body::Leaf(key, value) => Ok(self.change_leaf(key, value, items)),
             Body::Branch(branch) if branch.prefix.is_empty() => self.change_children(&node, branch, items),
             Body::Branch(branch) => self.change_extension(&node, branch, items),
@@ -418,7 +411,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     fn change_extension(
         &mut self,
         node: &Link<K, V>,
-        branch: &Branch<K, V>,
+        branch: Branch<'_, K, V>,
         items: &[Item<K, V>],
     ) -> Result<Plan<K, V>, TrieError> {
         let (depth, prefix) = (self.depth(), &branch.prefix);
@@ -435,15 +428,14 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         // A key leaves the extension: a new branch stands there, and under it what was below, at the same position.
         let nibble = prefix[length];
         let below = branch.nibbles().filter_map(|nibble| Some((nibble, branch.child(nibble)?)));
-        let shorter = Branch::new(prefix[length + 1..].into(), below, branch.value.clone());
-        let shorter = Node::built(Body::Branch(shorter));
+        let shorter = Link::branch(prefix[length + 1..].into(), below, branch.value.clone(), Origin::Built);
         evict::made(evict::weight(&shorter));
         self.forest.path.extend_from_slice(&prefix[..length]);
         let (ended, groups) = split(&relevant, self.depth());
         let mut changed = Vec::with_capacity(groups.len() + 1);
         for (at, group) in groups {
             self.forest.path.push(at);
-            let plan = self.change((at == nibble).then(|| Arc::clone(&shorter)), group)?;
+            let plan = self.change((at == nibble).then(|| shorter.clone()), group)?;
             self.forest.path.pop();
             if !matches!(plan, Plan::Same) {
                 changed.push((at, plan));
@@ -464,7 +456,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     fn change_children(
         &mut self,
         node: &Link<K, V>,
-        branch: &Branch<K, V>,
+        branch: Branch<'_, K, V>,
         items: &[Item<K, V>],
     ) -> Result<Plan<K, V>, TrieError> {
         let depth = self.depth();
@@ -480,11 +472,15 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
             return Ok(Plan::Same);
         }
         let prefix = branch.prefix.clone();
-        self.normalise(PlannedBranch { depth, prefix, base: Some(Arc::clone(node)), changed, value })
+        self.normalise(PlannedBranch { depth, prefix, base: Some(node.clone()), changed, value })
     }
 
     /// Changes each group's child; gives those that became something else.
-    fn change_groups(&mut self, branch: &Branch<K, V>, groups: &[Group<'_, K, V>]) -> Result<Changed<K, V>, TrieError> {
+    fn change_groups(
+        &mut self,
+        branch: Branch<'_, K, V>,
+        groups: &[Group<'_, K, V>],
+    ) -> Result<Changed<K, V>, TrieError> {
         let items: usize = groups.iter().map(|(_, group)| group.len()).sum();
         let threads = self.threads.min(groups.len()).min(threads_for(items));
         if threads < 2 {
@@ -510,12 +506,16 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
         })
     }
 
-    fn change_each(&mut self, branch: &Branch<K, V>, groups: &[Group<'_, K, V>]) -> Result<Changed<K, V>, TrieError> {
+    fn change_each(
+        &mut self,
+        branch: Branch<'_, K, V>,
+        groups: &[Group<'_, K, V>],
+    ) -> Result<Changed<K, V>, TrieError> {
         let items: usize = groups.iter().map(|(_, group)| group.len()).sum();
         let mut changed = Vec::with_capacity(groups.len());
         let warms = !self.is_warm && (2..=GROWN_TOGETHER_MAX).contains(&items);
         if warms {
-            warm(branch, groups, self.depth());
+            warm(&branch, groups, self.depth());
             self.is_warm = true;
         }
         for (nibble, group) in groups {
@@ -542,7 +542,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     /// Changes the child at `nibble`, where the path leads.
     fn change_child(
         &mut self,
-        branch: &Branch<K, V>,
+        branch: Branch<'_, K, V>,
         nibble: u8,
         items: &[Item<K, V>],
     ) -> Result<Plan<K, V>, TrieError> {
@@ -561,7 +561,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     /// Gives a branch that may have lost children the one form the trie allows; the path leads to where it begins.
     fn normalise(&mut self, planned: PlannedBranch<K, V>) -> Result<Plan<K, V>, TrieError> {
         let base = planned.base.clone();
-        let branch = base.as_deref().and_then(branch_of);
+        let branch = base.as_ref().and_then(Link::as_branch);
         let touched = planned.changed.iter().fold(0u16, |mask, (nibble, _)| mask | 1 << nibble);
         let kept = branch.map_or(0, |branch| branch.state) & !touched;
         let added = planned.changed.iter().filter(|(_, plan)| !matches!(plan, Plan::Empty)).count();
@@ -581,7 +581,7 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
     fn collapse(
         &mut self,
         planned: PlannedBranch<K, V>,
-        branch: Option<&Branch<K, V>>,
+        branch: Option<Branch<'_, K, V>>,
         kept: u16,
     ) -> Result<Plan<K, V>, TrieError> {
         let PlannedBranch { depth, prefix, changed, .. } = planned;
@@ -612,12 +612,12 @@ impl<K: Key, V: Value> Planner<'_, K, V> {
             }
         };
         let node = node.expect("the only child is there, and what was just made is in memory");
-        Ok(match &node.body {
+        Ok(match node.body() {
             Body::Leaf(key, value) => self.leaf(depth, key.clone(), value.clone()),
             Body::Branch(below) => self.branch(PlannedBranch {
                 depth,
                 prefix: longer(&below.prefix),
-                base: Some(Arc::clone(&node)),
+                base: Some(node.clone()),
                 changed: Vec::new(),
                 value: below.value.clone(),
             }),
