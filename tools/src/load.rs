@@ -46,7 +46,6 @@ use self::{
     submit::Pace,
     verify::{Inclusion, Problems, Sent},
 };
-use crate::threads::be_prompt;
 
 /// Flags of `load`.
 #[derive(Debug, Args)]
@@ -169,7 +168,6 @@ pub(crate) fn run(args: &LoadArgs) -> eyre::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("load")
-        .on_thread_start(be_prompt)
         .enable_all()
         .build()
         .wrap_err("cannot start the threads")?;

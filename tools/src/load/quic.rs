@@ -11,7 +11,7 @@ use net::{
 };
 
 use super::board::Board;
-use crate::threads::{Threads, be_prompt};
+use crate::threads::Threads;
 
 /// The board of a drive, once it has begun.
 pub(crate) type Later = Arc<OnceLock<Arc<Board>>>;
@@ -19,7 +19,7 @@ pub(crate) type Later = Arc<OnceLock<Arc<Board>>>;
 /// Connects so many clients, each with a key of its own, to nodes in turn; on threads of their own, so that what they
 /// hear waits for no block that is looked at.
 pub(crate) async fn connect(nodes: &[String], count: usize, board: &Later) -> eyre::Result<(Vec<Client>, Threads)> {
-    let (handle, threads) = Threads::start("load-quic", be_prompt)?;
+    let (handle, threads) = Threads::start("load-quic", || ())?;
     let (nodes, board) = (nodes.to_vec(), board.clone());
     Ok((handle.spawn(async move { connect_here(&nodes, count, &board).await }).await??, threads))
 }
