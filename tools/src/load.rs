@@ -240,15 +240,16 @@ impl Run {
         let used = Usage::of_all(&args.pid)?.since(before);
         let threads = machine::threads_since(machine::threads(&args.pid)?, &threads);
         let ended_unix_ms = unix_ms();
-        let stages = match args.metrics.is_empty() {
-            true => Vec::new(),
-            false => runtime.block_on(Stages::read(&args.metrics))?.since(&stages)?,
-        };
 
         let mut problems = Problems::default();
         let inclusions = runtime.block_on(self.check_receipts(&trace, &mut problems))?;
         self.replay(&inclusions, &mut ledger, &mut problems);
         let compared = runtime.block_on(self.check_balances(&ledger, &mut problems))?;
+        // A node counts the end of a stage behind what it tells of it, so this comes last.
+        let stages = match args.metrics.is_empty() {
+            true => Vec::new(),
+            false => runtime.block_on(Stages::read(&args.metrics))?.since(&stages)?,
+        };
         let counts = counts(&trace, &inclusions, &problems);
         let included = counts.included;
         Ok(Report {
