@@ -106,12 +106,16 @@ impl Drop for Flooder {
 /// What a stretch of time under a flood was like.
 struct Flooded {
     kind: Kind,
-    /// From proposal to final, of each block.
-    finality: Percentiles,
-    /// Milliseconds of each block.
+    /// Milliseconds from proposal to final, of each block.
     finality_ms: Vec<u64>,
     /// Bytes by which the node has grown.
     grown: u64,
+}
+
+impl Flooded {
+    fn finality(&self) -> Percentiles {
+        Percentiles::of(self.finality_ms.iter().copied())
+    }
 }
 
 impl Scene {
@@ -119,13 +123,13 @@ impl Scene {
     /// three, which has what the node has grown by in the worst of them.
     fn flooded(&self, kind: Kind) -> Flooded {
         let first = self.flooded_once(kind, VICTIM);
-        if first.finality.p95 <= ms(self.cluster.timing.slot) / 2 {
+        if first.finality().p95 <= ms(self.cluster.timing.slot) / 2 {
             return first;
         }
         // Who has seen what the traitor does refuses it for a while.
         let [second, third] = if kind == Kind::Votes { [1, 2] } else { [VICTIM; 2] };
         let mut three = [first, self.flooded_once(kind, second), self.flooded_once(kind, third)];
-        three.sort_unstable_by_key(|flooded| flooded.finality.p95);
+        three.sort_unstable_by_key(|flooded| flooded.finality().p95);
         let grown = three.iter().map(|flooded| flooded.grown).max().unwrap_or_default();
         let [_, middle, _] = three;
         Flooded { grown, ..middle }
@@ -139,7 +143,7 @@ impl Scene {
         let begun = Instant::now();
         let _ = self.measure(&format!("{kind:?}"));
         let seen = self.watch.between(begun, Instant::now());
-        let finality_ms: Vec<u64> = seen.iter().map(|block| block.finality_ms).collect();
+        let finality_ms = seen.iter().map(|block| block.finality_ms).collect();
         let (held, sent) = (usage(), flooder.end());
         let grown = held.resident_bytes.max(usage().resident_bytes).saturating_sub(before.resident_bytes);
         let cpu = held.cpu.saturating_sub(before.cpu).as_secs_f64() / span().as_secs_f64();
@@ -152,7 +156,7 @@ impl Scene {
         let sent: u64 = sent["counts"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
         assert!(sent > 0, "{kind:?} sent nothing");
         println!("  {kind:?}: {:?}", self.cluster.metrics(victim, &["net_peer_"]));
-        Flooded { kind, finality: Percentiles::of(finality_ms.iter().copied()), finality_ms, grown }
+        Flooded { kind, finality_ms, grown }
     }
 }
 
@@ -189,7 +193,8 @@ fn floods_leave_finality_and_memory_of_honest_validators_alone() {
     // Of so few blocks the 99th of 100 is the slowest, which may have waited for a core alone. So of each flood 95 of
     // 100 are held to the bound, and of all floods together 99. What takes less than half a slot holds nobody up.
     let allowed = (2 * base.finality.p99.max(after.finality.p99)).max(ms(slot) / 2);
-    for Flooded { kind, finality, grown, .. } in &flooded {
+    for flood in &flooded {
+        let (Flooded { kind, grown, .. }, finality) = (flood, flood.finality());
         assert!(finality.p95 <= allowed, "{kind:?}: finality {finality}, p95 at most {allowed}");
         assert!(*grown <= GROWTH_MAX, "{kind:?}: {grown} bytes more than before");
     }

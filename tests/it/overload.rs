@@ -4,9 +4,9 @@
 //!
 //! Everything is compared with what the same node did in the same run, before, after and between, since the machine is
 //! shared with whoever sends. `SLUICE_OVERLOAD_SECONDS` says how long twice the peak is offered, ten times as much for
-//! a tenth of that: 60 unless given, and 30 at least, of which one moment in which the machine stood still is no
-//! hundredth. With `SLUICE_OVERLOAD_HASHES` each transaction computes so
-//! many hashes, so that the node lacks time for execution, and not for the recovery of senders.
+//! a tenth of that: 60 unless given, and 30 at least, since in 10 s one moment of 0.1 s is the hundredth that p99 is
+//! about. With `SLUICE_OVERLOAD_HASHES` each transaction computes so many hashes, so that the node lacks time for
+//! execution, and not for the recovery of senders.
 
 mod crowd;
 mod flood;

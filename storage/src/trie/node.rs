@@ -166,7 +166,7 @@ impl<K, V> Clone for Link<K, V> {
 impl<K, V> PartialEq for Link<K, V> {
     /// Whether both lead to one node.
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(&raw const self.0.header, &raw const other.0.header)
+        std::ptr::eq(self.node(), other.node())
     }
 }
 
@@ -207,9 +207,13 @@ impl<K, V> Link<K, V> {
         Self::new(What::Branch(Head { prefix, state, tree, links, value }), &references, origin)
     }
 
+    fn node(&self) -> &Node<K, V> {
+        &self.0.header.header
+    }
+
     /// What it is.
     pub(crate) fn body(&self) -> Body<'_, K, V> {
-        match &self.0.header.header.what {
+        match &self.node().what {
             What::Leaf(key, value) => Body::Leaf(key, value),
             What::Branch(head) => Body::Branch(Branch { head, references: &self.0.slice }),
         }
@@ -225,7 +229,7 @@ impl<K, V> Link<K, V> {
 
     /// Whether an update made it.
     pub(crate) fn is_built(&self) -> bool {
-        self.0.header.header.origin == Origin::Built
+        self.node().origin == Origin::Built
     }
 
     /// Bytes of its allocation, without what it refers to.
@@ -236,11 +240,11 @@ impl<K, V> Link<K, V> {
 
     /// Clears and returns the mark of use.
     pub(crate) fn take_touched(&self) -> bool {
-        self.0.header.header.touched.swap(false, Ordering::Relaxed)
+        self.node().touched.swap(false, Ordering::Relaxed)
     }
 
     fn touch(&self) {
-        let touched = &self.0.header.header.touched;
+        let touched = &self.node().touched;
         if !touched.load(Ordering::Relaxed) {
             touched.store(true, Ordering::Relaxed);
         }
